@@ -1,0 +1,64 @@
+// state.h - the five state tensors (and the threshold) of a quantizer, as pointers; and a range that threads merge.
+//
+// Use in an operator with a fused output quantizer:
+//   const lgr_stats st = lgr::state("conv", running, is_init, scale, n_batches, n_skipped, threshold);
+//   int32_t e = lgr_stats_guess(&st, bits, cap);      // LGR_EXP2_NONE: nothing known, find the maximum first
+//   ... run with e, merge the range ...
+//   const int32_t now = lgr_stats_step(&st, bits, cap, flags & LGR_OBSERVE, peak);   // exactly once per call
+//   if (now != e) ... run again with now; LGR_EXP2_NAN: value NaN, codes 0, mask 0, slope 0
+//   return scale_of(now);
+#pragma once
+#include "ops/tensor.h"
+
+// The schema text of STATE and what follows it.
+#define LGR_STATE_SCHEMA                                                                           \
+    "Tensor(a!) running, Tensor(b!) is_init, Tensor(c!) scale, Tensor(d!) n_batches, "             \
+    "Tensor(e!) n_skipped, Tensor? threshold"
+
+namespace lgr {
+inline lgr_stats state(const char *op, const Tensor &running, const Tensor &is_init,
+                       const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                       const std::optional<Tensor> &threshold) {
+    STD_TORCH_CHECK(running.numel() == 1 && is_init.numel() == 1 && scale.numel() == 1 &&
+                        n_batches.numel() == 1 && n_skipped.numel() == 1 &&
+                        (!threshold || threshold->numel() == 1),
+                    op, ": every state tensor must have one element");
+    STD_TORCH_CHECK(running.is_cpu() && is_init.is_cpu() && scale.is_cpu() && n_batches.is_cpu() &&
+                        n_skipped.is_cpu() && (!threshold || threshold->is_cpu()),
+                    op, ": every state tensor must be on the CPU, where x is");
+    lgr_stats s;
+    s.running = running.mutable_data_ptr<float>();
+    s.is_init = reinterpret_cast<uint8_t *>(is_init.mutable_data_ptr<bool>());
+    s.scale = scale.mutable_data_ptr<float>();
+    s.n_batches = n_batches.mutable_data_ptr<int64_t>();
+    s.n_skipped = n_skipped.mutable_data_ptr<int64_t>();
+    s.threshold = threshold ? threshold->const_data_ptr<float>() : nullptr;
+    return s;
+}
+
+// Whether the slope of a TQT quantizer is zero everywhere: its exponent was clipped, or lowered by cap.
+inline bool slope_is_zero(const lgr_stats &s, int32_t bits, int32_t cap) {
+    return s.threshold && !lgr_threshold_moves(*s.threshold, bits, cap);
+}
+
+// The range of a tensor whose blocks are seen by several threads.
+class Range {
+  public:
+    void merge(lgr_range r) {
+        raise(abs_, r.abs);
+        raise(max_, r.max);
+    }
+    lgr_range get() const { return {abs_.load(), max_.load()}; }
+    float peak(bool relu, double clamp) const {
+        return lgr_range_peak(get(), relu, static_cast<float>(clamp));
+    }
+
+  private:
+    static void raise(std::atomic<int32_t> &to, int32_t v) {
+        int32_t cur = to.load(std::memory_order_relaxed);
+        while (v > cur && !to.compare_exchange_weak(cur, v)) {
+        }
+    }
+    std::atomic<int32_t> abs_{0}, max_{0};
+};
+} // namespace lgr
