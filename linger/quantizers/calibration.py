@@ -1,0 +1,257 @@
+"""Calibration: ranges from data, before or instead of training."""
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .quantizer import Quantizer, State
+
+_log = logging.getLogger("linger")
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class _Method(NamedTuple):
+    """A built-in method: one measurement per batch, merged over batches, then turned into a range."""
+
+    measure: Callable[[Tensor, int], Tensor]
+    merge: Callable[[Tensor, Tensor], Tensor]
+    result: Callable[[Tensor, int], Tensor]
+
+
+def _tenth_largest(x: Tensor, bits: int) -> Tensor:
+    magnitude = x.abs().flatten()
+    return magnitude.topk(10).values[9] if magnitude.numel() >= 12 else magnitude.max()
+
+
+_FIRST_POWER, _LAST_POWER = -10, 9
+
+
+def _squared_errors(x: Tensor, bits: int) -> Tensor:
+    limit, errors = 2.0 ** (bits - 1), []
+    for power in range(_FIRST_POWER, _LAST_POWER + 1):
+        step = 2.0 ** (power - bits + 1)
+        code = torch.round(x.double() / step).clamp(-limit, limit - 1)
+        errors.append((x.double() - code * step).square().sum())
+    return torch.stack(errors)
+
+
+_BUILT_IN = {
+    "abs_max": _Method(lambda x, bits: x.abs().max(), torch.maximum, lambda total, n: total),
+    "top_10": _Method(_tenth_largest, torch.add, lambda total, n: total / n),
+    "w_like": _Method(_squared_errors, torch.add, lambda total, n: torch.exp2(total.argmin() + _FIRST_POWER)),
+}
+_registered: dict[str, Callable[..., Any]] = {}
+
+
+def register_calibrate_method(name: str) -> Callable[[_F], _F]:
+    """Decorator: makes a function available to ``a_calibrate_name`` and ``w_calibrate_name``.
+
+    The function is called as ``fn(quantizer, tensor, bits)`` once per batch and sets ``quantizer.running_data`` (MOM: the
+    largest representable value), ``quantizer.learning_data`` (TQT: its log2) or ``quantizer.scale`` (a power of two). What
+    it does not set follows from what it sets.
+
+    Args:
+        name: Its name in the configuration. A built-in name cannot be taken.
+
+    Raises:
+        ValueError: The name belongs to a built-in method.
+        TypeError: Used without a name.
+
+    Example:
+        >>> @register_calibrate_method("mean_x4")
+        ... def mean_x4(quantizer, tensor, bits):
+        ...     quantizer.running_data = 4 * tensor.abs().mean()
+    """
+    if not isinstance(name, str):
+        raise TypeError('register_calibrate_method: write @register_calibrate_method("name")')
+    if name in _BUILT_IN:
+        raise ValueError(f"register_calibrate_method: {name!r} is a built-in method")
+
+    def register(fn: _F) -> _F:
+        _registered[name] = fn
+        return fn
+
+    return register
+
+
+def _check_method(name: str) -> str:
+    if name not in _BUILT_IN and name not in _registered:
+        known = ", ".join(sorted((*_BUILT_IN, *_registered)))
+        raise ValueError(f"calibration: unknown method {name!r}; known methods: {known}")
+    return name
+
+
+class _Record(NamedTuple):
+    total: Tensor | None  # None: a registered function wrote into the quantizer itself
+    n: int
+
+
+class _Session:
+    """What one thread has collected, from the outermost ``with`` to its end."""
+
+    def __init__(self) -> None:
+        self.scopes: list[calibration] = []
+        self.records: dict[tuple[Quantizer, str], _Record] = {}
+
+    def method(self, quantizer: Quantizer) -> str:
+        """The calibration method in force: the innermost context that names one, else the quantizer's own."""
+        for scope in reversed(self.scopes):
+            name = scope.w_calibrate_name if quantizer.role == "weight" else scope.a_calibrate_name
+            if name is not None:
+                return name
+        return quantizer.calibrate
+
+    def covers(self, quantizer: Quantizer) -> bool:
+        """Whether the innermost context that names a model contains this quantizer."""
+        model = next((s.model for s in reversed(self.scopes) if s.model is not None), None)
+        return model is None or any(m is quantizer for m in model.modules())
+
+    def finalise(self, keys: list[tuple[Quantizer, str]]) -> None:
+        """Turns records into statistics. Of several methods on one quantizer the last one used decides."""
+        for quantizer, name in keys:
+            record = self.records.pop((quantizer, name))
+            if record.total is not None:
+                quantizer.set_range(_BUILT_IN[name].result(record.total, record.n), record.n)
+
+
+class _Local(threading.local):
+    session: _Session | None = None
+
+
+_local = _Local()
+
+
+def calibrating() -> bool:
+    """True inside :class:`calibration` in this thread: layers compute in float and only show their tensors."""
+    return _local.session is not None
+
+
+@torch.no_grad()
+def observe(quantizer: Quantizer, x: Tensor) -> None:
+    """Takes one batch of one quantizer into the calibration of this thread.
+
+    A tensor with NaN or infinity is left out and counted in ``quantizer.n_skipped``; empty tensors, frozen quantizers and
+    recomputations in backward change nothing.
+
+    Raises:
+        RuntimeError: No calibration is running.
+        ValueError: The method is unknown.
+    """
+    from .quantizer import in_recomputation
+
+    session = _local.session
+    if session is None:
+        raise RuntimeError("observe_calibration: no calibration is running in this thread; use `with linger.calibration():`")
+    name = _check_method(session.method(quantizer))
+    if quantizer.frozen or quantizer.role == "bias" or x.numel() == 0 or in_recomputation() or not session.covers(quantizer):
+        return
+    x = x.detach().float()
+    if not bool(x.isfinite().all()):
+        quantizer.skip()
+        return
+    old = session.records.pop((quantizer, name), None)  # popped: the method used last comes last
+    n = 1 if old is None else old.n + 1
+    if name in _BUILT_IN:
+        total = _BUILT_IN[name].measure(x, quantizer.bits)
+        if old is not None and old.total is not None:
+            total = _BUILT_IN[name].merge(old.total, total)
+        session.records[quantizer, name] = _Record(total, n)
+        return
+    before = quantizer.state()
+    session.scopes[-1]._saved.setdefault(quantizer, before)
+    _registered[name](quantizer, x, quantizer.bits)
+    quantizer.adopt(before, name)
+    session.records[quantizer, name] = _Record(None, n)
+
+
+def finalise(quantizer: Quantizer) -> None:
+    """Stores what this thread's calibration has collected for one quantizer so far."""
+    session = _local.session
+    if session is not None:
+        session.finalise([key for key in session.records if key[0] is quantizer])
+
+
+class calibration:
+    """Context in which forward passes measure ranges instead of quantizing; the statistics are set on exit.
+
+    Any number of batches: ``abs_max`` keeps the maximum, ``top_10`` the mean of the batches' values, ``w_like`` the sum of
+    the errors. Contexts nest; the outermost one stores the result, inner ones may name other methods. When an exception
+    leaves a context, what was collected in it is not used, every quantizer is as it was before, and the log says so.
+    The state belongs to the thread: forwards in other threads (``DataParallel``) are not calibrated.
+
+    Args:
+        model: Calibrate only the quantizers of this model, and report those that saw nothing. None: every quantizer that runs.
+        a_calibrate_name: Method for activations instead of the configured one.
+        w_calibrate_name: Method for weights instead of the configured one.
+
+    Raises:
+        ValueError: A method name is unknown.
+
+    Example:
+        >>> with linger.calibration():
+        ...     for batch in batches:
+        ...         model(batch)
+
+    Source: docs/numerics.md, "Calibration".
+    """
+
+    def __init__(self, model: nn.Module | None = None, a_calibrate_name: str | None = None,
+                 w_calibrate_name: str | None = None) -> None:
+        self.model = model
+        self.a_calibrate_name = a_calibrate_name if a_calibrate_name is None else _check_method(a_calibrate_name)
+        self.w_calibrate_name = w_calibrate_name if w_calibrate_name is None else _check_method(w_calibrate_name)
+        self._saved: dict[Quantizer, State] = {}
+        self._before: dict[tuple[Quantizer, str], _Record] = {}
+
+    def __enter__(self) -> calibration:
+        """Starts, or continues an outer calibration."""
+        session = _local.session or _Session()
+        if any(scope is self for scope in session.scopes):
+            raise RuntimeError("calibration: this context is entered already; write linger.calibration() again")
+        self._saved, self._before = {}, dict(session.records)
+        session.scopes.append(self)
+        _local.session = session
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stores the result when this was the outermost context and nothing was raised."""
+        session = _local.session
+        assert session is not None and session.scopes[-1] is self
+        session.scopes.pop()
+        if not session.scopes:
+            _local.session = None
+        if kind is not None:
+            self._undo(session, kind)
+        elif not session.scopes:
+            self._report(session)
+            session.finalise(list(session.records))
+        else:
+            for quantizer, state in self._saved.items():
+                session.scopes[-1]._saved.setdefault(quantizer, state)
+        self._saved, self._before = {}, {}
+
+    def _undo(self, session: _Session, kind: type[BaseException]) -> None:
+        lost = {key[0] for key, record in session.records.items() if self._before.get(key) is not record}
+        for quantizer, state in self._saved.items():
+            quantizer.restore(state)
+        session.records = dict(self._before)
+        if lost:
+            _log.warning("calibration left by %s: what %d quantizers saw in it is not used", kind.__name__, len(lost))
+
+    def _report(self, session: _Session) -> None:
+        if not session.records:
+            _log.warning("calibration: no quantizer saw any data; run the initialised model inside the context")
+        elif self.model is not None:
+            seen = {id(key[0]) for key in session.records}
+            unseen = [name for name, module in self.model.named_modules()
+                      if getattr(module, "role", None) in ("activation", "weight") and hasattr(module, "observe_calibration")
+                      and id(module) not in seen and not module.ready]
+            if unseen:
+                _log.warning("calibration: no data for %s", ", ".join(unseen))

@@ -1,0 +1,313 @@
+"""The quantizer of one tensor: statistics, the power-of-two scale that follows from them, quantization."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from ..settings import QuantMode
+from . import calibration
+
+if TYPE_CHECKING:
+    from ..settings import ClampInfo
+
+METHODS = ("MOM", "TQT")
+ROLES = ("activation", "weight", "bias")
+SMALLEST_RANGE = 1e-6  # a range never gets below this: an all-zero tensor has a scale too
+FIRST_THRESHOLD = 2.1  # log2; what TQT starts from before any data
+
+
+def in_recomputation() -> bool:
+    """True while autograd recomputes a forward inside backward (activation checkpointing).
+
+    Statistics must not move then: the tensors have been observed already.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+class State(NamedTuple):
+    """Copy of everything a calibration may change in a quantizer."""
+
+    limit: Tensor
+    initialised: Tensor
+    scale: Tensor
+    n_batches: Tensor
+
+
+class Quantizer(nn.Module):
+    """Watches one tensor of a layer and turns it into integers with a power-of-two scale.
+
+    MOM keeps the moving average ``running_data`` of the largest absolute value; TQT learns ``learning_data``, the log2
+    of the threshold. Both give ``scale`` = 2**e with e in [0, 23]. All state is float32 whatever the model's dtype, and
+    a training step reads none of it on the host.
+
+    Args:
+        bits: Width of the codes, 2..32.
+        method: ``"MOM"`` or ``"TQT"``.
+        role: ``"activation"``, ``"weight"`` or ``"bias"``. A bias has no statistics: its exponent is the sum of those of
+            input and weight; its buffers exist because 3.x checkpoints have them.
+        rounding: Rounding of activation codes. Weights and biases round half to even.
+        calibrate: Name of the calibration method (``abs_max``, ``top_10``, ``w_like`` or a registered one).
+
+    Attributes:
+        name: Qualified name in the model, written by ``linger.init``; used in messages.
+        frozen: True while :func:`linger.freeze_statistics` holds the statistics.
+
+    Raises:
+        ValueError: An argument is out of its set.
+
+    Source: docs/numerics.md, "Exponents" and "Training".
+    """
+
+    running_data: Tensor
+    is_init: Tensor
+    is_calibrate: Tensor
+    scale: Tensor
+    n_batches: Tensor
+    learning_data: nn.Parameter
+    is_init_mom_clamp_weight: Tensor
+
+    def __init__(self, bits: int, *, method: str = "MOM", role: str = "activation",
+                 rounding: QuantMode = QuantMode.floor_add, calibrate: str = "top_10") -> None:
+        super().__init__()
+        if not 2 <= bits <= 32:
+            raise ValueError(f"Quantizer: bits must be in [2, 32], got {bits}")
+        if method not in METHODS:
+            raise ValueError(f"Quantizer: method must be one of {', '.join(METHODS)}, got {method!r}")
+        if role not in ROLES:
+            raise ValueError(f"Quantizer: role must be one of {', '.join(ROLES)}, got {role!r}")
+        self.bits, self.method, self.role = bits, method, role
+        self.rounding, self.calibrate = QuantMode(rounding), calibrate
+        self.name, self.frozen = "", False
+        self._ready = self._clamped = False  # True is remembered; False is read from the buffer again
+        self._flag = "is_init" if method == "MOM" else "is_calibrate"
+        self._limit = "running_data" if method == "MOM" else "_running"
+        if method == "MOM":
+            self.register_buffer("running_data", torch.zeros(()))
+        else:
+            self.learning_data = nn.Parameter(torch.tensor([FIRST_THRESHOLD]))
+            self.register_buffer("_running", torch.zeros(()), persistent=False)  # kernels take one; TQT ignores it
+        self.register_buffer(self._flag, torch.tensor(False))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("n_batches", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("_skipped", torch.zeros(1, dtype=torch.int64), persistent=False)
+        if method == "MOM" and role == "weight":
+            self.register_buffer("is_init_mom_clamp_weight", torch.tensor(False))
+
+    # -- what layers use ------------------------------------------------------------------------------------------
+
+    def output(self, *, clamp: float = 0.0, relu: bool = False) -> ops.Output:
+        """What an operator needs to quantize its result with this quantizer.
+
+        Args:
+            clamp: Training clamp to ±clamp in real units, 0 for none.
+            relu: The result goes through a fused ReLU: the largest value counts, not the largest absolute value.
+        """
+        state = self._buffers
+        stats = ops.Stats(state[self._limit], state[self._flag], state["scale"], state["n_batches"],  # type: ignore[arg-type]
+                          state["_skipped"])
+        observe = self.training and not self.frozen and not calibration.calibrating() and not in_recomputation()
+        return ops.Output(stats, self._parameters.get("learning_data"), self.bits, int(self.rounding), clamp, observe, relu)
+
+    def forward(self, x: Tensor) -> ops.Coded:
+        """Quantizes a float tensor. In training the statistics move first; in a calibration they only collect ``x``.
+
+        Shape:
+            x any -> value and codes as x, scale 0-dim.
+        """
+        if calibration.calibrating():
+            self.observe_calibration(x)
+        return ops.quantize(x, self.output())
+
+    def observe_calibration(self, x: Tensor, *, relu: bool = False) -> None:
+        """Shows one batch to the running :func:`linger.calibration` of this thread.
+
+        Args:
+            x: Float tensor, as the quantizer would see it.
+            relu: Count only positive values, for a layer with a fused ReLU.
+
+        Raises:
+            RuntimeError: No calibration is running.
+            ValueError: The calibration method is unknown.
+        """
+        calibration.observe(self, x.relu() if relu else x)
+
+    def finalise_calibration(self) -> None:
+        """Makes what the running calibration has collected for this quantizer its statistics, before the end of it."""
+        calibration.finalise(self)
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether a batch or a calibration has been seen. Reads the device only until the answer is yes."""
+        if not self._ready:
+            self._ready = bool(self._buffers[self._flag])
+        return self._ready
+
+    @property
+    def n_skipped(self) -> int:
+        """Batches left out of the statistics because they held NaN or infinity (since the model was built or loaded)."""
+        return int(self._buffers["_skipped"])  # type: ignore[arg-type]
+
+    def skip(self) -> None:
+        """Counts a batch that could not enter the statistics."""
+        self._buffers["_skipped"] += 1  # type: ignore[operator]
+
+    @torch.no_grad()
+    def set_range(self, limit: Tensor, n_batches: int = 1) -> None:
+        """Replaces the statistics: values up to ``limit`` are representable.
+
+        Args:
+            limit: Largest absolute value, one element, finite. Values below 1e-6 count as 1e-6.
+            n_batches: How many batches it was measured on; added to the counter.
+        """
+        limit = limit.detach().to(self.scale.device, torch.float32).reshape(1).clamp_min(SMALLEST_RANGE)
+        if self.method == "TQT":
+            self.learning_data.copy_(torch.log2(limit))
+        self._observe(limit)
+        self.n_batches += n_batches - 1
+
+    def _observe(self, limit: Tensor) -> None:
+        """Lets the kernel derive the scale, so that the exponent rule exists once."""
+        self.get_buffer(self._flag).fill_(False)  # the kernel takes the value itself, not an average with the old one
+        ops.quantize(limit.reshape(1), self.output()._replace(observe=True))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forgets all statistics, as if the model had just been initialised."""
+        for name, buffer in self._buffers.items():
+            assert buffer is not None
+            buffer.fill_(name == "scale")
+        if self.method == "TQT":
+            self.learning_data.fill_(FIRST_THRESHOLD)
+        self._ready = self._clamped = False
+
+    def state(self) -> State:
+        """A copy of the statistics, for :meth:`restore`."""
+        return State(self._limit_tensor().detach().clone(), self.get_buffer(self._flag).clone(), self.scale.clone(),
+                     self.n_batches.clone())
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """Puts the statistics back."""
+        for mine, saved in zip((self._limit_tensor(), self.get_buffer(self._flag), self.scale, self.n_batches), state, strict=True):
+            mine.copy_(saved)
+        self._ready = False
+
+    @torch.no_grad()
+    def adopt(self, before: State, method: str) -> None:
+        """Completes what a registered calibration function has set: the range gives the scale, or the other way round.
+
+        Args:
+            before: The state before the function ran.
+            method: The function's registered name, for messages.
+
+        Raises:
+            ValueError: It set nothing, a range that is NaN or infinite, or a scale that is not a positive power of two.
+        """
+        limit, scale = self._limit_tensor(), float(self.scale)
+        moved, scaled = not torch.equal(limit.detach(), before.limit), scale != float(before.scale)
+        where = f"calibration method {method!r} on {self.name or 'a quantizer'}"
+        if not (moved or scaled or bool(before.initialised)):
+            raise ValueError(f"{where}: set {'running_data' if self.method == 'MOM' else 'learning_data'} or scale")
+        if scaled and not (scale > 0 and math.frexp(scale)[0] == 0.5):
+            raise ValueError(f"{where}: scale must be a positive power of two, got {scale}")
+        if not moved and scaled:
+            exp2 = self.bits - math.frexp(scale)[1]
+            limit.fill_(exp2 if self.method == "TQT" else 2.0**exp2)
+        smallest = math.log2(SMALLEST_RANGE) if self.method == "TQT" else SMALLEST_RANGE
+        limit.clamp_min_(smallest)  # log2(0) of an all-zero tensor ends here
+        if not bool(limit.isfinite()):
+            raise ValueError(f"{where}: the range must be finite, got {float(limit)}")
+        self._observe(limit.detach().clone())
+        if scaled:
+            self.scale.fill_(scale)
+
+    def _limit_tensor(self) -> Tensor:
+        return self.learning_data if self.method == "TQT" else self.running_data
+
+    # -- torch's machinery ----------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assigning a number or tensor to ``running_data``, ``learning_data`` or ``scale`` writes into the tensor there,
+        so that optimizers and kernels keep seeing it."""
+        if name in ("running_data", "learning_data", "scale") and not isinstance(value, nn.Parameter):
+            mine = self._buffers.get(name) if name != "learning_data" else self._parameters.get(name)
+            if mine is not None:
+                with torch.no_grad():
+                    mine.copy_(torch.as_tensor(value).reshape(mine.shape))
+                return
+        super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
+        """Moves to another device but never to another dtype: exponents and averages need float32."""
+        def keep_dtype(t: Tensor) -> Tensor:
+            out = fn(t)
+            return out if out.dtype == t.dtype else t.to(out.device)
+
+        super()._apply(keep_dtype, recurse)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: Mapping[str, Any], strict: bool,
+                              missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str]) -> None:
+        """Accepts one-element tensors of any shape, statistics of the other method, and states without some or all keys."""
+        self._translate(state_dict, prefix)
+        for name, mine in (*self._parameters.items(), *self._buffers.items()):
+            given = state_dict.get(prefix + name)
+            if mine is not None and isinstance(given, Tensor) and given.numel() == 1:
+                state_dict[prefix + name] = given.detach().reshape(mine.shape).to(mine.dtype)
+        mine_missing: list[str] = []
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, mine_missing,  # type: ignore[no-untyped-call]
+                                      unexpected_keys, error_msgs)
+        self._ready = self._clamped = False  # keys that are missing keep what is there: a float checkpoint has none
+
+    def _translate(self, state: dict[str, Any], prefix: str) -> None:
+        """Rewrites statistics of the other method: threshold = log2 of the average, flags alike."""
+        theirs, limit = ("is_calibrate", "learning_data") if self.method == "MOM" else ("is_init", "running_data")
+        given = state.pop(prefix + limit, None)
+        if isinstance(given, Tensor):
+            if self.method == "MOM":
+                state[prefix + "running_data"] = torch.exp2(given.detach().float())
+            elif bool(state.get(prefix + theirs, True)):
+                state[prefix + "learning_data"] = torch.log2(given.detach().float().clamp_min(SMALLEST_RANGE))
+        flag = state.pop(prefix + theirs, None)
+        if flag is not None:
+            state[prefix + self._flag] = flag
+        if self.method == "TQT":
+            state.pop(prefix + "is_init_mom_clamp_weight", None)
+
+    def extra_repr(self) -> str:
+        """Width, method and role."""
+        return f"bits={self.bits}, method={self.method}, role={self.role}"
+
+
+def clamp_weight_once(weight: Tensor, quantizer: Quantizer, clamp: ClampInfo) -> None:
+    """Clamps a weight in place before its first training step or calibration, and never again.
+
+    The limit is ``clamp_weight_value`` where it is set, else ``clamp_factor_value * mean|w|``. A weight that does not
+    require a gradient is left alone: frozen parameters stay as they are, bit for bit.
+
+    Args:
+        weight: The layer's weight, changed in place.
+        quantizer: Its quantizer; remembers (and stores in checkpoints) that it was done.
+        clamp: The layer's constraint settings.
+
+    Source: docs/numerics.md, "Training".
+    """
+    if quantizer._clamped or not weight.requires_grad:
+        return
+    done = quantizer._buffers.get("is_init_mom_clamp_weight")
+    if not (bool(done) if done is not None else quantizer.ready):
+        with torch.no_grad():
+            if clamp.clamp_weight_value is not None or clamp.clamp_factor_value is not None:
+                weight.copy_(ops.clamp_weight(weight.detach(), clamp.clamp_weight_value, clamp.clamp_factor_value))
+            if done is not None:
+                done.fill_(True)
+    quantizer._clamped = True
