@@ -1,0 +1,40 @@
+"""Configuration: YAML files, frozen dataclasses, and the one process-wide value. Used as ``settings.load(path)``."""
+
+from linger.settings.enums import (
+    ActivationType,
+    FakeQuantMethod,
+    PlatForm,
+    QatMethod,
+    QuantMethod,
+    QuantMode,
+    QuantStrategy,
+)
+from linger.settings.schema import ClampInfo, LayerSettings, QuantInfo, Section, Settings
+from linger.settings.store import config_save_to_yaml, current, defaults, load, loads, save, use
+from linger.settings.view import QUANT_CONFIGS, ConfigView
+from linger.settings.write import dumps
+
+__all__ = [
+    "QUANT_CONFIGS",
+    "ActivationType",
+    "ClampInfo",
+    "ConfigView",
+    "FakeQuantMethod",
+    "LayerSettings",
+    "PlatForm",
+    "QatMethod",
+    "QuantInfo",
+    "QuantMethod",
+    "QuantMode",
+    "QuantStrategy",
+    "Section",
+    "Settings",
+    "config_save_to_yaml",
+    "current",
+    "defaults",
+    "dumps",
+    "load",
+    "loads",
+    "save",
+    "use",
+]
