@@ -62,7 +62,7 @@ class Quantizer(nn.Module):
     Raises:
         ValueError: An argument is out of its set.
 
-    Source: docs/numerics.md, "Exponents" and "Training".
+    Source: docs/numerics.md, "Where the exponent comes from" and "Training".
     """
 
     running_data: Tensor
