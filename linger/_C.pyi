@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+__version__: Final[str]
 CPU_FLAGS: Final[dict[str, int]]
 
 class ConfigError(ValueError):

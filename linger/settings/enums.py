@@ -36,7 +36,7 @@ class QuantMode(IntEnum):
     floor_add = 1
     round = 2
     ceil = 3
-    QValue = 1  # noqa: PIE796  an alias on purpose
+    QValue = 1
 
 
 class QuantStrategy(Enum):

@@ -37,8 +37,13 @@ def describe(value: object) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """One key's promise: `expected` is the text of what is allowed, `accepts` the test, `refusals` known values
-    that are valid words but not supported, each with its reason."""
+    """What one key may hold.
+
+    Args:
+        expected: What is allowed, as text for messages.
+        accepts: Whether a value is allowed.
+        refusals: Documented values that are not supported, each with its reason.
+    """
 
     expected: str
     accepts: Callable[[object], bool]

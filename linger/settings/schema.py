@@ -23,10 +23,7 @@ def _verify(part: object, rules: Mapping[str, Rule], prefix: str = "") -> None:
 
 @dataclass(frozen=True)
 class ClampInfo:
-    """Limits of the constrained stage, in real units; None switches one off. A static weight limit wins over the factor.
-
-    Source: docs of 3.x, "config.yaml".
-    """
+    """Limits of the constrained stage, in real units; None switches one off. A static weight limit wins over the factor."""
 
     clamp_activation_value: float | None = 8
     clamp_bias_value: float | None = None
@@ -186,5 +183,3 @@ class Settings:
         line, column = self.marks.get(dotted_key, (None, None))
         key = dotted_key.rpartition(".")[2]
         return config_error(f"{dotted_key}: {what}", file=self.file, line=line, column=column, key=key)
-
-

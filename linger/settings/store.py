@@ -107,5 +107,3 @@ def config_save_to_yaml(path: str | os.PathLike[str]) -> None:
         >>> linger.config_save_to_yaml("config.yaml")  # doctest: +SKIP
     """
     save(current(), path)
-
-

@@ -91,5 +91,3 @@ def _section(section: Section) -> list[str]:
             lines.append(f"  {part}:\n")
             lines += [f"    {key}: {write_scalar(value)}\n" for key, value in values.items()]
     return lines
-
-
