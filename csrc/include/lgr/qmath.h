@@ -124,6 +124,11 @@ LGR_INLINE float lgr_exp2_scale(int32_t e)
 {
     return e == LGR_EXP2_NAN ? lgr_float_from_bits(0x7fc00000) : lgr_float_from_bits((e + 127) << 23);
 }
+/* The exponent of a product; LGR_EXP2_NAN when either is. */
+LGR_INLINE int32_t lgr_sum_exp2(int32_t a, int32_t b)
+{
+    return a == LGR_EXP2_NAN || b == LGR_EXP2_NAN ? LGR_EXP2_NAN : a + b;
+}
 /* 2^e as binary64, |e| <= 1022. */
 LGR_INLINE double lgr_exp2_f64(int32_t e)
 {
