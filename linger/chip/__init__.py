@@ -1,0 +1,8 @@
+"""The chips: names, limits of their engines, what each can run."""
+
+from __future__ import annotations
+
+from .limits import Violation, check_convolution, check_pool
+from .platforms import LIMITS, Limits, file_platform, limits_of
+
+__all__ = ["LIMITS", "Limits", "Violation", "check_convolution", "check_pool", "file_platform", "limits_of"]

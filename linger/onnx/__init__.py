@@ -1,0 +1,10 @@
+"""Files for the chips: ``export`` writes them, ``OnnxRunner`` executes them with the same kernels as the layers."""
+
+from __future__ import annotations
+
+from linger.errors import ExportError, ModelError
+
+from .export import export
+from .runner import OnnxRunner
+
+__all__ = ["ExportError", "ModelError", "OnnxRunner", "export"]

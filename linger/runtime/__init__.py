@@ -1,0 +1,62 @@
+"""What runs around a converted model: formats on tensors, owners, call sites, interception, and the tape of an export."""
+
+from __future__ import annotations
+
+from .functional import FACTORIES, create_from_state, factory, operator_at_site, register_state_hooks
+from .graph import CodeValue, NodeReader, reader_of, reads
+from .islands import Island, islands_of
+from .mode import Interception, tensors
+from .owners import LayerLookup, Leaf, active, attach, base_class, can_attach, float_region, is_owner, walk
+from .spellings import HANDLERS, SILENT, SPELLINGS, handles, resolve
+from .state import current_tape, remember, remembered, state
+from .tag import Format, coded, codes, follow, info, is_quantized, scale_value, tag, untag
+from .tape import Dim, FloatWriter, Node, Operand, Tape, Value
+
+__all__ = [
+    "FACTORIES",
+    "HANDLERS",
+    "SILENT",
+    "SPELLINGS",
+    "CodeValue",
+    "Dim",
+    "FloatWriter",
+    "Format",
+    "Interception",
+    "Island",
+    "LayerLookup",
+    "Leaf",
+    "Node",
+    "NodeReader",
+    "Operand",
+    "Tape",
+    "Value",
+    "active",
+    "attach",
+    "base_class",
+    "can_attach",
+    "coded",
+    "codes",
+    "create_from_state",
+    "current_tape",
+    "factory",
+    "float_region",
+    "follow",
+    "handles",
+    "info",
+    "is_owner",
+    "is_quantized",
+    "islands_of",
+    "operator_at_site",
+    "reader_of",
+    "reads",
+    "register_state_hooks",
+    "remember",
+    "remembered",
+    "resolve",
+    "scale_value",
+    "state",
+    "tag",
+    "tensors",
+    "untag",
+    "walk",
+]

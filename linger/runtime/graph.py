@@ -107,6 +107,9 @@ class NodeReader(Protocol):
     def put_float(self, i: int, value: Tensor) -> None:
         """Store float32 output ``i``."""
 
+    def put_dequantized(self, i: int, value: Tensor, codes: Tensor) -> None:
+        """Store float32 output ``i`` together with the integers it was made from."""
+
     def put_like(self, i: int, value: Tensor, source: int) -> None:
         """Store output ``i`` in the format of input ``source``."""
 

@@ -1,0 +1,174 @@
+"""What every quantized layer shares: quantizers, how a tensor is accepted and handed on, calibration."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from linger import ops
+from linger.errors import UnsupportedError
+from linger.quantizers import Quantizer, calibrating, in_recomputation
+from linger.runtime import Format, Leaf, coded, current_tape, info, remember, remembered, scale_value, tag
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+
+def activation_quantizer(quant: LayerSettings, bits: int) -> Quantizer:
+    """Quantizer of an input or output with a layer's settings."""
+    return Quantizer(bits, method=quant.method, role="activation", rounding=quant.rounding, calibrate=quant.a_calibrate)
+
+
+def weight_quantizer(quant: LayerSettings) -> Quantizer:
+    """Quantizer of a weight with a layer's settings."""
+    return Quantizer(quant.weight_bits, method=quant.method, role="weight", calibrate=quant.w_calibrate)
+
+
+def accept(x: Tensor, quantizer: Quantizer) -> ops.Coded:
+    """Value, codes and scale of an operand.
+
+    A quantized tensor is taken over as it is. A float tensor is quantized by ``quantizer``, once: the result is remembered
+    on the source for this forward, so that all its consumers (and the file) see one scale.
+
+    Raises:
+        UnsupportedError: A recomputation in backward lost the quantized context.
+        TypeError: ``x`` is not a floating point tensor.
+    """
+    fmt = info(x)
+    if fmt is not None and fmt.exact:
+        return coded(x, fmt)
+    known = remembered(x)
+    known_format = None if known is None else info(known)
+    if known is not None and known_format is not None:
+        return coded(known, known_format)
+    if not x.is_floating_point():
+        raise TypeError(f"'{quantizer.name}': expected a floating point tensor, got {x.dtype}")
+    if in_recomputation() and not quantizer.ready:
+        raise UnsupportedError(
+            f"linger: recomputation in backward reached '{quantizer.name}' without its quantized input; checkpoint a whole "
+            "module with use_reentrant=False"
+        )
+    warn_without_data(quantizer)
+    out = quantizer(x if x.dtype == torch.float32 else x.float())
+    tag(out.value, Format(out.scale, quantizer.bits, out.codes))
+    remember(x, out.value)
+    tape = current_tape()
+    if tape is not None:
+        tape.quant(x, out.value, quantizer.bits, float(out.scale))
+    return out
+
+
+def warn_without_data(quantizer: Quantizer) -> None:
+    """One warning per quantizer that is evaluated before it has seen any data (its range is then that of the batch)."""
+    if quantizer.training or quantizer.ready:
+        return
+    tape = current_tape()
+    if tape is not None:
+        tape.without_data.append(quantizer.name)
+    elif not quantizer.__dict__.get("_warned"):
+        quantizer.__dict__["_warned"] = True
+        warnings.warn(
+            f"linger: '{quantizer.name}' has seen no data yet: in eval it takes the range of each batch. Train, calibrate "
+            "(linger.calibration()) or load a checkpoint first",
+            stacklevel=3,
+        )
+
+
+def emit(out: ops.Coded, quantizer: Quantizer, *, relu: bool = False) -> Tensor:
+    """Tag an operator's result with its format."""
+    return tag(out.value, Format(out.scale, quantizer.bits, out.codes, relu=relu))
+
+
+def emit_calibrated(value: Tensor, quantizer: Quantizer, *, relu: bool = False) -> Tensor:
+    """Inside ``calibration()``: observe the float result and mark it as one that will be quantized."""
+    quantizer.observe_calibration(value, relu=relu)
+    return tag(value, Format(quantizer.scale.detach().clone(), quantizer.bits, exact=False))
+
+
+def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
+    """Inside ``calibration()``: observe a float operand that no quantized operator has produced."""
+    if info(x) is None:
+        quantizer.observe_calibration(x)
+
+
+class QuantLayer(Leaf):
+    """Base of quantized layers with input, weight, bias and output quantizers.
+
+    ``quant`` holds the layer's frozen settings; ``fused_relu`` says that a ReLU is the layer's only consumer and is applied
+    in its epilogue (the statistics then follow the maximum instead of the absolute maximum).
+    """
+
+    quant: LayerSettings
+    input_quantizer: Quantizer
+    weight_quantizer: Quantizer
+    bias_quantizer: Quantizer
+    output_quantizer: Quantizer
+    fused_relu: bool
+
+    def set_quantizers(self, quant: LayerSettings) -> None:
+        """Create the quantizers on the layer's device."""
+        self.quant = quant
+        self.fused_relu = False
+        self.input_quantizer = activation_quantizer(quant, quant.input_bits)
+        self.weight_quantizer = weight_quantizer(quant)
+        self.bias_quantizer = Quantizer(32, role="bias")
+        self.output_quantizer = activation_quantizer(quant, quant.output_bits)
+        self.name_quantizers()
+
+    def name_quantizers(self) -> None:
+        """Give the quantizers their qualified names (messages and reports)."""
+        prefix = self.__dict__.get("_linger_name", "")
+        for child, module in self.named_children():
+            if isinstance(module, Quantizer):
+                module.name = f"{prefix}.{child}" if prefix else child
+
+    @property
+    def output_clamp(self) -> float:
+        """Limit of the training clamp of the output, 0.0 for none."""
+        limit = self.quant.clamp.clamp_activation_value
+        return 0.0 if limit is None or not self.training else float(limit)
+
+    def extra_repr(self) -> str:
+        """The torch part first, then the formats."""
+        q = self.quant
+        return (
+            f"{super().extra_repr()}, data_bits:{q.input_bits}, o_bits:{q.output_bits}, weight_bits:{q.weight_bits}, "
+            f"bias_bits:32, mode:{q.rounding}, platform:{q.platform}"
+        )
+
+
+def convert_class(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Turn ``module`` into ``cls`` in place: identity, parameters, hooks, flags and references to it all stay.
+
+    A user's subclass that keeps torch's ``forward`` keeps its own attributes and methods.
+    """
+    library = type(module).__module__.startswith(("torch.nn.", "linger."))
+    module.__class__ = cls if library else _mixed(cls, type(module))
+
+
+_mixed_classes: dict[tuple[type[nn.Module], type[nn.Module]], type[nn.Module]] = {}
+
+
+def _mixed(cls: type[nn.Module], user: type[nn.Module]) -> type[nn.Module]:
+    key = (cls, user)
+    if key not in _mixed_classes:
+
+        def reduce(self: nn.Module, protocol: object) -> tuple[object, ...]:
+            return (_rebuild, key, self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
+
+        body = {"__module__": user.__module__, "__reduce_ex__": reduce}
+        _mixed_classes[key] = type(cls.__name__, (cls, user), body)
+    return _mixed_classes[key]
+
+
+def _rebuild(cls: type[nn.Module], user: type[nn.Module]) -> nn.Module:
+    mixed = _mixed(cls, user)
+    return mixed.__new__(mixed)
+
+
+def export_scale(x: ops.Coded) -> float:
+    """Host read of an operand's scale for a node's attributes."""
+    return scale_value(Format(x.scale, 8))

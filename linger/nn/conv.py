@@ -1,0 +1,219 @@
+"""Convolutions: modules and how they are written into a file (read back in ``conv_nodes.py``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from linger import ops
+from linger.chip import check_convolution
+from linger.quantizers import calibrating, clamp_weight_once
+from linger.runtime import Tape, Value, current_tape
+
+from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+from .padding import pad_coded, write_padding
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+_C = TypeVar("_C", bound="_ConvInt")
+
+
+class _ConvInt(QuantLayer):
+    """What 1-D and 2-D convolutions share; a 1-D convolution is a 2-D one of height 1."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    groups: int
+    padding_mode: str
+    padding: str | tuple[int, ...]
+
+    @classmethod
+    def from_float(cls: type[_C], m: nn.Module, quant: LayerSettings) -> _C:
+        """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
+        convert_class(m, cls)
+        layer = cast(_C, m)
+        layer.set_quantizers(quant)
+        layer.train(layer.training)
+        return layer
+
+    def pads(self) -> tuple[int, int, int, int]:
+        """Padding as (top, left, bottom, right); ``'same'`` puts the odd element at the end, as torch does."""
+        begin, end = [], []
+        for axis, kernel in enumerate(self.kernel_size):
+            if self.padding == "same":
+                total = self.dilation[axis] * (kernel - 1)
+                begin.append(total // 2)
+                end.append(total - total // 2)
+            else:
+                p = 0 if isinstance(self.padding, str) else self.padding[axis]
+                begin.append(p)
+                end.append(p)
+        while len(begin) < 2:
+            begin.insert(0, 0)
+            end.insert(0, 0)
+        return begin[0], begin[1], end[0], end[1]
+
+    def geometry(self) -> ops.Geometry:
+        """Stride, padding, dilation and groups of the 2-D form."""
+        stride, dilation = tuple(self.stride), tuple(self.dilation)
+        if len(stride) == 1:
+            stride, dilation = (1, *stride), (1, *dilation)
+        pads = self.pads() if self.padding_mode == "zeros" else (0, 0, 0, 0)
+        return ops.Geometry(stride, pads, dilation, self.groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Chip integers in forward, float gradients in backward."""
+        with torch._C.DisableTorchFunction():
+            if calibrating():
+                return self._calibrate(x)
+            if self.training:
+                clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+            return self._integers(x)
+
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias that enter the integers; layers that fold a BatchNorm in every step override it."""
+        return self.weight, self.bias
+
+    def _integers(self, x: Tensor) -> Tensor:
+        flat = x.dim() == len(self.kernel_size) + 1  # torch's form without a batch axis
+        source = accept(x, self.input_quantizer)
+        operand = source
+        if flat:
+            operand = _each(operand, lambda t: t.unsqueeze(0))
+        if len(self.kernel_size) == 1:
+            operand = _each(operand, lambda t: t.unsqueeze(2))
+        if self.padding_mode != "zeros":
+            operand = pad_coded(operand, self.pads(), self.padding_mode, self.input_quantizer.bits)
+        weight, bias = self._folded()
+        if len(self.kernel_size) == 1:
+            weight = weight.unsqueeze(2)
+        warn_without_data(self.output_quantizer)
+        target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
+        out = ops.conv(operand, weight, bias, self.geometry(), self.weight_quantizer.output(), target)
+        if len(self.kernel_size) == 1:
+            out = _each(out, lambda t: t.squeeze(2))
+        if flat:
+            out = _each(out, lambda t: t.squeeze(0))
+        y = emit(out, self.output_quantizer, relu=self.fused_relu)
+        tape = current_tape()
+        if tape is not None:
+            self._write(tape, source, out, y, flat)
+        return y
+
+    def _calibrate(self, x: Tensor) -> Tensor:
+        calibrate_input(x, self.input_quantizer)
+        clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+        weight, bias = self._folded()
+        self.weight_quantizer.observe_calibration(weight)
+        y = cast(Any, self)._conv_forward(x, weight, bias)
+        return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
+
+    def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, flat: bool) -> None:
+        name = self.__dict__.get("_linger_name", "") or "conv"
+        weight, bias = self._folded()
+        spec = self.weight_quantizer.output()._replace(observe=False)
+        codes, w_scale, *_ = ops.quantize_weight(weight, spec, bias, x.scale)
+        inputs: list[Any] = [None, codes.cpu().numpy()]
+        if bias is not None:
+            inputs.append(ops.quantize_bias(bias, x.scale, w_scale).cpu().numpy())
+        source: Tensor | Value = x.value
+        one_d = len(self.kernel_size) == 1
+        pads = self.pads()
+        if flat:
+            source = _reshaped(tape, source, "Unsqueeze", [0], name)
+        if self.padding_mode != "zeros":
+            source = write_padding(tape, source, x.value, pads[1::2] if one_d else pads, self.padding_mode, x.scale, name)
+            pads = (0, 0, 0, 0)
+        stride, dilation = [int(s) for s in self.stride], [int(d) for d in self.dilation]
+        depthwise = self.groups > 1 and self.groups == self.weight.shape[1] * self.groups == self.weight.shape[0]
+        wide = one_d and (tape.platform == "venusA" or dilation != [1] or depthwise or self.quant.weight_bits < 8)
+        if wide:  # the chip's 1-D node cannot do this; the 2-D one with height 1 can
+            source = _reshaped(tape, source, "Unsqueeze", [2], name)
+            inputs[1] = inputs[1][:, :, None]
+            stride, dilation = [1, *stride], [1, *dilation]
+        attributes: dict[str, Any] = {
+            "platform": tape.platform,
+            "quant_mode": "floor_add",
+            "platform_quant": "luna_quant",
+            "data_bits": self.input_quantizer.bits,
+            "parameter_bits": self.weight_quantizer.bits,
+            "o_bits": self.output_quantizer.bits,
+            "scale_x": float(x.scale),
+            "scale_w": float(w_scale),
+            "scale_o": float(out.scale),
+            "kernel_shape": [int(k) for k in inputs[1].shape[2:]],
+            "strides": stride,
+            "dilations": dilation,
+            "pads": [int(p) for p in (pads[1::2] if one_d and not wide else pads)],
+            "group": self.groups,
+        }
+        geometry = (attributes["kernel_shape"], stride, attributes["pads"], dilation)
+        tape.violations += map(str, check_convolution(name, tape.platform, *geometry))
+        inputs[0] = source
+        op_type = "Conv1dInt" if one_d and not wide else "Conv2dInt"
+        squeezes = ([2] if wide else []) + ([0] if flat else [])
+        chain: list[tuple[str, list[int]]] = [("Squeeze", [axis]) for axis in squeezes]
+        if self.fused_relu:
+            chain.append(("Relu", []))
+        target: Tensor | Value = tape.value(f"{name}.sum") if chain else y
+        tape.node(op_type, inputs, [target], attributes, domain="linger", hint=name)
+        for i, (op, axes) in enumerate(chain):
+            following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
+            tape.node(op, [target], [following], {"axes": axes} if axes else {}, hint=name)
+            target = following
+
+
+def _each(x: ops.Coded, change: Any) -> ops.Coded:
+    return ops.Coded(change(x.value), change(x.codes), x.scale)
+
+
+def _reshaped(tape: Tape, source: Tensor | Value, op: str, axes: list[int], name: str) -> Value:
+    out = tape.value(f"{name}.in")
+    tape.node(op, [source], [out], {"axes": axes}, hint=name)
+    return out
+
+
+class Conv1dInt(_ConvInt, nn.Conv1d):
+    """1-D convolution that computes the chip's integers in forward and float gradients in backward.
+
+    Args:
+        *args: As ``torch.nn.Conv1d``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Shape:
+        x ``(N, C, L)`` or ``(C, L)`` -> ``(N, O, L_out)``, float32 on a power-of-two grid, tagged with its format.
+
+    Source: docs/numerics.md, "Convolution".
+    """
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+
+class Conv2dInt(_ConvInt, nn.Conv2d):
+    """2-D convolution that computes the chip's integers in forward and float gradients in backward.
+
+    Args:
+        *args: As ``torch.nn.Conv2d``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Shape:
+        x ``(N, C, H, W)`` or ``(C, H, W)`` -> ``(N, O, H_out, W_out)``, float32 on a power-of-two grid, channels-last
+        in memory, tagged with its format.
+
+    Source: docs/numerics.md, "Convolution".
+    """
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+
+__all__ = ["Conv1dInt", "Conv2dInt"]

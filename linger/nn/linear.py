@@ -1,0 +1,108 @@
+"""Linear layers: the module and how it is written into a file (read back in ``linear_nodes.py``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linger import ops
+from linger.quantizers import calibrating, clamp_weight_once
+from linger.runtime import Tape, Value, current_tape
+
+from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+_L = TypeVar("_L", bound="LinearInt")
+
+
+class LinearInt(QuantLayer, nn.Linear):
+    """Linear layer that computes the chip's integers in forward and float gradients in backward.
+
+    Args:
+        *args: As ``torch.nn.Linear``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Shape:
+        x ``(..., in_features)`` -> ``(..., out_features)``, float32 on a power-of-two grid, tagged with its format.
+
+    Source: docs/numerics.md, "Linear".
+    """
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+    @classmethod
+    def from_float(cls: type[_L], m: nn.Module, quant: LayerSettings) -> _L:
+        """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
+        convert_class(m, cls)
+        layer = cast(_L, m)
+        layer.set_quantizers(quant)
+        layer.train(layer.training)
+        return layer
+
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias that enter the integers; a layer that folds a BatchNorm in every step overrides it."""
+        return self.weight, self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Chip integers in forward, float gradients in backward."""
+        with torch._C.DisableTorchFunction():
+            if self.training or calibrating():
+                clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+            weight, bias = self._folded()
+            if calibrating():
+                calibrate_input(x, self.input_quantizer)
+                self.weight_quantizer.observe_calibration(weight)
+                return emit_calibrated(F.linear(x, weight, bias), self.output_quantizer, relu=self.fused_relu)
+            operand = accept(x, self.input_quantizer)
+            warn_without_data(self.output_quantizer)
+            target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
+            out = ops.linear(operand, weight, bias, self.weight_quantizer.output(), target)
+            y = emit(out, self.output_quantizer, relu=self.fused_relu)
+            tape = current_tape()
+            if tape is not None:
+                self._write(tape, operand, out, y)
+            return y
+
+    def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor) -> None:
+        name = self.__dict__.get("_linger_name", "") or "linear"
+        weight, bias = self._folded()
+        spec = self.weight_quantizer.output()._replace(observe=False)
+        codes, w_scale, *_ = ops.quantize_weight(weight, spec, bias, x.scale)
+        inputs: list[Any] = [x.value, codes.cpu().numpy()]
+        if bias is not None:
+            inputs.append(ops.quantize_bias(bias, x.scale, w_scale).cpu().numpy())
+        attributes = {
+            "platform": tape.platform,
+            "quant_mode": "floor_add",
+            "platform_quant": "luna_quant",
+            "data_bits": self.input_quantizer.bits,
+            "parameter_bits": self.weight_quantizer.bits,
+            "o_bits": self.output_quantizer.bits,
+            "scale_x": float(x.scale),
+            "scale_w": float(w_scale),
+            "scale_o": float(out.scale),
+        }
+        reshape = x.value.dim() not in (2, 3)  # the packer takes rank 2 and 3
+        if reshape:
+            inputs[0] = tape.value(f"{name}.in")
+            rows = np.array([-1, self.in_features], np.int64)
+            tape.node("Reshape", [x.value, rows], [inputs[0]], hint=name)
+        chain = (["Relu"] if self.fused_relu else []) + (["Reshape"] if reshape else [])
+        target: Tensor | Value = tape.value(f"{name}.sum") if chain else y
+        tape.node("LinearInt", inputs, [target], attributes, domain="linger", hint=name)
+        for i, op in enumerate(chain):
+            following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
+            shape = [np.array(y.shape, np.int64)] if op == "Reshape" else []
+            tape.node(op, [target, *shape], [following], hint=name)
+            target = following
+
+
+__all__ = ["LinearInt"]

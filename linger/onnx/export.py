@@ -1,0 +1,218 @@
+"""``linger.onnx.export``: one eval forward under a tape, written as the file the packer takes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
+from torch import Tensor, nn
+
+from linger.chip import file_platform, limits_of
+from linger.errors import ExportError
+from linger.runtime import Tape, info, state
+
+from .serialise import GraphPort, build_model
+from .validate import validate
+from .write_float import write_float
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+_OBSOLETE = frozenset(
+    """export_params verbose training aten export_raw_ir operator_export_type operator_export_types _retain_param_name
+    do_constant_folding example_outputs strip_doc_string keep_initializers_as_inputs custom_opsets enable_onnx_checker
+    use_external_data_format is_update_dequant is_scoped_info debug_dump dynamo external_data fallback optimize verify
+    export_modules_as_functions report""".split()
+)
+
+
+def export(
+    model: nn.Module,
+    args: Any,
+    f: str | os.PathLike[str] | BinaryIO,
+    *,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    opset_version: int = 12,
+    dynamic_axes: Any = None,
+    is_input_quant: bool = False,
+    **obsolete: Any,
+) -> None:
+    """Write an initialised model as the ONNX file that the packer takes.
+
+    Works in train or eval mode, with or without ``no_grad``, leaves the model untouched, writes the same bytes every time.
+
+    Args:
+        model: Result of ``linger.init``.
+        args: One tensor, a tuple of positional arguments (a dict at its end is a positional dict), or a dict of keyword
+            arguments.
+        f: Path or writable binary object. A path is written to a temporary name first and then renamed.
+        input_names: Names of the tensors in ``args``, in order.
+        output_names: Names of the outputs, in order.
+        opset_version: 11 or 12.
+        dynamic_axes: ``{name: {axis: symbol}}`` or ``{name: [axes]}``, as ``torch.onnx.export`` takes it.
+        is_input_quant: Graph inputs are int8, without Quant nodes.
+        **obsolete: Arguments of older exporters; accepted and ignored.
+
+    Raises:
+        ExportError: Something has no form in the file, a layer has seen no data, a parameter is not finite, or the chip
+            cannot run a layer. The message names module, operator, file and line.
+        TypeError: An unknown argument.
+
+    Source: docs/numerics.md, "Files".
+    """
+    unknown = sorted(set(obsolete) - _OBSOLETE)
+    if unknown:
+        raise TypeError(f"export: unknown argument {unknown[0]!r}")
+    if opset_version not in (11, 12):
+        raise ExportError(f"export: opset_version must be 11 or 12 (axes are attributes there), got {opset_version}")
+    settings = model.__dict__.get("_linger_settings")
+    if settings is None:
+        raise ExportError("export: the model is not initialised; call linger.init(model, ...) first, then train or calibrate")
+    _check_finite(model)
+    tape = Tape(file_platform(settings.platform), write_float)
+    tape.parameters = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    ports = _record(model, args, tape, list(input_names or []), list(output_names or []))
+    if tape.without_data:
+        raise ExportError(
+            f"export: these quantizers have seen no data (running_x > 0 fails): {', '.join(tape.without_data)}. Train the "
+            "model, calibrate it (with linger.calibration(): model(x)), or load a checkpoint with their statistics"
+        )
+    if tape.violations:
+        raise ExportError(
+            f"export: {settings.platform} cannot run {len(tape.violations)} layer(s):\n  " + "\n  ".join(tape.violations)
+        )
+    proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
+    validate(proto)
+    _warn(settings, ports[0])
+    _write(proto, f)
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, p in model.named_parameters():
+        if not bool(torch.isfinite(p).all()):
+            raise ExportError(f"export: parameter '{name}' holds NaN or infinity")
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; every module's own flag comes back afterwards."""
+    flags = [(m, m.training) for m in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def _leaves(value: Any) -> Iterable[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from _leaves(v)
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from _leaves(v)
+
+
+def _copied(value: Any, bind: Any) -> Any:
+    """The same nesting with fresh tensors, each announced to ``bind``."""
+    if isinstance(value, Tensor):
+        return bind(value.detach().clone())
+    if isinstance(value, dict):
+        return {k: _copied(v, bind) for k, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_copied(v, bind) for v in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(v, bind) for v in value)
+    return value
+
+
+def _record(
+    model: nn.Module, args: Any, tape: Tape, input_names: list[str], output_names: list[str]
+) -> tuple[list[GraphPort], list[GraphPort]]:
+    """Run the model once under the tape; returns the inputs and outputs of the graph."""
+    inputs: list[GraphPort] = []
+
+    def bind(t: Tensor) -> Tensor:
+        wanted = input_names[len(inputs)] if len(inputs) < len(input_names) else f"input{len(inputs) or ''}"
+        name = tape.fresh(wanted)
+        tape.bind(t, name)
+        inputs.append(GraphPort(name, t))
+        return t
+
+    positional, keywords = ((), args) if isinstance(args, dict) else (args if isinstance(args, tuple) else (args,), {})
+    if state.frames or state.tape is not None:
+        raise ExportError("export: called from inside a running model")
+    reserved = [n for n in output_names if n not in input_names]
+    for name in reserved:
+        tape.reserve(name)
+    with _evaluating(model):
+        positional, keywords = _copied(tuple(positional), bind), _copied(dict(keywords), bind)
+        if len(inputs) < len(input_names):
+            raise ExportError(f"export: {len(input_names)} input names for {len(inputs)} tensors")
+        state.tape = tape
+        try:
+            result = model(*positional, **keywords)
+        finally:
+            state.tape = None
+    results = list(_leaves(result))
+    if not results:
+        raise ExportError("export: the model returned no tensor")
+    if len(output_names) > len(results):
+        raise ExportError(f"export: {len(output_names)} output names for {len(results)} tensors")
+    outputs = []
+    for i, t in enumerate(results):
+        if not tape.has(t):
+            raise ExportError(f"export: output {i} does not depend on the inputs through recorded operators")
+        name = output_names[i] if i < len(output_names) else tape.fresh(f"output{i or ''}")
+        outputs.append(GraphPort(name, t))
+        source = tape.name_of(t)
+        fmt = info(t)
+        if fmt is not None:
+            tape.dequantized_output(source, name, fmt)
+        else:
+            tape.identity_output(source, name)
+    return inputs, outputs
+
+
+def _warn(settings: Any, inputs: list[GraphPort]) -> None:
+    if settings.quant_info.round_mode != "floor_add":
+        warnings.warn(
+            f"linger: the model was trained with round_mode {settings.quant_info.round_mode}; the chip always rounds half up",
+            stacklevel=3,
+        )
+    batch = max((int(p.tensor.shape[0]) for p in inputs if p.tensor.dim() > 2), default=1)
+    if batch > 1 and not limits_of(settings.platform).batched:
+        warnings.warn(
+            f"linger: exported with a batch of {batch}; convolution and average pooling on {settings.platform} compute only "
+            "the first sample: export with a batch of 1",
+            stacklevel=3,
+        )
+
+
+def _write(proto: ModelProto, f: str | os.PathLike[str] | BinaryIO) -> None:
+    data = proto.SerializeToString(deterministic=True)
+    if not isinstance(f, (str, os.PathLike)):
+        f.write(data)
+        return
+    path = os.path.abspath(os.fspath(f))
+    handle, temporary = tempfile.mkstemp(prefix=os.path.basename(path), dir=os.path.dirname(path))
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

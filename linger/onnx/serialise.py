@@ -1,0 +1,108 @@
+"""From a tape to an ONNX model: dead nodes dropped, identities folded, types written. Opset 12 and IR 7 by default."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from linger.errors import ExportError
+from linger.runtime import Node, Tape
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+
+class GraphPort(NamedTuple):
+    """An input or output of the graph and the tensor of the recorded forward that it is."""
+
+    name: str
+    tensor: Tensor
+
+
+_TYPES = {
+    torch.float32: 1,
+    torch.uint8: 2,
+    torch.int8: 3,
+    torch.int16: 5,
+    torch.int32: 6,
+    torch.int64: 7,
+    torch.bool: 9,
+    torch.float64: 11,
+}
+
+
+def live_nodes(tape: Tape, wanted: set[str]) -> list[Node]:
+    """Nodes that an output depends on, in order."""
+    keep = []
+    for node in reversed(tape.nodes):
+        if wanted.intersection(node.outputs):
+            keep.append(node)
+            wanted.update(node.inputs)
+    return keep[::-1]
+
+
+def _port(port: GraphPort, axes: Any, as_int8: bool = False) -> ValueInfoProto:
+    from onnx import helper
+
+    dims: list[int | str] = [int(s) for s in port.tensor.shape]
+    symbols = axes.get(port.name, {})
+    for axis in symbols:
+        symbol = symbols[axis] if isinstance(symbols, dict) else f"{port.name}_dynamic_{axis}"
+        dims[int(axis)] = str(symbol)
+    if port.tensor.dtype not in _TYPES:
+        raise ExportError(f"export: '{port.name}' has dtype {port.tensor.dtype}, which files do not carry")
+    kind = 3 if as_int8 else _TYPES[port.tensor.dtype]
+    return helper.make_tensor_value_info(port.name, kind, dims)
+
+
+def build_model(
+    tape: Tape,
+    inputs: list[GraphPort],
+    outputs: list[GraphPort],
+    opset: int,
+    dynamic_axes: Any,
+    integer_inputs: bool,
+) -> ModelProto:
+    """Assemble the model.
+
+    Args:
+        tape: The recorded forward, outputs included.
+        inputs, outputs: Ports of the graph; unused inputs stay.
+        opset: Version of the standard operators.
+        dynamic_axes: Symbols of axes by tensor name.
+        integer_inputs: Leave out the Quant of graph inputs and declare them int8.
+
+    Raises:
+        ExportError: The onnx package is missing, or nothing in the graph is constant (the packer refuses such a model).
+    """
+    try:
+        from onnx import helper, numpy_helper
+    except ImportError as error:
+        raise ExportError("export: the onnx package is needed to write files: pip install 'linger[onnx]'") from error
+    nodes = live_nodes(tape, {p.name for p in outputs})
+    int8 = set()
+    if integer_inputs:
+        names = {p.name for p in inputs}
+        removed = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Quant" and n.inputs[0] in names}
+        int8 = set(removed.values())
+        nodes = [n for n in nodes if n.outputs[0] not in removed]
+        for n in nodes:
+            n.inputs = [removed.get(i, i) for i in n.inputs]
+    used = {i for n in nodes for i in n.inputs}
+    protos = [
+        helper.make_node(n.op_type, n.inputs, n.outputs, name=n.name, domain=n.domain, **n.attributes) for n in nodes
+    ]
+    initializers = [numpy_helper.from_array(a, n) for n, a in tape.initializers.items() if n in used]
+    if not initializers:
+        raise ExportError("export: the graph has no parameter and no constant; the packer refuses such a model")
+    graph = helper.make_graph(
+        protos,
+        "linger",
+        [_port(p, dynamic_axes, p.name in int8) for p in inputs],
+        [_port(p, dynamic_axes) for p in outputs],
+        initializers,
+    )
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("linger", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=7, producer_name="linger")

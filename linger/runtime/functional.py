@@ -1,0 +1,187 @@
+"""State of functional operators (``+``, ``torch.cat`` ...): one module per call site, held by the owner."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from linger.errors import UnsupportedError
+
+from . import sites
+from .owners import BOUNDARY
+from .sites import StoredSite
+from .state import state
+
+PREFIX = "_linger_qtensor_"
+_KEY = re.compile(re.escape(PREFIX) + r"q([a-z_]+)_(\d+)\.(?:input_quantizer\.(\d+)\.)?")
+_log = logging.getLogger("linger")
+
+# operator -> makes its module from the number of inputs and the settings of the layer
+Factory = Callable[[int, Any], nn.Module]
+FACTORIES: dict[str, Factory] = {}
+
+
+def factory(operator: str) -> Callable[[Factory], Factory]:
+    """Register how the module of a functional operator is made, e.g. ``"add"``."""
+
+    def register(make: Factory) -> Factory:
+        FACTORIES[operator] = make
+        return make
+
+    return register
+
+
+def _number(attribute: str) -> int:
+    return int(attribute.rsplit("_", 1)[1])
+
+
+def _operators(owner: nn.Module) -> list[str]:
+    return [a for a in owner._modules if a.startswith(PREFIX)]
+
+
+def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> nn.Module:
+    if owner.__dict__.get("_is_replica", False):
+        raise UnsupportedError(
+            f"linger: `{operator}` of '{owner.__dict__['_linger_name']}' was first met inside a DataParallel replica; "
+            "run one forward (or linger.init(..., example_inputs=...)) before wrapping the model"
+        )
+    name = ".".join(filter(None, (owner.__dict__["_linger_name"], attribute)))
+    module = FACTORIES[operator](n_inputs, owner.__dict__["_linger_settings"].layer(name))
+    module.__dict__["_linger_name"] = name
+    for child_name, child in module.named_modules():
+        child.__dict__["_linger_name"] = f"{name}.{child_name}" if child_name else name
+    module.train(owner.training)
+    reference = next(owner.parameters(), None)
+    if reference is not None:
+        module.to(reference.device)
+    owner.add_module(attribute, module)
+    return module
+
+
+def _stored(operator: str, frames: list[Any], visit: int) -> StoredSite:
+    return (operator, tuple(sites.step(f) for f in frames), visit)
+
+
+def _bind(owner: nn.Module, site: StoredSite) -> str | None:
+    """Attribute of a loaded operator for a site met for the first time, or None: create one.
+
+    The stored site decides. Where the checkpoint has no sites, or its code was another, operators of the same kind bind
+    in order with one warning; more calls than the checkpoint has operators are an error.
+    """
+    known: dict[StoredSite, str] = owner.__dict__["_linger_sites"]
+    if site in known:
+        return known[site]
+    operator = site[0]
+    loaded: set[str] = owner.__dict__.get("_linger_loaded", set())
+    candidates = [a for a in loaded if a.startswith(f"{PREFIX}q{operator}_") and a in owner._modules]
+    if not candidates:
+        return None
+    bound = {known[s]: s for s in known if s[0] == operator}
+    prints = {step[2] for s in bound.values() for step in s[1]}
+    if prints and {step[2] for step in site[1]} <= prints:
+        return None  # the code is the same: this call was simply never run before the checkpoint was written
+    used: set[str] = owner.__dict__.setdefault("_linger_rebound", set())
+    free = sorted((a for a in candidates if a not in used), key=_number)
+    name = owner.__dict__["_linger_name"] or type(owner).__name__
+    if not free:
+        raise UnsupportedError(
+            f"linger: '{name}' calls `{operator}` more often than the loaded checkpoint has operators "
+            f"({len(candidates)}), and its code has changed since: their order no longer tells which is which"
+        )
+    if not used:
+        _log.warning("linger: `%s` operators of '%s' are matched to the checkpoint by their order", operator, name)
+    used.add(free[0])
+    for s in [s for s, a in known.items() if a == free[0]]:
+        del known[s]
+    return free[0]
+
+
+def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
+    """The module of the functional operator that user code is calling now; created at its first call.
+
+    Args:
+        operator: Name registered with :func:`factory`.
+        n_inputs: Number of tensor operands.
+
+    Raises:
+        UnsupportedError: Called outside a converted model, or a new operator inside a DataParallel replica.
+    """
+    if not state.frames:
+        raise UnsupportedError(f"linger: quantized `{operator}` was called outside a converted model")
+    frame = state.frames[-1]
+    owner = frame.owner
+    chain = sites.user_frames(sys._getframe(1), BOUNDARY)
+    key = (operator, *((f.f_code, f.f_lasti) for f in chain))
+    visit = frame.visits.get(key, 0)
+    frame.visits[key] = visit + 1
+    bindings: dict[Any, str] = owner.__dict__.setdefault("_linger_bindings", _Transient())
+    attribute = bindings.get((key, visit))
+    if attribute is not None:
+        module = owner._modules.get(attribute)
+        if module is not None:
+            return module
+    site = _stored(operator, chain, visit)
+    attribute = _bind(owner, site)
+    if attribute is None:
+        attribute = f"{PREFIX}q{operator}_{max((_number(a) for a in _operators(owner)), default=-1) + 1}"
+    owner.__dict__["_linger_sites"][site] = attribute
+    bindings[key, visit] = attribute
+    return owner._modules.get(attribute) or _create(owner, attribute, operator, n_inputs)
+
+
+class _Transient(dict[Any, str]):
+    """Bindings to code objects: neither copied nor pickled, found again at the next call."""
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return (_Transient, ())
+
+    def __deepcopy__(self, memo: Any) -> _Transient:
+        return _Transient()
+
+
+def create_from_state(owner: nn.Module, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+    """Create the operators of ``owner`` that a checkpoint contains, before any forward has met them."""
+    found: dict[str, tuple[str, int]] = {}
+    for key in state_dict:
+        match = _KEY.match(key[len(prefix) :]) if key.startswith(prefix) else None
+        if match:
+            attribute = f"{PREFIX}q{match[1]}_{match[2]}"
+            n_inputs = max(found.get(attribute, ("", 0))[1], int(match[3]) + 1 if match[3] else 0)
+            found[attribute] = (match[1], n_inputs)
+    for attribute, (operator, n_inputs) in sorted(found.items(), key=lambda item: _number(item[0])):
+        if attribute not in owner._modules and operator in FACTORIES:
+            _create(owner, attribute, operator, n_inputs)
+    if found:
+        owner.__dict__["_linger_loaded"] = set(found)
+        owner.__dict__["_linger_rebound"] = set()
+        owner.__dict__["_linger_bindings"] = _Transient()
+        stored = metadata.get("linger_sites", [])
+        owner.__dict__["_linger_sites"] = {_site(s): a for s, a in stored if a in found}
+
+
+def _site(raw: Any) -> StoredSite:
+    operator, steps, visit = raw
+    return (str(operator), tuple((str(n), int(r), str(f)) for n, r, f in steps), int(visit))
+
+
+def _save_hook(owner: nn.Module, state_dict: Any, prefix: str, local_metadata: dict[str, Any]) -> None:
+    known = owner.__dict__.get("_linger_sites")
+    if known:
+        local_metadata["linger_sites"] = [(site, attribute) for site, attribute in known.items()]
+
+
+def _load_hook(
+    owner: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *_: Any
+) -> None:
+    create_from_state(owner, state_dict, prefix, local_metadata)
+
+
+def register_state_hooks(owner: nn.Module) -> None:
+    """Let ``owner`` write its call sites beside its state and recreate its operators on load."""
+    owner._register_state_dict_hook(_save_hook)
+    owner.register_load_state_dict_pre_hook(_load_hook)

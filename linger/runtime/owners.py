@@ -1,0 +1,181 @@
+"""Owners: modules whose ``forward`` runs user code. Each gets a dynamic subclass that switches interception on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from torch import nn
+
+from . import mode
+from .state import Frame, state
+
+
+class LayerLookup(Protocol):
+    """What an owner asks for the settings of an operator it creates; ``linger.settings.Settings`` is one."""
+
+    def layer(self, name: str) -> Any:
+        """Settings of the layer with this qualified name."""
+
+
+class Leaf(nn.Module):
+    """Marker base of quantized leaf modules and quantizers: their ``forward`` is ours, nothing in it is intercepted."""
+
+
+class _Quiet:
+    """Keeps a base's ``__init_subclass__`` (which may demand keywords) from running for our subclass."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        pass
+
+
+_M = TypeVar("_M", bound=nn.Module)
+_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """One ``forward`` of an owner. The name of this code object is the boundary of call-site chains."""
+    frames = state.frames
+    frames.append(Frame(self))
+    try:
+        if len(frames) > 1 or state.float_depth:
+            return base.forward(self, *args, **kwargs)
+        with mode.Interception():
+            return base.forward(self, *args, **kwargs)
+    finally:
+        frames.pop()
+        if not frames:
+            state.quantized_sources.clear()
+
+
+BOUNDARY: CodeType = _enter.__code__
+
+
+def owner_class(base: type[nn.Module]) -> type[nn.Module]:
+    """The cached subclass of ``base`` that enters interception in ``forward`` (same name, module and pickle form)."""
+    cls = _classes.get(base)
+    if cls is None:
+
+        @functools.wraps(base.forward)
+        def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            return _enter(self, base, args, kwargs)
+
+        def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+            return (_rebuild, (base,), self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
+
+        body = {
+            "forward": forward,
+            "__reduce_ex__": reduce,
+            "__module__": base.__module__,
+            "__qualname__": base.__qualname__,
+            "__doc__": base.__doc__,
+            "_linger_base": base,
+            "__slots__": (),
+        }
+        cls = _classes[base] = cast("type[nn.Module]", type(base)(base.__name__, (_Quiet, base), body))
+    return cls
+
+
+def _rebuild(base: type[nn.Module]) -> nn.Module:
+    cls = owner_class(base)
+    return cls.__new__(cls)
+
+
+def is_owner(module: nn.Module) -> bool:
+    """Whether ``module`` has been given the interception subclass."""
+    return hasattr(type(module), "_linger_base")
+
+
+def base_class(module: nn.Module) -> type[nn.Module]:
+    """The user's own class of a module, converted or not."""
+    return getattr(type(module), "_linger_base", type(module))
+
+
+def can_attach(module: nn.Module) -> bool:
+    """Owners are modules with user code or children; leaves of ours, torch's leaf layers and scripted modules are not."""
+    if isinstance(module, (Leaf, torch.jit.ScriptModule)) or is_owner(module):
+        return False
+    if type(module).__module__.startswith("linger."):
+        return False
+    library = type(module).__module__.startswith("torch.nn.")
+    return not library or next(module.children(), None) is not None
+
+
+def walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Named modules in order, not descending into leaves; shared modules once."""
+    seen: set[int] = set()
+
+    def visit(m: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+        if id(m) in seen:
+            return
+        seen.add(id(m))
+        yield name, m
+        if not isinstance(m, (Leaf, torch.jit.ScriptModule)):
+            for child, c in m.named_children():
+                yield from visit(c, f"{name}.{child}" if name else child)
+
+    yield from visit(module, prefix)
+
+
+def attach(model: _M, settings: LayerLookup, on_owner: Callable[[nn.Module], None] | None = None) -> _M:
+    """Give every owner in ``model`` the interception subclass, its qualified name and the settings.
+
+    Args:
+        model: Changed in place and returned.
+        settings: Answers ``layer(qualified_name)`` for operators that are created later.
+        on_owner: Called for each new owner (registers the state hooks).
+    """
+    for name, module in walk(model):
+        module.__dict__["_linger_name"] = name
+        if can_attach(module):
+            module.__class__ = owner_class(type(module))
+            module.__dict__["_linger_settings"] = settings
+            module.__dict__["_linger_sites"] = {}
+            if on_owner is not None:
+                on_owner(module)
+    return model
+
+
+@contextmanager
+def active(model: nn.Module) -> Iterator[nn.Module]:
+    """Run entry methods other than ``forward`` of an initialised model in integers.
+
+    Args:
+        model: Result of ``linger.init`` (or a module of it) whose methods are called inside.
+
+    Raises:
+        TypeError: ``model`` has not been initialised.
+
+    Example:
+        with linger.active(model):
+            code = model.encode(x)
+    """
+    if not is_owner(model):
+        raise TypeError(f"active: model must be initialised by linger.init, got {type(model).__name__}")
+    state.frames.append(Frame(model))
+    try:
+        if len(state.frames) > 1:
+            yield model
+        else:
+            with mode.Interception():
+                yield model
+    finally:
+        state.frames.pop()
+        if not state.frames:
+            state.quantized_sources.clear()
+
+
+@contextmanager
+def float_region() -> Iterator[None]:
+    """Operators inside run in float and are not reported: losses and metrics that live in a ``forward``."""
+    state.float_depth += 1
+    try:
+        yield
+    finally:
+        state.float_depth -= 1

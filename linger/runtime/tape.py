@@ -1,0 +1,282 @@
+"""Recording one eval forward as a graph: nodes, initializers and the names of the real tensors that flow between them.
+
+Quantized operators append their nodes themselves (next to their modules in ``linger.nn``); ``linger.onnx`` supplies what a
+float operator becomes and turns the tape into a file. Nothing here knows the ONNX package.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from linger.errors import ExportError
+
+from . import sites
+from .state import state
+from .tag import Format, info, scale_value
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the graph that exists only in the file (between two nodes of one operator)."""
+
+    name: str
+
+
+@dataclass
+class Node:
+    """One node of the file."""
+
+    op_type: str
+    name: str
+    inputs: list[str]
+    outputs: list[str]
+    attributes: dict[str, Any]
+    domain: str
+    where: str = ""
+
+
+class FloatWriter(Protocol):
+    """Writes one float call as standard ONNX nodes; returns False where it has no form for it."""
+
+    def __call__(
+        self, tape: Tape, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> bool:
+        """Append the nodes and bind the results."""
+
+
+Operand = Tensor | Value | Array | None
+
+
+@dataclass
+class Tape:
+    """Args: platform: name written into files (``arcs``, ``venusA``, ``venus``); write_float: form of float operators."""
+
+    platform: str
+    write_float: FloatWriter
+    nodes: list[Node] = field(default_factory=list)
+    initializers: dict[str, Array] = field(default_factory=dict)
+    parameters: dict[int, str] = field(default_factory=dict)  # id of a parameter or buffer -> qualified name
+    without_data: list[str] = field(default_factory=list)  # quantizers that ran without statistics
+    violations: list[str] = field(default_factory=list)  # limits of the chip that a layer breaks
+    _names: dict[int, str] = field(default_factory=dict)
+    _keep: list[Tensor] = field(default_factory=list)
+    _floats: dict[str, str] = field(default_factory=dict)
+    _reasons: dict[int, str] = field(default_factory=dict)
+    _used: set[str] = field(default_factory=set)
+
+    # ---- names
+    def fresh(self, hint: str) -> str:
+        """A name nobody has, made of letters, digits, dots and underscores (the packer dislikes '/', '@' and 'Scale')."""
+        base = "".join(c if c.isalnum() or c in "._" else "_" for c in hint) or "t"
+        if base.lower().startswith("scale"):
+            base = f"t_{base}"
+        name, k = base, 0
+        while name in self._used:
+            k += 1
+            name = f"{base}_{k}"
+        self._used.add(name)
+        return name
+
+    def value(self, hint: str) -> Value:
+        """A new tensor of the file."""
+        return Value(self.fresh(hint))
+
+    def bind(self, t: Tensor, name: str) -> None:
+        """Say which tensor of the file ``t`` is."""
+        self._names[id(t)] = name
+        self._reasons.pop(id(t), None)
+        self._keep.append(t)
+
+    def alias(self, new: Tensor, old: Tensor) -> None:
+        """``new`` is the same tensor of the file as ``old`` (clone, contiguous, dropout in eval ...)."""
+        if id(new) != id(old):
+            if id(old) in self._reasons:
+                self.poison(new, self._reasons[id(old)])
+            else:
+                self.bind(new, self.name_of(old))
+
+    def has(self, t: object) -> bool:
+        """Whether ``t`` flows in the graph: produced by a recorded node or a graph input."""
+        return isinstance(t, Tensor) and (id(t) in self._names or id(t) in self._reasons)
+
+    def poison(self, t: Tensor, reason: str) -> None:
+        """``t`` has no form in the file; an error only if a written node or an output needs it."""
+        self._reasons[id(t)] = reason
+        self._keep.append(t)
+
+    def name_of(self, t: Tensor) -> str:
+        """Name of ``t`` in the file; parameters, buffers and constants become initializers.
+
+        Raises:
+            ExportError: ``t`` depends on an operator that has no form in the file.
+        """
+        if id(t) in self._reasons:
+            raise ExportError(self._reasons[id(t)])
+        name = self._names.get(id(t))
+        if name is None:
+            if info(t) is not None:
+                raise ExportError(f"a quantized tensor of shape {tuple(t.shape)} reached {self.where()} unrecorded")
+            name = self.constant(t.detach().cpu().numpy(), self.parameters.get(id(t), "constant"))
+            self.bind(t, name)
+        return name
+
+    def float_name(self, t: Tensor) -> str:
+        """Name of ``t`` as a float tensor: behind one Dequant when it is quantized."""
+        name = self.name_of(t)
+        fmt = info(t)
+        if fmt is None or not fmt.exact:
+            return name
+        if name not in self._floats:
+            out = self.fresh(f"{name}_float")
+            self.node("Dequant", [Value(name)], [Value(out)], {"scale_o": scale_value(fmt)}, domain="linger")
+            self._floats[name] = out
+        return self._floats[name]
+
+    def constant(self, array: Array, hint: str) -> str:
+        """Name of an initializer with this content; equal content under one hint is stored once."""
+        base = "".join(c if c.isalnum() or c in "._" else "_" for c in hint)
+        for name, known in self.initializers.items():
+            same = name == base or name.startswith(f"{base}_")
+            if same and known.dtype == array.dtype and known.shape == array.shape and np.array_equal(known, array):
+                return name
+        name = self.fresh(base)
+        self.initializers[name] = np.ascontiguousarray(array) if array.ndim else array
+        return name
+
+    # ---- nodes
+    def where(self) -> str:
+        """Owner, file and line of the user code that runs now."""
+        file, line = sites.where(sys._getframe(1))
+        owner = state.frames[-1].owner.__dict__.get("_linger_name", "") if state.frames else ""
+        return f"'{owner or '(root)'}' ({file}:{line})"
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[Operand],
+        outputs: Sequence[Tensor | Value],
+        attributes: dict[str, Any] | None = None,
+        *,
+        domain: str = "",
+        hint: str = "",
+    ) -> None:
+        """Append one node.
+
+        Args:
+            op_type: As the packer knows it.
+            inputs: Tensors of the forward, values of the file, arrays (become initializers), or None (left out).
+            outputs: New tensors; they get names from ``hint``.
+            attributes: ints, floats, strings or lists of them.
+            domain: ``""`` for standard ONNX, ``"linger"`` for the chips' operators.
+            hint: Base of the names, usually the layer's qualified name.
+        """
+        names = []
+        for i, operand in enumerate(inputs):
+            if operand is None:
+                names.append("")
+            elif isinstance(operand, Value):
+                names.append(operand.name)
+            elif isinstance(operand, Tensor):
+                names.append(self.name_of(operand))
+            else:
+                names.append(self.constant(operand, f"{hint or op_type}.{i}"))
+        while names and not names[-1]:
+            names.pop()
+        base = hint or op_type
+        node_name = self.fresh(f"{base}.{op_type}" if hint else base)
+        out_names = []
+        for out in outputs:
+            if isinstance(out, Value):
+                out_names.append(out.name)
+            else:
+                out_names.append(self.fresh(f"{base}.out"))
+                self.bind(out, out_names[-1])
+        self.nodes.append(Node(op_type, node_name, names, out_names, dict(attributes or {}), domain, self.where()))
+
+    def quant(self, source: Tensor, quantized: Tensor, bits: int, scale: float) -> None:
+        """A float tensor enters the integers."""
+        attributes = {"data_bits": bits, "scale_x": scale, "platform": self.platform, "zero_point": 0}
+        self.node("Quant", [source], [quantized], attributes, domain="linger", hint=f"{self.name_of(source)}_q")
+
+    def reserve(self, name: str) -> None:
+        """Keep a name for an output."""
+        self._used.add(name)
+
+    def dequantized_output(self, source: str, name: str, fmt: Format) -> None:
+        """Graph output ``name`` is the Dequant of ``source``."""
+        attributes = {"scale_o": scale_value(fmt)}
+        self.nodes.append(Node("Dequant", self.fresh(f"{name}.Dequant"), [source], [name], attributes, "linger"))
+
+    def identity_output(self, source: str, name: str) -> None:
+        """Graph output ``name`` is the float tensor ``source``."""
+        self.nodes.append(Node("Identity", self.fresh(f"{name}.Identity"), [source], [name], {}, ""))
+
+    # ---- calls that are nobody's operator
+    def read(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A getter or another call that computes nothing; sizes remember where they came from."""
+        result = func(*args, **kwargs)
+        if args and self.has(args[0]) and (func is Tensor.size or func == Tensor.shape.__get__):  # type: ignore[attr-defined]
+            axis = args[1] if len(args) > 1 else kwargs.get("dim")
+            if axis is not None:
+                return Dim(result, int(axis) % args[0].dim())
+            return _Sizes(Dim(s, i) for i, s in enumerate(result))
+        return result
+
+    def float_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call that runs in float: written as standard ONNX where the closed list has a form for it."""
+        from .mode import tensors  # the mode imports the state that holds this tape
+
+        involved = [t for t in tensors([*args, *kwargs.values()]) if self.has(t)]
+        versions = [(t, t._version) for t in involved if not t.is_inference()]
+        result = func(*args, **kwargs)
+        outputs = list(tensors([result]))
+        if not involved or not outputs:
+            return result
+        if any(t._version != v for t, v in versions):
+            for t in [*involved, *outputs]:
+                self.poison(t, f"in-place `{_name(func)}` on a float tensor has no form in the file: {self.where()}")
+            return result
+        try:
+            written = self.write_float(self, func, args, kwargs, result)
+        except ExportError as error:
+            written, reason = False, str(error)
+        else:
+            reason = f"operator `{_name(func)}` stays in float and has no form in the file: {self.where()}"
+        if not written:
+            for t in outputs:
+                if not any(t is i for i in involved):
+                    self.poison(t, reason)
+        return result
+
+
+def _name(func: Callable[..., Any]) -> str:
+    return getattr(func, "__name__", str(func))
+
+
+class Dim(int):
+    """A size of a recorded tensor that remembers its axis, so that ``x.view(x.size(0), -1)`` stays a Flatten."""
+
+    axis: int
+
+    def __new__(cls, value: int, axis: int) -> Dim:
+        self = super().__new__(cls, value)
+        self.axis = axis
+        return self
+
+
+class _Sizes(tuple[Dim, ...]):
+    """What ``Tensor.shape`` and ``Tensor.size()`` give while a tape records; behaves as ``torch.Size`` does."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self, dtype=np.int64))
