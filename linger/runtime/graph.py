@@ -60,9 +60,7 @@ class NodeReader(Protocol):
     def integer(self, name: str, default: int | None = None) -> int:
         """Integer attribute."""
 
-    def integers(
-        self, name: str, length: int | None = None, default: tuple[int, ...] | None = None
-    ) -> tuple[int, ...]:
+    def integers(self, name: str, length: int | None = None, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """List-of-integers attribute, of ``length`` elements where given; one integer counts as a list of one."""
 
     def real(self, name: str, default: float | None = None) -> float:

@@ -1,0 +1,256 @@
+"""Run an exported file on the host: the chip's integers, from the same kernels that the layers use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linger.errors import ModelError
+from linger.nn import (  # noqa: F401  each family registers its readers
+    add_nodes,
+    cat_nodes,
+    conv_nodes,
+    linear_nodes,
+    norm_nodes,
+    pool_nodes,
+    quant_nodes,
+    shape_nodes,
+)
+from linger.onnx.islands import ANY_KIND, ISLANDS, Island
+from linger.onnx.loader import MAX_ELEMENTS, Graph, ValueDef, load
+from linger.onnx.values import MAX_WORK, Node, TooLarge, Value
+from linger.runtime.graph import Reader, reader_of
+
+_FULL = (MAX_ELEMENTS, MAX_WORK)
+_TRIAL = (1 << 22, 1 << 28)  # elements and steps of one node in the run on zeros at load time
+_INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+class OnnxRunner:
+    """Executes a file that ``linger.onnx.export`` wrote, or any file of the packer's contract, integer for integer.
+
+    Both vocabularies are read (``Conv2dInt`` and ``QConv2d``). Standard float operators between a Dequant and a Quant
+    run in float32. The file is untrusted: it is checked completely when it is loaded, and where its shapes are fixed
+    and small it is run once on zeros, so that what is wrong is said here and not at the first use. Nothing in the file
+    is executed. An instance is immutable and may be shared between threads.
+
+    Args:
+        source: Path of the ``.onnx`` file, or its bytes.
+
+    Raises:
+        ModelError: The file is refused; the text names node and reason.
+        OSError: The path cannot be read.
+        ImportError: The ``onnx`` package is missing.
+
+    Example:
+        >>> runner = OnnxRunner("digits.onnx")                       # doctest: +SKIP
+        >>> codes = runner.run(image, integers=True)["logits"]       # doctest: +SKIP
+
+    Source: docs/numerics.md, "Exported files".
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> None:
+        self._graph = load(source)
+        self._last_use = _last_use(self._graph)
+        for node in self._graph.nodes:
+            if reader_of(node.op_type) is None and node.op_type not in ISLANDS:
+                raise ModelError(f"{node.op_type} {node.name!r}: unknown operator {node.op_type!r}")
+        self._try_zeros()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the graph inputs, in order."""
+        return tuple(value.name for value in self._graph.inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the graph outputs, in order."""
+        return tuple(value.name for value in self._graph.outputs)
+
+    @property
+    def platform(self) -> str:
+        """Chip that the file is written for; ``venus`` where no node says it."""
+        return self._graph.platform
+
+    def run(self, inputs: Any, integers: bool = False) -> dict[str, np.ndarray[Any, Any]]:
+        """Execute the file.
+
+        Args:
+            inputs: A dict by input name, a list or tuple in the order of the graph inputs, or one array where the graph
+                has one input; numpy arrays or torch tensors. An integer array for a float input counts as already
+                quantized and skips its Quant node. NaN quantizes to 0, as on the chip.
+            integers: Return the integer tensor in front of each final Dequant instead of the floats behind it. Outputs
+                without a Dequant are returned as they are in both forms.
+
+        Returns:
+            Arrays by graph output name.
+
+        Raises:
+            ValueError: An input is missing, unknown, or of the wrong shape or range.
+            TypeError: An input is not an array or has the wrong kind of elements.
+            ModelError: The file cannot be executed on these shapes.
+        """
+        values = self._bind(_by_name(inputs, self._graph.inputs))
+        results = self._execute(values, _FULL)
+        return {name: _result(value, integers) for name, value in results.items()}
+
+    def _bind(self, given: Mapping[str, object]) -> dict[str, Value]:
+        unknown = [name for name in given if name not in self.inputs]
+        missing = [name for name in self.inputs if name not in given]
+        if unknown or missing:
+            raise ValueError(
+                f"run: the graph inputs are {list(self.inputs)}; missing {missing}, unknown {[str(n) for n in unknown]}"
+            )
+        sizes: dict[str, int] = {}
+        return {value.name: _input(value, given[value.name], sizes) for value in self._graph.inputs}
+
+    def _try_zeros(self) -> None:
+        values: dict[str, Value] = {}
+        for value in self._graph.inputs:
+            dims = value.shape and (value.shape[0] or 1, *value.shape[1:])  # an open first dimension is the batch
+            if dims is None or any(d is None for d in dims):
+                return
+            values[value.name] = Value(torch.zeros(tuple(d for d in dims if d is not None), dtype=value.dtype))
+        if all(value.tensor.numel() <= _TRIAL[0] for value in values.values()):
+            try:
+                self._execute(values, _TRIAL)
+            except TooLarge:
+                return
+
+    def _execute(self, values: dict[str, Value], room: tuple[int, int]) -> dict[str, Value]:
+        graph = self._graph
+        values.update((name, Value(tensor, constant=True)) for name, tensor in graph.constants.items())
+        with torch.no_grad():
+            for at, definition in enumerate(graph.nodes):
+                node = Node(graph, definition, [values[n] if n else None for n in definition.inputs], room)
+                _step(node)
+                for name, made in zip(definition.outputs, node.outputs, strict=True):
+                    if name and made is None:
+                        raise node.error(f"output {name!r} is not produced by this operator")
+                    if name and made is not None:
+                        values[name] = made
+                for name in self._last_use[at]:
+                    del values[name]
+            return {out.name: _output(out, values[out.name]) for out in graph.outputs}
+
+
+def _last_use(graph: Graph) -> list[list[str]]:
+    """For each node the values that nothing behind it reads."""
+    kept = {out.name for out in graph.outputs}
+    last: dict[str, int] = {}
+    for at, node in enumerate(graph.nodes):
+        last.update((name, at) for name in (*node.inputs, *node.outputs) if name and name not in kept)
+    dropped: list[list[str]] = [[] for _ in graph.nodes]
+    for name, at in last.items():
+        dropped[at].append(name)
+    return dropped
+
+
+def _reader(node: Node) -> Reader | Island:
+    """The reader for the kind of data that arrives: the engine's for codes, the float operator's for the rest."""
+    if node.op_type in ANY_KIND:
+        return ANY_KIND[node.op_type]
+    quantized = reader_of(node.op_type)
+    island = ISLANDS.get(node.op_type)
+    first = node.value(0) if node.has_input(0) else None
+    if first is not None and first.is_codes and not first.constant:
+        if quantized is not None:
+            return quantized
+        node.floats(0)  # says that the Dequant is missing
+    reader = island or quantized
+    if reader is None:
+        raise node.error(f"unknown operator {node.op_type!r}")
+    return reader
+
+
+def _step(node: Node) -> None:
+    try:
+        _reader(node)(node)
+    except ModelError:
+        raise
+    except (RuntimeError, TypeError, ArithmeticError, LookupError, MemoryError) as exc:
+        raise node.error(f"cannot be executed: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}") from exc
+
+
+def _by_name(inputs: Any, wanted: Sequence[ValueDef]) -> Mapping[str, object]:
+    if isinstance(inputs, Mapping):
+        return inputs
+    arrays = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    if len(arrays) != len(wanted):
+        names = [value.name for value in wanted]
+        raise ValueError(f"run: the graph has {len(wanted)} inputs {names}, got {len(arrays)} arrays")
+    return {value.name: array for value, array in zip(wanted, arrays, strict=True)}
+
+
+def _tensor(name: str, array: object) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.detach().cpu()
+    if isinstance(array, (np.ndarray, np.generic)) and array.dtype.kind in "biuf":
+        native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
+        return torch.from_numpy(np.ascontiguousarray(native).reshape(native.shape).copy())
+    kind = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+    raise TypeError(f"run: input {name!r} must be a numpy array or a torch tensor of numbers, got {kind}")
+
+
+def _input(wanted: ValueDef, array: object, sizes: dict[str, int]) -> Value:
+    name, tensor = wanted.name, _tensor(wanted.name, array)
+    _check_shape(wanted, tuple(tensor.shape), sizes)
+    if wanted.dtype.is_floating_point:
+        if tensor.is_floating_point():
+            return Value(tensor.to(torch.float32))
+        if tensor.dtype not in _INTEGERS:
+            raise TypeError(f"run: input {name!r} must hold floats, or integers that are codes, got {tensor.dtype}")
+        return Value(_codes(name, tensor, torch.int8), given=name)
+    if wanted.dtype == torch.bool:
+        if tensor.dtype != torch.bool:
+            raise TypeError(f"run: input {name!r} must hold bool, got {tensor.dtype}")
+        return Value(tensor)
+    if tensor.dtype not in _INTEGERS:
+        raise TypeError(f"run: input {name!r} must hold integers ({wanted.dtype}), got {tensor.dtype}")
+    return Value(_codes(name, tensor, wanted.dtype))
+
+
+def _codes(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    info = torch.iinfo(dtype)
+    if tensor.numel() and (int(tensor.min()) < info.min or int(tensor.max()) > info.max):
+        raise ValueError(f"run: input {name!r} holds integers outside [{info.min}, {info.max}]")
+    return tensor.to(dtype)
+
+
+def _check_shape(wanted: ValueDef, got: tuple[int, ...], sizes: dict[str, int]) -> None:
+    if wanted.shape is None:
+        return
+    symbols = wanted.symbols
+    fits = len(got) == len(wanted.shape) and all(d is None or d == g for d, g in zip(wanted.shape, got, strict=True))
+    if fits:
+        fits = all(sizes.setdefault(s, g) == g for s, g in zip(symbols, got, strict=True) if s)
+    if not fits:
+        shown = ", ".join(s or ("?" if d is None else str(d)) for d, s in zip(wanted.shape, symbols, strict=True))
+        raise ValueError(f"run: input {wanted.name!r} must have shape ({shown}), got {got}")
+
+
+def _output(wanted: ValueDef, value: Value) -> Value:
+    """The value in the shape the file declares: the engine keeps two dimensions where a file may say one."""
+    if not wanted.shape or any(d is None for d in wanted.shape):
+        return value  # not declared, or open
+    declared, got = tuple(d for d in wanted.shape if d is not None), tuple(value.tensor.shape)
+    if declared == got:
+        return value
+    if [d for d in declared if d != 1] != [d for d in got if d != 1]:
+        raise ModelError(f"graph output {wanted.name!r}: declared shape {declared}, computed {got}")
+    codes = None if value.codes is None else value.codes.reshape(declared)
+    return Value(value.tensor.reshape(declared), value.exp2, codes=codes)
+
+
+def _result(value: Value, integers: bool) -> np.ndarray[Any, Any]:
+    tensor = value.codes if integers and value.codes is not None else value.tensor
+    result: np.ndarray[Any, Any] = tensor.contiguous().numpy().copy()
+    return result
+
+
+__all__ = ["OnnxRunner"]
