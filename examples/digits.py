@@ -5,6 +5,7 @@
 Trains a small residual network on the 1797 digits that ship with scikit-learn, first in float, then constrained, then
 quantized; exports it to ONNX and runs the exported file. The last two lines of the table are the same integers.
 """
+
 import argparse
 import re
 import tempfile
@@ -123,14 +124,28 @@ def main(platform="venusA", qat_method="MOM", epochs=(20, 8, 8), folder=None):
     # Export, and run the exported file
     model_file = folder / "digits.onnx"
     with torch.no_grad():
-        linger.onnx.export(model, images[:1], str(model_file), opset_version=12, input_names=["input"],
-                           output_names=["output"], dynamic_axes={"input": {0: "batch"}})
+        linger.onnx.export(
+            model,
+            images[:1],
+            str(model_file),
+            opset_version=12,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": {0: "batch"}},
+        )
     runner = linger.onnx.OnnxRunner(str(model_file))
     count("exported (runner)", torch.from_numpy(runner.run(images)["output"]))
     integers = torch.from_numpy(runner.run(images, integers=True)["output"])
     differing = int((integers != scores * model.fc.output_quantizer.scale).sum())
-    return {"wrong": wrong, "images": len(labels), "integers": integers.numel(), "differing": differing,
-            "file": model_file, "size": model_file.stat().st_size, "float size": (folder / "float.pt").stat().st_size}
+    return {
+        "wrong": wrong,
+        "images": len(labels),
+        "integers": integers.numel(),
+        "differing": differing,
+        "file": model_file,
+        "size": model_file.stat().st_size,
+        "float size": (folder / "float.pt").stat().st_size,
+    }
 
 
 def show(result, title):
@@ -142,7 +157,9 @@ def show(result, title):
         table.add_row(stage, f"{1 - wrong / result['images']:.2%}", str(wrong))
     table.add_section()
     table.add_row("differing integers, eval / runner", "", f"{result['differing']} of {result['integers']}")
-    table.add_row("file size, float / exported", "", f"{result['float size'] / 1024:.1f} / {result['size'] / 1024:.1f} KiB")
+    table.add_row(
+        "file size, float / exported", "", f"{result['float size'] / 1024:.1f} / {result['size'] / 1024:.1f} KiB"
+    )
     Console().print(table)
 
 

@@ -1,7 +1,15 @@
 """Quantizers, what they observe, calibration and freezing. Rules: docs/numerics.md, "Training"."""
+
 from .calibration import calibrating, calibration, register_calibrate_method
 from .freeze import freeze_statistics
 from .quantizer import Quantizer, clamp_weight_once, in_recomputation
 
-__all__ = ["Quantizer", "calibrating", "calibration", "clamp_weight_once", "freeze_statistics", "in_recomputation",
-           "register_calibrate_method"]
+__all__ = [
+    "Quantizer",
+    "calibrating",
+    "calibration",
+    "clamp_weight_once",
+    "freeze_statistics",
+    "in_recomputation",
+    "register_calibrate_method",
+]

@@ -1,4 +1,5 @@
 """Calibration: ranges from data, before or instead of training."""
+
 from __future__ import annotations
 
 import logging
@@ -97,7 +98,7 @@ class _Session:
     """What one thread has collected, from the outermost ``with`` to its end."""
 
     def __init__(self) -> None:
-        self.scopes: list[calibration] = []
+        self.scopes: list[Calibration] = []
         self.records: dict[tuple[Quantizer, str], _Record] = {}
 
     def method(self, quantizer: Quantizer) -> str:
@@ -129,7 +130,7 @@ _local = _Local()
 
 
 def calibrating() -> bool:
-    """True inside :class:`calibration` in this thread: layers compute in float and only show their tensors."""
+    """True inside :func:`calibration` in this thread: layers compute in float and only show their tensors."""
     return _local.session is not None
 
 
@@ -148,9 +149,17 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
 
     session = _local.session
     if session is None:
-        raise RuntimeError("observe_calibration: no calibration is running in this thread; use `with linger.calibration():`")
+        raise RuntimeError(
+            "observe_calibration: no calibration is running in this thread; use `with linger.calibration():`"
+        )
     name = _check_method(session.method(quantizer))
-    if quantizer.frozen or quantizer.role == "bias" or x.numel() == 0 or in_recomputation() or not session.covers(quantizer):
+    if (
+        quantizer.frozen
+        or quantizer.role == "bias"
+        or x.numel() == 0
+        or in_recomputation()
+        or not session.covers(quantizer)
+    ):
         return
     x = x.detach().float()
     if not bool(x.isfinite().all()):
@@ -178,39 +187,19 @@ def finalise(quantizer: Quantizer) -> None:
         session.finalise([key for key in session.records if key[0] is quantizer])
 
 
-class calibration:
-    """Context in which forward passes measure ranges instead of quantizing; the statistics are set on exit.
+class Calibration:
+    """What :func:`calibration` returns: one ``with`` block of a calibration."""
 
-    Any number of batches: ``abs_max`` keeps the maximum, ``top_10`` the mean of the batches' values, ``w_like`` the sum of
-    the errors. Contexts nest; the outermost one stores the result, inner ones may name other methods. When an exception
-    leaves a context, what was collected in it is not used, every quantizer is as it was before, and the log says so.
-    The state belongs to the thread: forwards in other threads (``DataParallel``) are not calibrated.
-
-    Args:
-        model: Calibrate only the quantizers of this model, and report those that saw nothing. None: every quantizer that runs.
-        a_calibrate_name: Method for activations instead of the configured one.
-        w_calibrate_name: Method for weights instead of the configured one.
-
-    Raises:
-        ValueError: A method name is unknown.
-
-    Example:
-        >>> with linger.calibration():
-        ...     for batch in batches:
-        ...         model(batch)
-
-    Source: docs/numerics.md, "Calibration".
-    """
-
-    def __init__(self, model: nn.Module | None = None, a_calibrate_name: str | None = None,
-                 w_calibrate_name: str | None = None) -> None:
+    def __init__(
+        self, model: nn.Module | None = None, a_calibrate_name: str | None = None, w_calibrate_name: str | None = None
+    ) -> None:
         self.model = model
         self.a_calibrate_name = a_calibrate_name if a_calibrate_name is None else _check_method(a_calibrate_name)
         self.w_calibrate_name = w_calibrate_name if w_calibrate_name is None else _check_method(w_calibrate_name)
         self._saved: dict[Quantizer, State] = {}
         self._before: dict[tuple[Quantizer, str], _Record] = {}
 
-    def __enter__(self) -> calibration:
+    def __enter__(self) -> Calibration:
         """Starts, or continues an outer calibration."""
         session = _local.session or _Session()
         if any(scope is self for scope in session.scopes):
@@ -220,7 +209,9 @@ class calibration:
         _local.session = session
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stores the result when this was the outermost context and nothing was raised."""
         session = _local.session
         assert session is not None and session.scopes[-1] is self
@@ -250,8 +241,41 @@ class calibration:
             _log.warning("calibration: no quantizer saw any data; run the initialised model inside the context")
         elif self.model is not None:
             seen = {id(key[0]) for key in session.records}
-            unseen = [name for name, module in self.model.named_modules()
-                      if getattr(module, "role", None) in ("activation", "weight") and hasattr(module, "observe_calibration")
-                      and id(module) not in seen and not module.ready]
+            unseen = [
+                name
+                for name, module in self.model.named_modules()
+                if getattr(module, "role", None) in ("activation", "weight")
+                and hasattr(module, "observe_calibration")
+                and id(module) not in seen
+                and not module.ready
+            ]
             if unseen:
                 _log.warning("calibration: no data for %s", ", ".join(unseen))
+
+
+def calibration(
+    model: nn.Module | None = None, a_calibrate_name: str | None = None, w_calibrate_name: str | None = None
+) -> Calibration:
+    """Context in which forward passes measure ranges instead of quantizing; the statistics are set on exit.
+
+    Any number of batches: ``abs_max`` keeps the maximum, ``top_10`` the mean of the batches' values, ``w_like`` the sum of
+    the errors. Contexts nest; the outermost one stores the result, inner ones may name other methods. When an exception
+    leaves a context, what was collected in it is not used, every quantizer is as it was before, and the log says so.
+    The state belongs to the thread: forwards in other threads (``DataParallel``) are not calibrated.
+
+    Args:
+        model: Calibrate only the quantizers of this model, and report those that saw nothing. None: every quantizer that runs.
+        a_calibrate_name: Method for activations instead of the configured one.
+        w_calibrate_name: Method for weights instead of the configured one.
+
+    Raises:
+        ValueError: A method name is unknown.
+
+    Example:
+        >>> with linger.calibration():
+        ...     for batch in batches:
+        ...         model(batch)
+
+    Source: docs/numerics.md, "Calibration".
+    """
+    return Calibration(model, a_calibrate_name, w_calibrate_name)

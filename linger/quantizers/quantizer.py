@@ -1,16 +1,17 @@
 """The quantizer of one tensor: statistics, the power-of-two scale that follows from them, quantization."""
+
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import ops
 from ..settings import QuantMode
-from . import calibration
+from .calibration import calibrating, finalise, observe
 
 if TYPE_CHECKING:
     from ..settings import ClampInfo
@@ -73,8 +74,15 @@ class Quantizer(nn.Module):
     learning_data: nn.Parameter
     is_init_mom_clamp_weight: Tensor
 
-    def __init__(self, bits: int, *, method: str = "MOM", role: str = "activation",
-                 rounding: QuantMode = QuantMode.floor_add, calibrate: str = "top_10") -> None:
+    def __init__(
+        self,
+        bits: int,
+        *,
+        method: str = "MOM",
+        role: str = "activation",
+        rounding: QuantMode = QuantMode.floor_add,
+        calibrate: str = "top_10",
+    ) -> None:
         super().__init__()
         if not 2 <= bits <= 32:
             raise ValueError(f"Quantizer: bits must be in [2, 32], got {bits}")
@@ -109,11 +117,12 @@ class Quantizer(nn.Module):
             clamp: Training clamp to ±clamp in real units, 0 for none.
             relu: The result goes through a fused ReLU: the largest value counts, not the largest absolute value.
         """
-        state = self._buffers
-        stats = ops.Stats(state[self._limit], state[self._flag], state["scale"], state["n_batches"],  # type: ignore[arg-type]
-                          state["_skipped"])
-        observe = self.training and not self.frozen and not calibration.calibrating() and not in_recomputation()
-        return ops.Output(stats, self._parameters.get("learning_data"), self.bits, int(self.rounding), clamp, observe, relu)
+        state = cast("dict[str, Tensor]", self._buffers)  # a plain dict: nn.Module's attribute access is slow
+        stats = ops.Stats(state[self._limit], state[self._flag], state["scale"], state["n_batches"], state["_skipped"])
+        move = self.training and not self.frozen and not calibrating() and not in_recomputation()
+        return ops.Output(
+            stats, self._parameters.get("learning_data"), self.bits, int(self.rounding), clamp, move, relu
+        )
 
     def forward(self, x: Tensor) -> ops.Coded:
         """Quantizes a float tensor. In training the statistics move first; in a calibration they only collect ``x``.
@@ -121,7 +130,7 @@ class Quantizer(nn.Module):
         Shape:
             x any -> value and codes as x, scale 0-dim.
         """
-        if calibration.calibrating():
+        if calibrating():
             self.observe_calibration(x)
         return ops.quantize(x, self.output())
 
@@ -136,11 +145,11 @@ class Quantizer(nn.Module):
             RuntimeError: No calibration is running.
             ValueError: The calibration method is unknown.
         """
-        calibration.observe(self, x.relu() if relu else x)
+        observe(self, x.relu() if relu else x)
 
     def finalise_calibration(self) -> None:
         """Makes what the running calibration has collected for this quantizer its statistics, before the end of it."""
-        calibration.finalise(self)
+        finalise(self)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -154,11 +163,11 @@ class Quantizer(nn.Module):
     @property
     def n_skipped(self) -> int:
         """Batches left out of the statistics because they held NaN or infinity (since the model was built or loaded)."""
-        return int(self._buffers["_skipped"])  # type: ignore[arg-type]
+        return int(self.get_buffer("_skipped"))
 
     def skip(self) -> None:
         """Counts a batch that could not enter the statistics."""
-        self._buffers["_skipped"] += 1  # type: ignore[operator]
+        self.get_buffer("_skipped").add_(1)
 
     @torch.no_grad()
     def set_range(self, limit: Tensor, n_batches: int = 1) -> None:
@@ -191,14 +200,19 @@ class Quantizer(nn.Module):
 
     def state(self) -> State:
         """A copy of the statistics, for :meth:`restore`."""
-        return State(self._limit_tensor().detach().clone(), self.get_buffer(self._flag).clone(), self.scale.clone(),
-                     self.n_batches.clone())
+        return State(
+            self._limit_tensor().detach().clone(),
+            self.get_buffer(self._flag).clone(),
+            self.scale.clone(),
+            self.n_batches.clone(),
+        )
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
         """Puts the statistics back."""
-        for mine, saved in zip((self._limit_tensor(), self.get_buffer(self._flag), self.scale, self.n_batches), state, strict=True):
-            mine.copy_(saved)
+        mine = (self._limit_tensor(), self.get_buffer(self._flag), self.scale, self.n_batches)
+        for current, saved in zip(mine, state, strict=True):
+            current.copy_(saved)
         self._ready = False
 
     @torch.no_grad()
@@ -236,8 +250,10 @@ class Quantizer(nn.Module):
     # -- torch's machinery ----------------------------------------------------------------------------------------
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assigning a number or tensor to ``running_data``, ``learning_data`` or ``scale`` writes into the tensor there,
-        so that optimizers and kernels keep seeing it."""
+        """Writes a number or tensor given for ``running_data``, ``learning_data`` or ``scale`` into the tensor there.
+
+        Optimizers and kernels keep seeing it.
+        """
         if name in ("running_data", "learning_data", "scale") and not isinstance(value, nn.Parameter):
             mine = self._buffers.get(name) if name != "learning_data" else self._parameters.get(name)
             if mine is not None:
@@ -248,15 +264,24 @@ class Quantizer(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
         """Moves to another device but never to another dtype: exponents and averages need float32."""
+
         def keep_dtype(t: Tensor) -> Tensor:
             out = fn(t)
             return out if out.dtype == t.dtype else t.to(out.device)
 
-        super()._apply(keep_dtype, recurse)
+        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, local_metadata: Mapping[str, Any], strict: bool,
-                              missing_keys: list[str], unexpected_keys: list[str], error_msgs: list[str]) -> None:
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         """Accepts one-element tensors of any shape, statistics of the other method, and states without some or all keys."""
         self._translate(state_dict, prefix)
         for name, mine in (*self._parameters.items(), *self._buffers.items()):
@@ -264,8 +289,9 @@ class Quantizer(nn.Module):
             if mine is not None and isinstance(given, Tensor) and given.numel() == 1:
                 state_dict[prefix + name] = given.detach().reshape(mine.shape).to(mine.dtype)
         mine_missing: list[str] = []
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, mine_missing,  # type: ignore[no-untyped-call]
-                                      unexpected_keys, error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, mine_missing, unexpected_keys, error_msgs
+        )
         self._ready = self._clamped = False  # keys that are missing keep what is there: a float checkpoint has none
 
     def _translate(self, state: dict[str, Any], prefix: str) -> None:

@@ -1,0 +1,415 @@
+"""Calibration in every combination: methods, several batches, nesting, exceptions, registered functions, threads."""
+
+import copy
+import logging
+import math
+import threading
+
+import pytest
+import torch
+from quantizer_oracle import exp2_of
+from torch import nn
+
+from linger.quantizers import Quantizer, calibrating, calibration, freeze_statistics, register_calibrate_method
+from linger.quantizers import calibration as _entry
+from linger.quantizers.quantizer import FIRST_THRESHOLD
+
+METHODS = ["MOM", "TQT"]
+
+
+def range_of(quantizer: Quantizer) -> float:
+    return float(quantizer.running_data) if quantizer.method == "MOM" else 2.0 ** quantizer.learning_data.item()
+
+
+def spread(largest: float, n: int = 20) -> torch.Tensor:
+    """Magnitudes largest, largest - 1, ... with alternating signs: the 10th largest is largest - 9."""
+    return (largest - torch.arange(n, dtype=torch.float32)) * (1 - 2 * (torch.arange(n) % 2))
+
+
+def assert_untouched(quantizer: Quantizer) -> None:
+    fresh = Quantizer(8, method=quantizer.method, role=quantizer.role)
+    assert all(torch.equal(v, fresh.state_dict()[k]) for k, v in quantizer.state_dict().items())
+
+
+@pytest.fixture
+def method_name():
+    from linger.quantizers.calibration import _registered
+
+    names = set(_registered)
+    yield "test_method"
+    for name in set(_registered) - names:
+        del _registered[name]
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("name", "ranges", "want"),
+    [
+        ("abs_max", [20.0], 20),
+        ("abs_max", [20.0, 30.0, 25.0], 30),
+        ("top_10", [20.0], 11),
+        ("top_10", [20.0, 30.0, 25.0], 16),
+    ],
+)
+def test_several_batches(method, name, ranges, want, train):
+    quantizer = Quantizer(8, method=method, calibrate=name).train(train)
+    with calibration():
+        for largest in ranges:
+            quantizer.observe_calibration(spread(largest))
+            assert_untouched(quantizer)  # nothing moves before the end
+    assert range_of(quantizer) == pytest.approx(want, rel=1e-6)
+    assert float(quantizer.scale) == 2.0 ** exp2_of(want, 8)
+    assert quantizer.ready and quantizer.n_batches.tolist() == [len(ranges)]
+    assert float(quantizer.eval()(torch.tensor([1.0])).scale) == float(quantizer.scale)
+
+
+@pytest.mark.parametrize(("n", "want"), [(1, 20), (11, 20), (12, 11), (13, 11)])
+def test_top_10_of_few_elements_is_the_maximum(n, want):
+    quantizer = Quantizer(8)
+    with calibration():
+        quantizer.observe_calibration(spread(20.0, n))
+    assert float(quantizer.running_data) == want
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["abs_max", "top_10", "w_like"])
+def test_zeros_never_give_minus_infinity(method, name):
+    quantizer = Quantizer(8, method=method, calibrate=name)
+    with calibration():
+        quantizer.observe_calibration(torch.zeros(20))
+    assert math.isfinite(range_of(quantizer)) and range_of(quantizer) > 0
+    assert all(t.isfinite().all() for t in quantizer.state_dict().values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_batch_that_is_not_finite_is_left_out(method, bad):
+    quantizer = Quantizer(8, method=method, calibrate="abs_max")
+    with calibration():
+        quantizer.observe_calibration(torch.tensor([1.0, bad]))
+        quantizer.observe_calibration(torch.tensor([4.0]))
+    assert range_of(quantizer) == pytest.approx(4) and quantizer.n_skipped == 1 and quantizer.n_batches.item() == 1
+    other = Quantizer(8, method=method)
+    with calibration():
+        other.observe_calibration(torch.tensor([bad]))
+    assert_untouched(other)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bits", [4, 8])
+def test_w_like_minimises_the_squared_error(method, bits):
+    torch.manual_seed(0)
+    batches = [torch.randn(400) * 0.3, torch.randn(400) * 0.2]
+    errors = {}
+    for power in range(-10, 10):
+        step = 2.0 ** (power - bits + 1)
+        q = [
+            (b.double() / step).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) * step - b.double()
+            for b in batches
+        ]
+        errors[power] = sum(float((e * e).sum()) for e in q)
+    best = min(errors, key=errors.__getitem__)
+    quantizer = Quantizer(bits, method=method, role="weight", calibrate="w_like")
+    with calibration():
+        for batch in batches:
+            quantizer.observe_calibration(batch)
+    assert range_of(quantizer) == 2.0**best and float(quantizer.scale) == 2.0 ** (bits - 1 - best)
+
+
+def test_a_fused_relu_counts_positive_values():
+    quantizer = Quantizer(8, calibrate="abs_max")
+    with calibration():
+        quantizer.observe_calibration(torch.tensor([-8.0, 1.0]), relu=True)
+    assert float(quantizer.running_data) == 1
+
+
+def test_half_precision_input():
+    quantizer = Quantizer(8, calibrate="abs_max")
+    with calibration():
+        quantizer.observe_calibration(torch.tensor([60000.0], dtype=torch.float16))
+    assert float(quantizer.running_data) == 60000
+
+
+def test_names_given_to_the_context():
+    activation, weight = Quantizer(8), Quantizer(8, role="weight", calibrate="abs_max")
+    with calibration(None, "abs_max", "top_10"):
+        activation.observe_calibration(spread(20.0))
+        weight.observe_calibration(spread(20.0))
+    assert (float(activation.running_data), float(weight.running_data)) == (20, 11)
+
+
+@pytest.mark.parametrize("where", ["a_calibrate_name", "w_calibrate_name"])
+def test_unknown_names_list_the_known_ones(where):
+    with pytest.raises(ValueError, match=r"unknown method 'top10'; known methods: abs_max, .*top_10, w_like"):
+        calibration(**{where: "top10"})
+    with pytest.raises(ValueError, match="'absmax'; known methods: abs_max"), calibration():
+        Quantizer(8, calibrate="absmax").observe_calibration(torch.ones(1))
+    assert not calibrating()
+
+
+def test_outside_a_context_is_an_error():
+    assert not calibrating()
+    with pytest.raises(RuntimeError, match="no calibration is running"):
+        Quantizer(8).observe_calibration(torch.ones(1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_forward_collects_and_moves_nothing(method):
+    quantizer = Quantizer(8, method=method, calibrate="abs_max")
+    with calibration():
+        quantizer(torch.tensor([3.0]))
+        quantizer(torch.tensor([5.0]))
+        assert_untouched(quantizer)
+    assert range_of(quantizer) == pytest.approx(5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_calibrating_again_replaces(method):
+    quantizer = Quantizer(8, method=method, calibrate="abs_max")
+    for value in (100.0, 3.0):
+        with calibration():
+            quantizer.observe_calibration(torch.tensor([value]))
+        assert range_of(quantizer) == pytest.approx(value)
+    assert quantizer.n_batches.item() == 2
+    with calibration():
+        pass
+    assert range_of(quantizer) == pytest.approx(3)
+
+
+def test_finalise_before_the_end():
+    quantizer = Quantizer(8, calibrate="abs_max")
+    with calibration():
+        quantizer.observe_calibration(torch.tensor([3.0]))
+        quantizer.finalise_calibration()
+        assert float(quantizer.running_data) == 3
+    assert float(quantizer.running_data) == 3 and quantizer.n_batches.item() == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nested_contexts_are_one_calibration(method):
+    quantizer = Quantizer(8, method=method)
+    with calibration():
+        quantizer.observe_calibration(spread(20.0))
+        with calibration():
+            quantizer.observe_calibration(spread(30.0))
+        assert calibrating()
+        assert_untouched(quantizer)
+        quantizer.observe_calibration(spread(25.0))
+    assert range_of(quantizer) == pytest.approx(16) and quantizer.n_batches.item() == 3 and not calibrating()
+
+
+def test_an_inner_context_may_name_another_method():
+    first, second = Quantizer(8), Quantizer(8)
+    with calibration():
+        with calibration(a_calibrate_name="abs_max"):
+            first.observe_calibration(spread(20.0))
+            second.observe_calibration(spread(20.0))
+        second.observe_calibration(spread(30.0))
+    assert float(first.running_data) == 20
+    assert float(second.running_data) == 21  # the method used last decides
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_restores_everything_and_says_so(error, caplog):
+    quantizer, other = Quantizer(8), Quantizer(8, method="TQT")
+    with caplog.at_level(logging.WARNING, "linger"), pytest.raises(error), calibration():
+        quantizer.observe_calibration(spread(20.0))
+        other.observe_calibration(spread(20.0))
+        raise error
+    assert not calibrating()
+    assert_untouched(quantizer)
+    assert_untouched(other)
+    assert f"left by {error.__name__}: what 2 quantizers saw in it is not used" in caplog.text
+
+
+def test_an_exception_in_an_inner_context_drops_only_its_batches(caplog):
+    quantizer = Quantizer(8, calibrate="abs_max")
+    with caplog.at_level(logging.WARNING, "linger"), calibration():
+        quantizer.observe_calibration(torch.tensor([3.0]))
+        with pytest.raises(ValueError, match="bad batch"), calibration():
+            quantizer.observe_calibration(torch.tensor([9.0]))
+            raise ValueError("bad batch")
+        assert calibrating()
+        quantizer.observe_calibration(torch.tensor([4.0]))
+    assert float(quantizer.running_data) == 4 and quantizer.n_batches.item() == 2
+    assert "1 quantizers" in caplog.text
+
+
+def test_a_context_cannot_be_entered_twice_at_a_time_but_twice_in_turn():
+    context, quantizer = calibration(), Quantizer(8, calibrate="abs_max")
+    with context, pytest.raises(RuntimeError, match="entered already"), context:
+        pass
+    with context:
+        quantizer.observe_calibration(torch.tensor([3.0]))
+    assert float(quantizer.running_data) == 3 and not calibrating()
+
+
+def test_a_model_limits_the_calibration_and_hears_what_was_missed(caplog):
+    model = nn.ModuleDict({"a": Quantizer(8), "b": Quantizer(8), "bias": Quantizer(32, role="bias")})
+    other = Quantizer(8)
+    with caplog.at_level(logging.WARNING, "linger"), calibration(model):
+        model["a"].observe_calibration(spread(20.0))
+        other.observe_calibration(spread(20.0))
+    assert model["a"].ready and not other.ready
+    assert caplog.messages == ["calibration: no data for b"]
+
+
+def test_no_data_at_all_is_reported(caplog):
+    with caplog.at_level(logging.WARNING, "linger"), calibration():
+        pass
+    assert "no quantizer saw any data" in caplog.text
+
+
+def test_frozen_and_bias_quantizers_stay():
+    frozen, bias = Quantizer(8), Quantizer(32, role="bias")
+    with freeze_statistics(frozen), calibration():
+        frozen.observe_calibration(spread(20.0))
+        bias.observe_calibration(spread(20.0))
+        Quantizer(8).observe_calibration(torch.empty(0))
+    assert_untouched(frozen)
+    assert not bias.ready
+
+
+def test_threads_have_their_own_calibration():
+    seen, enter, leave = [], threading.Event(), threading.Event()
+
+    def other():
+        with calibration(a_calibrate_name="abs_max"):
+            enter.set()
+            leave.wait(10)
+            seen.append(calibrating())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert enter.wait(10)
+    assert not calibrating()
+    leave.set()
+    thread.join()
+    assert seen == [True]
+
+
+def test_a_copy_made_inside_is_not_calibrated():
+    quantizer = Quantizer(8)
+    with calibration():
+        quantizer.observe_calibration(spread(20.0))
+        other = copy.deepcopy(quantizer)
+    assert quantizer.ready and not other.ready
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_registered_method_sets_the_range(method, method_name):
+    calls = []
+
+    @register_calibrate_method(method_name)
+    def mean_x4(quantizer, tensor, *args):
+        calls.append(args)
+        limit = 4 * tensor.abs().mean()
+        if quantizer.method == "MOM":
+            quantizer.running_data = limit
+        else:
+            quantizer.learning_data.data.copy_(torch.log2(limit).reshape(1))
+
+    assert mean_x4.__name__ == "mean_x4"
+    quantizer = Quantizer(8, method=method, calibrate=method_name)
+    with calibration():
+        quantizer.observe_calibration(torch.full((10,), 2.0))
+        quantizer.observe_calibration(torch.full((10,), 3.0))
+    assert range_of(quantizer) == pytest.approx(12) and float(quantizer.scale) == 2.0 ** exp2_of(12, 8)
+    assert calls == [(8,), (8,)] and quantizer.n_batches.item() == 2 and quantizer.ready
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_registered_method_sets_only_the_scale(method, method_name):
+    @register_calibrate_method(method_name)
+    def fixed(quantizer, tensor, bits):
+        quantizer.scale.fill_(64.0)
+
+    quantizer = Quantizer(8, method=method)
+    with calibration(a_calibrate_name=method_name):
+        quantizer.observe_calibration(torch.ones(3))
+    assert float(quantizer.scale) == 64 and range_of(quantizer) == 2  # 2^(8 - 1 - 6)
+    assert float(quantizer.eval()(torch.ones(3)).scale) == 64
+
+
+def test_registered_method_sets_range_and_scale(method_name):
+    @register_calibrate_method(method_name)
+    def both(quantizer, tensor, bits):
+        quantizer.running_data, quantizer.scale = 5.0, 8.0
+
+    quantizer = Quantizer(8)
+    with calibration(a_calibrate_name=method_name):
+        quantizer.observe_calibration(torch.ones(3))
+    assert (float(quantizer.running_data), float(quantizer.scale)) == (5, 8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_registered_method_on_zeros(method, method_name):
+    @register_calibrate_method(method_name)
+    def log(quantizer, tensor, bits):
+        limit = tensor.abs().max()
+        if quantizer.method == "MOM":
+            quantizer.running_data = limit - 1e-7
+        else:
+            quantizer.learning_data = torch.log2(limit)
+
+    quantizer = Quantizer(8, method=method)
+    with calibration(a_calibrate_name=method_name):
+        quantizer.observe_calibration(torch.zeros(3))
+    assert range_of(quantizer) == pytest.approx(1e-6) and float(quantizer.scale) == 2.0**23
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (lambda q: None, "set running_data or scale"),
+        (lambda q: q.scale.fill_(3.0), "power of two, got 3.0"),
+        (lambda q: q.scale.fill_(math.nan), "power of two"),
+        (lambda q: q.running_data.fill_(math.nan), "must be finite"),
+        (lambda q: q.running_data.fill_(math.inf), "must be finite"),
+    ],
+)
+def test_registered_method_that_goes_wrong_is_named(body, message, method_name):
+    @register_calibrate_method(method_name)
+    def wrong(quantizer, tensor, bits):
+        body(quantizer)
+
+    quantizer = Quantizer(8)
+    quantizer.name = "conv.output_quantizer"
+    with pytest.raises(ValueError, match=f"'{method_name}' on conv.output_quantizer.*{message}"):  # noqa: SIM117
+        with calibration(a_calibrate_name=method_name):
+            quantizer.observe_calibration(torch.ones(3))
+    assert_untouched(quantizer)
+
+
+def test_an_exception_undoes_registered_methods(method_name):
+    @register_calibrate_method(method_name)
+    def largest(quantizer, tensor, bits):
+        quantizer.running_data = torch.maximum(quantizer.running_data, tensor.abs().max())
+
+    quantizer = Quantizer(8)
+    with calibration(a_calibrate_name=method_name):
+        quantizer.observe_calibration(torch.tensor([3.0]))
+        with pytest.raises(ValueError, match="inner"), calibration():
+            quantizer.observe_calibration(torch.tensor([9.0]))
+            raise ValueError("inner")
+        with calibration():
+            quantizer.observe_calibration(torch.tensor([4.0]))
+    assert float(quantizer.running_data) == 4
+    with pytest.raises(ValueError, match="outer"), calibration(a_calibrate_name=method_name):
+        with calibration():
+            quantizer.observe_calibration(torch.tensor([9.0]))
+        raise ValueError("outer")
+    assert float(quantizer.running_data) == 4
+
+
+def test_registering_is_checked():
+    with pytest.raises(ValueError, match="built-in"):
+        register_calibrate_method("top_10")
+    with pytest.raises(TypeError, match="@register_calibrate_method"):
+        register_calibrate_method(lambda q, x, b: None)
+
+
+def test_first_threshold_is_the_documented_one():
+    assert Quantizer(8, method="TQT").learning_data.tolist() == pytest.approx([2.1]) and FIRST_THRESHOLD == 2.1
+    assert _entry is calibration
