@@ -1,0 +1,62 @@
+"""The recorded vectors, read on demand: ``for case in CASES``."""
+
+import io
+import json
+import zipfile
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+PLATFORMS = ("arcs", "venus", "venusA")
+
+
+class Case:
+    """One recorded model: its bytes, what enters it, what leaves it."""
+
+    def __init__(self, platform, name):
+        self.platform, self.name = platform, name
+        self.op = name.split("/")[0]
+        self.id = f"{platform}/{name}"
+
+    def _file(self, suffix):
+        with zipfile.ZipFile(HERE / f"{self.platform}.zip") as archive:
+            return archive.read(self.name + suffix)
+
+    @cached_property
+    def model(self):
+        return self._file(".onnx")
+
+    @cached_property
+    def arrays(self):
+        with np.load(io.BytesIO(self._file(".npz"))) as arrays:
+            return dict(arrays)
+
+    @cached_property
+    def about(self):
+        return json.loads(self._file(".json"))
+
+    @property
+    def inputs(self):
+        """Integers by input name (float32 for the Quant cases)."""
+        return {entry["name"]: self.arrays[entry["key"]] for entry in self.about["inputs"]}
+
+    @property
+    def floats(self):
+        """The same as floats."""
+        scale = {entry["name"]: np.float32(entry["scale"] or 1) for entry in self.about["inputs"]}
+        return {n: a if a.dtype == np.float32 else a.astype(np.float32) / scale[n] for n, a in self.inputs.items()}
+
+    @property
+    def outputs(self):
+        """What the chip returned, by output name."""
+        return {entry["name"]: self.arrays[entry["key"]] for entry in self.about["outputs"]}
+
+
+def _names(platform):
+    with zipfile.ZipFile(HERE / f"{platform}.zip") as archive:
+        return sorted(name.removesuffix(".onnx") for name in archive.namelist() if name.endswith(".onnx"))
+
+
+CASES = [Case(platform, name) for platform in PLATFORMS for name in _names(platform)]
