@@ -1,0 +1,86 @@
+"""The examples do what their last table says."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+import linger
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+pytestmark = pytest.mark.filterwarnings("ignore:.*venusA.*Linear")  # a fact about the chip that init reports
+
+
+@pytest.fixture(autouse=True)
+def configuration():
+    """A loaded file becomes the current configuration; the next test wants the old one."""
+    before = linger.settings.current()
+    yield
+    linger.settings.use(before)
+
+
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def check(wrong: dict, differing: int, size: int) -> None:
+    assert list(wrong) == ["float", "constrained", "quantized (eval)", "exported (runner)"]
+    assert differing == 0
+    assert wrong["exported (runner)"] == wrong["quantized (eval)"] <= wrong["float"] + 3
+    assert 5_000 < size < 30_000  # 8,480 weights of one byte
+
+
+def run(tmp_path, capsys, platform, method, epochs):
+    digits = load("digits")
+    result = digits.main(platform, method, epochs=epochs, folder=tmp_path)
+    check(result["wrong"], result["differing"], result["size"])
+    digits.show(result, f"{platform}, {method}")
+    out = capsys.readouterr().out
+    assert f"0 of {result['integers']}" in out
+    assert f"{1 - result['wrong']['float'] / result['images']:.2%}" in out
+    return result
+
+
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+def test_digits_fast(tmp_path, capsys, method):
+    run(tmp_path, capsys, "venusA", method, (8, 3, 3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+@pytest.mark.parametrize("platform", ["arcs", "venusA", "venus", "mars"])
+def test_digits_as_shipped(tmp_path, capsys, platform, method):
+    run(tmp_path, capsys, platform, method, (20, 8, 8))
+
+
+def test_notebook_has_no_outputs_and_the_code_of_the_script():
+    cells = json.loads((EXAMPLES / "digits.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] and cell["execution_count"] is None for cell in cells if cell["cell_type"] == "code")
+    script = (EXAMPLES / "digits.py").read_text(encoding="utf-8")
+    indented = "\n".join(line.strip() for line in script.splitlines())
+    for cell in code:
+        for line in cell.splitlines():
+            known = line.strip() in indented or line.startswith(
+                ("platform =", "qat_method =", "epochs =", "result =", "show(")
+            )
+            assert known or line.startswith("folder = Path(tempfile"), line
+
+
+@pytest.mark.filterwarnings("default")
+def test_notebook_runs_from_a_fresh_kernel(tmp_path):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(EXAMPLES / "digits.ipynb", as_version=4)
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("epochs = (20, 8, 8)", "epochs = (8, 3, 3)")
+    facts = "import json\nprint(json.dumps([wrong, differing, model_file.stat().st_size]))"
+    notebook.cells.append(nbformat.v4.new_code_cell(facts))
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    check(*json.loads(notebook.cells[-1].outputs[0].text))
+    assert "differing integers" in str(notebook.cells[-2].outputs)
