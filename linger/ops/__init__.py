@@ -1,5 +1,29 @@
 """Checked entries to the native operators, with their gradients; one module per family."""
 
+from linger.ops.clamp import clamp, clamp_weight
+from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes
+from linger.ops.fold_bn import fold_bn
+from linger.ops.pool import avg_pool, avg_pool_codes
+from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, quantize_codes, quantize_weight
 from linger.ops.spec import Coded, Output, Stats
 
-__all__ = ["Coded", "Output", "Stats"]
+__all__ = [
+    "Coded",
+    "Output",
+    "Stats",
+    "add",
+    "add_codes",
+    "avg_pool",
+    "avg_pool_codes",
+    "clamp",
+    "clamp_weight",
+    "codes_of",
+    "dequantize",
+    "fold_bn",
+    "quantize",
+    "quantize_bias",
+    "quantize_codes",
+    "quantize_weight",
+    "requant_codes",
+    "scale_bias_codes",
+]

@@ -1,0 +1,241 @@
+"""Argument checks, strides and gradients that every entry shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+import linger._C  # noqa: F401  registers torch.ops.linger
+from linger.errors import UnsupportedError
+from linger.ops.spec import Coded, Output
+
+_native_mask_grad = torch.ops.linger.mask_grad.default
+_native_threshold_grad = torch.ops.linger.threshold_grad.default
+_Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
+CODE_DTYPES = (torch.int8, torch.int16, torch.int32)
+FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+def fake(op: str) -> Callable[[_Kernel], _Kernel]:
+    """Registers the decorated function as the fake kernel (shapes and strides only) of ``linger::name``."""
+    return cast(Callable[[_Kernel], _Kernel], torch.library.register_fake(op))
+
+
+def check_float(op: str, name: str, x: Any) -> None:
+    """Refuses what is not a floating tensor.
+
+    Raises:
+        TypeError: ``x`` is no tensor, or of another dtype.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor, got {type(x).__name__}")
+    if x.dtype not in FLOAT_DTYPES:
+        raise TypeError(f"{op}: {name} must be float32, float16, bfloat16 or float64, got {x.dtype}")
+
+
+def check_codes(op: str, name: str, x: Any) -> None:
+    """Refuses what is not an integer tensor of codes.
+
+    Raises:
+        TypeError: ``x`` is no tensor, or not int8, int16 or int32.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: {name} must be a Tensor, got {type(x).__name__}")
+    if x.dtype not in CODE_DTYPES:
+        raise TypeError(f"{op}: {name} must be int8, int16 or int32, got {x.dtype}")
+
+
+def check_scale(op: str, name: str, scale: Any) -> None:
+    """Refuses what is not one float32 scale.
+
+    Raises:
+        TypeError: No tensor, or not float32.
+        ValueError: More or fewer elements than one.
+    """
+    if not isinstance(scale, Tensor) or scale.dtype != torch.float32:
+        raise TypeError(f"{op}: {name} must be a float32 Tensor, got {getattr(scale, 'dtype', type(scale).__name__)}")
+    if scale.numel() != 1:
+        raise ValueError(f"{op}: {name} must have one element, got {scale.numel()}")
+
+
+def check_range(op: str, name: str, value: int, low: int, high: int) -> None:
+    """Refuses an integer outside ``[low, high]``.
+
+    Raises:
+        TypeError: Not an int.
+        ValueError: Outside.
+    """
+    if not isinstance(value, int | torch.SymInt):
+        raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
+    if not low <= value <= high:
+        raise ValueError(f"{op}: {name} must be in [{low}, {high}], got {value}")
+
+
+def check_output(op: str, out: Output) -> None:
+    """Refuses settings that no kernel understands.
+
+    Raises:
+        TypeError: ``out`` is not an :class:`Output`.
+        ValueError: ``bits``, ``rounding`` or ``clamp`` out of range.
+    """
+    if not isinstance(out, Output):
+        raise TypeError(f"{op}: out must be an Output, got {type(out).__name__}")
+    if not 2 <= out.bits <= 32:
+        raise ValueError(f"{op}: bits must be in [2, 32], got {out.bits}")
+    if not 0 <= out.rounding <= 3:
+        raise ValueError(f"{op}: rounding must be in [0, 3], got {out.rounding}")
+    if not out.clamp >= 0.0:
+        raise ValueError(f"{op}: clamp must be 0 (none) or positive, got {out.clamp}")
+
+
+def check_device(op: str, x: Tensor, cuda: bool = False) -> None:
+    """Refuses a device for which no kernel exists.
+
+    Args:
+        op: Operator, for the message.
+        x: The tensor whose device decides.
+        cuda: Whether the operator has a CUDA kernel in this source tree.
+
+    Raises:
+        UnsupportedError: Names the operator and the device.
+    """
+    if x.is_cpu or x.is_meta:
+        return
+    if cuda and x.is_cuda:
+        if torch._C._dispatch_has_kernel_for_dispatch_key(f"linger::{op}", "CUDA"):
+            return
+        raise UnsupportedError(f"linger::{op}: this build has no CUDA kernels; rebuild with nvcc and LINGER_CUDA=1")
+    raise UnsupportedError(f"linger::{op} has no {x.device.type.upper()} kernel yet; move the model to the CPU")
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether the elements of ``x`` fill one block of memory, in any order of the axes."""
+    if x.is_contiguous():
+        return True
+    block = 1
+    sizes = [(stride, size) for size, stride in zip(x.shape, x.stride(), strict=True) if size != 1]
+    for stride, size in sorted(sizes):
+        if stride != block:
+            return False
+        block *= size
+    return True
+
+
+def empty_dense(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the native operators return for ``x``: its strides when it is dense, else contiguous (fake kernels)."""
+    if is_dense(x):
+        return torch.empty_strided(x.shape, x.stride(), dtype=dtype, device=x.device)
+    return torch.empty(x.shape, dtype=dtype, device=x.device)
+
+
+def code_dtype(bits: int) -> torch.dtype:
+    """The dtype in which the quantizing operators return codes."""
+    return torch.int8 if bits <= 8 else torch.int32
+
+
+def narrowed(codes: Tensor, bits: int) -> Tensor:
+    """Codes of the ``*_codes`` operators: int8 up to 8 bits, int16 up to 16, int32 above."""
+    return codes.to(torch.int16) if 8 < bits <= 16 else codes
+
+
+def widened(codes: Tensor) -> Tensor:
+    """int16 codes as int32, the form the native operators take."""
+    return codes.to(torch.int32) if codes.dtype == torch.int16 else codes
+
+
+def as_float32(x: Tensor) -> Tensor:
+    """``x`` in the arithmetic's type, differentiable."""
+    return x if x.dtype == torch.float32 else x.to(torch.float32)
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    """Whether autograd wants to hear of an operator on these tensors."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def layout_of(x: Tensor) -> tuple[int, ...] | None:
+    """What a backward needs to know of the memory order: None for contiguous, else the strides."""
+    return None if x.is_contiguous() else x.stride()
+
+
+def in_layout(grad: Tensor, layout: tuple[int, ...] | None) -> Tensor:
+    """``grad`` in the memory order of the forward's result, which is the order of its mask."""
+    if layout is None:
+        return grad.contiguous()
+    if grad.stride() == layout:
+        return grad
+    return torch.empty_strided(grad.shape, layout, dtype=grad.dtype, device=grad.device).copy_(grad)
+
+
+class _MaskGrad(torch.autograd.Function):
+    """grad -> masked grad is linear: it is its own derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, mask: Tensor, row: int) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.row, ctx.layout = row, layout_of(grad)
+        out: Tensor = _native_mask_grad(grad, mask, row)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (mask,) = ctx.saved_tensors
+        return mask_grad(in_layout(grad, ctx.layout), mask, ctx.row), None, None
+
+
+def mask_grad(grad: Tensor, mask: Tensor, row: int = 0) -> Tensor:
+    """``grad`` where the saved bit is 1, else 0; differentiable.
+
+    Args:
+        grad: float32, dense, in the memory order of the masked tensor (:func:`in_layout`).
+        mask: uint8 bits of a quantizing operator.
+        row: 0 for a flat mask, else elements per mask row.
+    """
+    if grad.requires_grad and torch.is_grad_enabled():
+        doubly: Tensor = _MaskGrad.apply(grad, mask, row)  # type: ignore[no-untyped-call]
+        return doubly
+    out: Tensor = _native_mask_grad(grad, mask, row)
+    return out
+
+
+def threshold_grad(grad: Tensor, slope: Tensor, scale: Tensor) -> Tensor:
+    """Gradient of a TQT threshold, ``ln 2 / scale * sum(grad * slope)``; differentiable in ``grad``.
+
+    Args:
+        grad: float32, the shape of ``slope``.
+        slope: float32, from a quantizing operator.
+        scale: float32 ``[]`` snapshot of that call.
+
+    Returns:
+        float32 ``[1]``; the sum is taken in float64 in a fixed order, whatever the number of threads.
+    """
+    if grad.requires_grad and torch.is_grad_enabled():
+        return (grad * slope).sum().reshape(1) * (math.log(2.0) / scale)
+    out: Tensor = _native_threshold_grad(grad, slope, scale)
+    return out
+
+
+def check_coded(op: str, name: str, x: Any) -> None:
+    """Refuses what is not a coded tensor.
+
+    Raises:
+        TypeError: Not a :class:`Coded`, or codes that are not int8 or int32.
+    """
+    if not isinstance(x, Coded):
+        raise TypeError(f"{op}: {name} must be Coded, got {type(x).__name__}")
+    if x.codes.dtype not in (torch.int8, torch.int32):
+        raise TypeError(f"{op}: {name}.codes must be int8 or int32, got {x.codes.dtype}")
+
+
+@fake("linger::mask_grad")
+def _fake_mask_grad(grad: Tensor, mask: Tensor, row: int) -> Tensor:
+    return empty_dense(grad, torch.float32)
+
+
+@fake("linger::threshold_grad")
+def _fake_threshold_grad(grad: Tensor, slope: Tensor, scale: Tensor) -> Tensor:
+    return grad.new_empty(1)

@@ -1,0 +1,196 @@
+"""Element-wise operators on codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from linger.ops import checks
+from linger.ops.quantize import fake_quantized
+from linger.ops.spec import Coded, Output, flags_of
+
+_add = torch.ops.linger.add.default
+_add_codes = torch.ops.linger.add_codes.default
+_requant_codes = torch.ops.linger.requant_codes.default
+_scale_bias_codes = torch.ops.linger.scale_bias_codes.default
+
+
+class _Add(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, threshold: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        value, codes, scale, mask, slope = _add(*rest[:9], threshold, *rest[9:])
+        ctx.save_for_backward(mask, slope, scale)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(codes, scale)
+        ctx.layout = checks.layout_of(value)
+        return value, codes, scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        none = (None,) * 13
+        if grad is None:
+            return None, None, None, *none
+        mask, slope, scale = ctx.saved_tensors
+        grad = checks.in_layout(grad, ctx.layout)
+        for_x, for_y, for_t = ctx.needs_input_grad[:3]
+        g = checks.mask_grad(grad, mask) if for_x or for_y else None
+        gt = checks.threshold_grad(grad, slope, scale) if for_t else None
+        return g if for_x else None, g if for_y else None, gt, *none
+
+
+def add(x: Coded, y: Coded, out: Output) -> Coded:
+    """The chip's addition: each operand is re-rounded to the output scale, then summed and saturated.
+
+    Args:
+        x, y: Operands of one shape; codes int8 or int32.
+        out: State and settings; the output scale is at most the smaller operand scale.
+
+    Returns:
+        value, codes and scale. The gradient is 1 to both operands, masked by the output's saturation.
+
+    Raises:
+        TypeError: An operand is not Coded, ``out`` no Output.
+        ValueError: Shapes differ, or a setting is out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "iqAdd".
+    """
+    checks.check_coded("add", "x", x)
+    checks.check_coded("add", "y", y)
+    checks.check_output("add", out)
+    if x.codes.shape != y.codes.shape:
+        raise ValueError(f"add: x and y must have one shape, got {tuple(x.codes.shape)} and {tuple(y.codes.shape)}")
+    checks.check_device("add", x.codes)
+    xq, yq = x.codes, y.codes
+    if xq.dtype != yq.dtype:
+        xq, yq = xq.to(torch.int32), yq.to(torch.int32)
+    operands = (xq, x.scale, yq, y.scale, *out.stats)
+    xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
+    if checks.needs_grad(xv, yv, t):
+        call = (xv, yv, t, *operands, out.bits, out.clamp, out.rounding, flags_of(out, True))
+        value, codes, scale = _Add.apply(*call)  # type: ignore[no-untyped-call]
+    else:
+        value, codes, scale, _, _ = _add(*operands, t, out.bits, out.clamp, out.rounding, flags_of(out, False))
+    dtype = torch.promote_types(x.value.dtype, y.value.dtype)
+    return Coded(value if dtype == torch.float32 else value.to(dtype), codes, scale)
+
+
+def add_codes(x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int) -> Tensor:
+    """``sat(sat(RSH(x, shift_x)) + sat(RSH(y, shift_y)))``.
+
+    Args:
+        x, y: Codes of one shape, int8, int16 or int32.
+        shift_x, shift_y: 0..63.
+        bits: Width of the result.
+
+    Returns:
+        int8 up to 8 bits, int16 up to 16, int32 above.
+
+    Raises:
+        TypeError: An operand of another dtype.
+        ValueError: Shapes differ, a shift or ``bits`` out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "iqAdd".
+    """
+    checks.check_codes("add_codes", "x", x)
+    checks.check_codes("add_codes", "y", y)
+    if x.shape != y.shape:
+        raise ValueError(f"add_codes: x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    checks.check_range("add_codes", "shift_x", shift_x, 0, 63)
+    checks.check_range("add_codes", "shift_y", shift_y, 0, 63)
+    checks.check_range("add_codes", "bits", bits, 2, 32)
+    checks.check_device("add_codes", x)
+    if x.dtype != torch.int8 or y.dtype != torch.int8:
+        x, y = x.to(torch.int32), y.to(torch.int32)
+    return checks.narrowed(_add_codes(x, y, shift_x, shift_y, bits), bits)
+
+
+def requant_codes(x: Tensor, shift: int, bits: int) -> Tensor:
+    """``sat(RSH(x, shift))``, or ``sat(x * 2**-shift)`` for a negative shift.
+
+    Args:
+        x: Codes, int8, int16 or int32.
+        shift: -63..63.
+        bits: Width of the result.
+
+    Returns:
+        int8 up to 8 bits, int16 up to 16, int32 above.
+
+    Raises:
+        TypeError: ``x`` of another dtype.
+        ValueError: ``shift`` or ``bits`` out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Requant".
+    """
+    checks.check_codes("requant_codes", "x", x)
+    checks.check_range("requant_codes", "shift", shift, -63, 63)
+    checks.check_range("requant_codes", "bits", bits, 2, 32)
+    checks.check_device("requant_codes", x)
+    return checks.narrowed(_requant_codes(checks.widened(x), shift, bits), bits)
+
+
+def scale_bias_codes(x: Tensor, w: Tensor, b: Tensor, shift: int) -> Tensor:
+    """The chip's BatchNorm2dInt: ``sat_8(RSH(x * w[c] + b[c], shift))``.
+
+    Args:
+        x: int8 ``(N, C, ...)``.
+        w: int8 ``(C,)``.
+        b: int32 ``(C,)`` at the product's scale.
+        shift: -63..63; a negative shift multiplies and saturates, as venus does.
+
+    Returns:
+        int8, shape of ``x``.
+
+    Raises:
+        TypeError: An operand of another dtype.
+        ValueError: A shape or ``shift`` that does not fit.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "BatchNorm2dInt".
+    """
+    for name, t, dtype in (("x", x, torch.int8), ("w", w, torch.int8), ("b", b, torch.int32)):
+        if not isinstance(t, Tensor) or t.dtype != dtype:
+            raise TypeError(f"scale_bias_codes: {name} must be {dtype}, got {getattr(t, 'dtype', type(t).__name__)}")
+    if x.dim() < 2:
+        raise ValueError(f"scale_bias_codes: x must have at least 2 dimensions, got {x.dim()}")
+    for name, t in (("w", w), ("b", b)):
+        if t.numel() != x.shape[1]:
+            raise ValueError(f"scale_bias_codes: {name} must have {x.shape[1]} elements, got {t.numel()}")
+    checks.check_range("scale_bias_codes", "shift", shift, -63, 63)
+    checks.check_device("scale_bias_codes", x)
+    out: Tensor = _scale_bias_codes(x, w, b, shift)
+    return out
+
+
+def _pair(x: Tensor, y: Tensor) -> Tensor:
+    """The operand whose strides a two-operand result has."""
+    same = all(n < 2 or a == b for n, a, b in zip(x.shape, x.stride(), y.stride(), strict=True))
+    return x if same and checks.is_dense(x) else torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+@checks.fake("linger::add")
+def _fake_add(
+    x: Tensor, x_scale: Tensor, y: Tensor, y_scale: Tensor, running: Tensor, is_init: Tensor, scale: Tensor,
+    n_batches: Tensor, n_skipped: Tensor, threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return fake_quantized(_pair(x, y), bits, threshold, flags)
+
+
+@checks.fake("linger::add_codes")
+def _fake_add_codes(x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int) -> Tensor:
+    return checks.empty_dense(_pair(x, y), checks.code_dtype(bits))
+
+
+@checks.fake("linger::requant_codes")
+def _fake_requant_codes(x: Tensor, shift: int, bits: int) -> Tensor:
+    return checks.empty_dense(x, checks.code_dtype(bits))
+
+
+@checks.fake("linger::scale_bias_codes")
+def _fake_scale_bias_codes(x: Tensor, w: Tensor, b: Tensor, shift: int) -> Tensor:
+    last = x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    return checks.empty_dense(x, torch.int8) if last else torch.empty(x.shape, dtype=torch.int8, device=x.device)
