@@ -141,7 +141,8 @@ static int on_scalar(builder *b, const yaml_event_t *event)
     const ptrdiff_t index = add_anchor(b, event->data.scalar.anchor, at);
     if (index < -1) return -1;
     lgr_yaml_node node = {
-        .kind = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? LGR_YAML_PLAIN : LGR_YAML_QUOTED,
+        .kind =
+            event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? LGR_YAML_PLAIN : LGR_YAML_QUOTED,
         .len = event->data.scalar.length,
         .line = at.line + 1,
         .column = at.column + 1,
@@ -154,22 +155,26 @@ static int on_scalar(builder *b, const yaml_event_t *event)
 static int on_start(builder *b, const yaml_event_t *event)
 {
     const int is_map = event->type == YAML_MAPPING_START_EVENT;
-    const yaml_char_t *tag = is_map ? event->data.mapping_start.tag : event->data.sequence_start.tag;
-    const yaml_char_t *name = is_map ? event->data.mapping_start.anchor : event->data.sequence_start.anchor;
+    const yaml_char_t *tag =
+        is_map ? event->data.mapping_start.tag : event->data.sequence_start.tag;
+    const yaml_char_t *name =
+        is_map ? event->data.mapping_start.anchor : event->data.sequence_start.anchor;
     const yaml_mark_t at = event->start_mark;
     if (tag != NULL) return fail_at(b, at, "tags (!) are not allowed");
     if (b->depth == LGR_YAML_MAX_DEPTH) return fail_at(b, at, "nested deeper than 32 levels");
     const ptrdiff_t index = add_anchor(b, name, at);
     if (index < -1) return -1;
-    b->open[b->depth] = (lgr_yaml_node){
-        .kind = is_map ? LGR_YAML_MAP : LGR_YAML_LIST, .line = at.line + 1, .column = at.column + 1};
+    b->open[b->depth] = (lgr_yaml_node){.kind = is_map ? LGR_YAML_MAP : LGR_YAML_LIST,
+                                        .line = at.line + 1,
+                                        .column = at.column + 1};
     b->open_anchor[b->depth++] = index;
     return 0;
 }
 
 static int compare_keys(const void *left, const void *right)
 {
-    const lgr_yaml_node *a = *(const lgr_yaml_node *const *)left, *b = *(const lgr_yaml_node *const *)right;
+    const lgr_yaml_node *a = *(const lgr_yaml_node *const *)left,
+                        *b = *(const lgr_yaml_node *const *)right;
     const size_t len = a->len < b->len ? a->len : b->len;
     const int order = memcmp(a->text, b->text, len);
     if (order != 0) return order;
@@ -186,9 +191,12 @@ static int check_duplicates(builder *b, const lgr_yaml_node *map)
     if (key == NULL) return fail(b->err, map->line, map->column, "out of memory");
     for (size_t i = 0; i < n; ++i) key[i] = &b->doc.node[map->item[2 * i]];
     qsort(key, n, sizeof *key, compare_keys);
-    const lgr_yaml_node *again = NULL, *first = NULL; /* the duplicate that comes first in the text */
+    const lgr_yaml_node *again = NULL,
+                        *first = NULL; /* the duplicate that comes first in the text */
     for (size_t i = 1; i < n; ++i) {
-        if (key[i]->len != key[i - 1]->len || memcmp(key[i]->text, key[i - 1]->text, key[i]->len) != 0) continue;
+        if (key[i]->len != key[i - 1]->len ||
+            memcmp(key[i]->text, key[i - 1]->text, key[i]->len) != 0)
+            continue;
         if (again == NULL || key[i]->line < again->line) again = key[i], first = key[i - 1];
     }
     free(key);
@@ -214,7 +222,8 @@ static int on_event(builder *b, const yaml_event_t *event)
 {
     switch (event->type) {
     case YAML_DOCUMENT_START_EVENT:
-        if (b->n_documents++ > 0) return fail_at(b, event->start_mark, "more than one YAML document");
+        if (b->n_documents++ > 0)
+            return fail_at(b, event->start_mark, "more than one YAML document");
         return 0;
     case YAML_ALIAS_EVENT: return on_alias(b, event);
     case YAML_SCALAR_EVENT: return on_scalar(b, event);
@@ -245,7 +254,8 @@ static int syntax_error(const yaml_parser_t *p, const char *text, size_t len, lg
         place_of(text, p->problem_offset < len ? p->problem_offset : len, &line, &column);
         snprintf(what, sizeof what, "%s (the text must be UTF-8)", problem);
     } else {
-        snprintf(what, sizeof what, "%s%s%s", problem, p->context ? " " : "", p->context ? p->context : "");
+        snprintf(what, sizeof what, "%s%s%s", problem, p->context ? " " : "",
+                 p->context ? p->context : "");
     }
     return fail(err, line, column, what);
 }
@@ -254,7 +264,8 @@ static int syntax_error(const yaml_parser_t *p, const char *text, size_t len, lg
 static int check_text(const char *text, size_t len, lgr_config_error *err)
 {
     const unsigned char *byte = (const unsigned char *)text;
-    if (len > LGR_YAML_MAX_BYTES) return fail(err, 0, 0, "larger than 1 MiB: this is no configuration");
+    if (len > LGR_YAML_MAX_BYTES)
+        return fail(err, 0, 0, "larger than 1 MiB: this is no configuration");
     if (len >= 3 && byte[0] == 0xEF && byte[1] == 0xBB && byte[2] == 0xBF)
         return fail(err, 1, 1, "starts with a byte order mark: save it as UTF-8 without BOM");
     if (len >= 2 && ((byte[0] == 0xFF && byte[1] == 0xFE) || (byte[0] == 0xFE && byte[1] == 0xFF)))
@@ -291,8 +302,9 @@ int lgr_yaml_parse(const char *text, size_t len, lgr_yaml *out, lgr_config_error
         yaml_event_delete(&event);
     }
     yaml_parser_delete(&parser);
-    if (rc == 0 && b.doc.n == 0) rc = close_node(&b, (lgr_yaml_node){.kind = LGR_YAML_NULL, .line = 1, .column = 1}, -1,
-                                                 (yaml_mark_t){0});
+    if (rc == 0 && b.doc.n == 0)
+        rc = close_node(&b, (lgr_yaml_node){.kind = LGR_YAML_NULL, .line = 1, .column = 1}, -1,
+                        (yaml_mark_t){0});
     while (b.depth > 0) drop(&b.open[--b.depth]);
     for (size_t i = 0; i < b.n_anchors; ++i) free(b.anchors[i].name);
     if (rc < 0) lgr_yaml_free(&b.doc);

@@ -14,7 +14,8 @@ static int set_number(PyObject *error, const char *name, Py_ssize_t value)
 }
 
 /* A ConfigError: "file, line 3, column 5: what". line and column 0, file and key NULL or None: not known. */
-static PyObject *new_error(PyObject *mod, PyObject *what, PyObject *file, Py_ssize_t line, Py_ssize_t column, PyObject *key)
+static PyObject *new_error(PyObject *mod, PyObject *what, PyObject *file, Py_ssize_t line,
+                           Py_ssize_t column, PyObject *key)
 {
     const lgr_mod_state *st = PyModule_GetState(mod);
     const int has_file = file != NULL && file != Py_None, has_key = key != NULL && key != Py_None;
@@ -22,7 +23,8 @@ static PyObject *new_error(PyObject *mod, PyObject *what, PyObject *file, Py_ssi
 
     place = line <= 0     ? PyUnicode_FromString("")
             : column <= 0 ? PyUnicode_FromFormat("%sline %zd", has_file ? ", " : "", line)
-                          : PyUnicode_FromFormat("%sline %zd, column %zd", has_file ? ", " : "", line, column);
+                          : PyUnicode_FromFormat("%sline %zd, column %zd", has_file ? ", " : "",
+                                                 line, column);
     if (place == NULL) goto fail;
     message = has_file   ? PyUnicode_FromFormat("%S%U: %U", file, place, what)
               : line > 0 ? PyUnicode_FromFormat("%U: %U", place, what)
@@ -60,9 +62,11 @@ PyObject *lgr_py_config_error(PyObject *mod, PyObject *args, PyObject *kwargs)
     static char *names[] = {"", "file", "line", "column", "key", NULL};
     PyObject *what = NULL, *file = NULL, *line = NULL, *column = NULL, *key = NULL;
     Py_ssize_t at_line = 0, at_column = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|$OOOO:config_error", names, &what, &file, &line, &column, &key))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|$OOOO:config_error", names, &what, &file,
+                                     &line, &column, &key))
         return NULL;
-    if (to_position(line, "line", &at_line) < 0 || to_position(column, "column", &at_column) < 0) return NULL;
+    if (to_position(line, "line", &at_line) < 0 || to_position(column, "column", &at_column) < 0)
+        return NULL;
     return new_error(mod, what, file, at_line, at_column, key);
 }
 
@@ -72,10 +76,12 @@ static void raise_error(PyObject *mod, const lgr_config_error *err, PyObject *fi
     PyObject *key = NULL, *shown = NULL, *what = NULL, *error = NULL;
     if (err->key == NULL) {
         what = PyUnicode_FromString(err->what);
-    } else if ((key = PyUnicode_FromString(err->key)) != NULL && (shown = PyUnicode_Substring(key, 0, 60)) != NULL) {
+    } else if ((key = PyUnicode_FromString(err->key)) != NULL &&
+               (shown = PyUnicode_Substring(key, 0, 60)) != NULL) {
         what = PyUnicode_FromFormat("%R: %s", shown, err->what);
     }
-    if (what != NULL) error = new_error(mod, what, file, (Py_ssize_t)err->line, (Py_ssize_t)err->column, key);
+    if (what != NULL)
+        error = new_error(mod, what, file, (Py_ssize_t)err->line, (Py_ssize_t)err->column, key);
     if (error != NULL) PyErr_SetObject(st->ConfigError, error);
     Py_XDECREF(key);
     Py_XDECREF(shown);
@@ -92,7 +98,8 @@ static PyObject *node_value(const lgr_yaml_node *node, PyObject *const *done)
     const size_t step = node->kind == LGR_YAML_MAP ? 2 : 1;
     PyObject *list = PyList_New((Py_ssize_t)(node->n / step));
     for (size_t i = 0; list != NULL && i < node->n; i += step) {
-        PyObject *item = step == 2 ? PyTuple_Pack(2, done[node->item[i]], done[node->item[i + 1]]) : done[node->item[i]];
+        PyObject *item = step == 2 ? PyTuple_Pack(2, done[node->item[i]], done[node->item[i + 1]])
+                                   : done[node->item[i]];
         if (step == 1) Py_INCREF(item);
         if (item == NULL || PyList_SetItem(list, (Py_ssize_t)(i / step), item) < 0) Py_CLEAR(list);
     }
@@ -110,7 +117,8 @@ static PyObject *to_python(const lgr_yaml *doc)
         const lgr_yaml_node *node = &doc->node[n];
         PyObject *value = node_value(node, done);
         if (value == NULL) break;
-        done[n] = Py_BuildValue("(sNnn)", kind[node->kind], value, (Py_ssize_t)node->line, (Py_ssize_t)node->column);
+        done[n] = Py_BuildValue("(sNnn)", kind[node->kind], value, (Py_ssize_t)node->line,
+                                (Py_ssize_t)node->column);
         if (done[n] == NULL) break;
     }
     if (n == doc->n) {
@@ -130,7 +138,8 @@ PyObject *lgr_py_load_yaml(PyObject *mod, PyObject *args, PyObject *kwargs)
     PyObject *file = NULL;
     lgr_yaml doc;
     lgr_config_error err;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#|$O:load_yaml", names, &text, &len, &file)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#|$O:load_yaml", names, &text, &len, &file))
+        return NULL;
     if (lgr_yaml_parse(text, (size_t)len, &doc, &err) < 0) {
         raise_error(mod, &err, file);
         lgr_config_error_clear(&err);
@@ -148,7 +157,9 @@ PyObject *lgr_py_yaml_scalar(PyObject *mod, PyObject *args, PyObject *kwargs)
     const char *text = NULL;
     Py_ssize_t len = 0;
     int quoted = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#|$p:yaml_scalar", names, &text, &len, &quoted)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s#|$p:yaml_scalar", names, &text, &len,
+                                     &quoted))
+        return NULL;
     char *line = lgr_yaml_scalar(text, (size_t)len, quoted);
     if (line == NULL) {
         PyErr_SetString(PyExc_ValueError, "yaml_scalar: text cannot be written as YAML");

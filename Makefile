@@ -1,0 +1,51 @@
+# The same commands here and in CI. Everything is set up on the first call: see `ready` below.
+#   make demo | test | test-c | lint | bench | docs | build
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+TORCH ?= torch==2.13.0
+C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h')
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test test-slow test-c lint bench docs build clean
+
+demo: build
+	$(PY) examples/digits.py
+
+test: build test-c
+	$(PY) -m pytest
+
+test-slow: build test-c
+	$(PY) -m pytest -m 'slow or not slow'
+
+test-c: $(VENV)/.ready
+	$(MAKE) -s -C tests/c
+
+lint: $(VENV)/.ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict linger
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	$(VENV)/bin/codespell $(shell git ls-files)
+	LINGER_WERROR=1 LINGER_CUDA=0 $(PY) setup.py -q build_ext --build-lib build/werror
+
+bench: build
+	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
+
+docs: build
+	$(PY) -m pytest --doctest-modules linger --doctest-glob='docs/*.md' docs -p no:cacheprovider
+
+build: $(VENV)/.ready
+	$(PY) setup.py -q build_ext --inplace
+
+clean:
+	rm -rf build dist linger/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# A virtual environment with torch, the tools and linger itself (editable); done again when pyproject.toml changes.
+$(VENV)/.ready: pyproject.toml
+	@PYTHON="$(PYTHON)" bash .ci/system_packages
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q "$(TORCH)" "setuptools>=77"
+	$(PY) -m pip install -q --no-build-isolation -e ".[dev]"
+	touch $@
