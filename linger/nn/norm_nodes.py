@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from linger.nn.reading import bias, bits8, chip, operand, requantize, right_shift, weights
+from linger.nn.reading import MAX_SHIFT, bias, bits8, chip, operand, right_shift, weights
 from linger.ops.elementwise import scale_bias_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -17,8 +17,7 @@ def read_batch_norm(node: NodeReader) -> None:
     if b is None or x.shape[1] != w.shape[0]:
         raise node.error(f"needs weight and bias of the {x.shape[1]} channels of its input")
     o_exp2 = node.scale("scale_o")
-    lowest = -6 if chip(node).norm_left else 0
+    lowest = -MAX_SHIFT if chip(node).norm_left else 0
     shift = right_shift(node, x_exp2 + node.scale("scale_w") - o_exp2, "q_x + q_w - q_o", lowest)
     node.room(tuple(x.shape))
-    y = scale_bias_codes(x, w, b, max(shift, 0))
-    node.put(0, requantize(node, y, max(-shift, 0)), o_exp2)  # saturating before or after a left shift is the same
+    node.put(0, scale_bias_codes(x, w, b, shift), o_exp2)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from linger.nn.reading import bits8, borders, chip, operand, positive, window
 from linger.ops.conv import conv_codes
+from linger.ops.elementwise import requant_codes
 from linger.ops.pool import avg_pool_codes
-from linger.ops.quantize import quantize_codes
 from linger.runtime.graph import NodeReader, reads
 
-_LONGEST_WINDOW = 1 << 14  # sums of int8 codes stay exact in float32
+_LONGEST_WINDOW = 1 << 20  # what the divider takes
 
 
 def _geometry(node: NodeReader, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool]:
@@ -42,7 +42,7 @@ def read_avg_pool(node: NodeReader) -> None:
         y = avg_pool_codes(x, kernel, stride, pads)
     elif row.pool_divider and not power and 0 < left <= 31 - 8:
         fine = torch.bitwise_left_shift(x.to(torch.int32), left)
-        y = avg_pool_codes(fine, kernel, stride, pads).clamp(-128, 127).to(torch.int8)
+        y = requant_codes(avg_pool_codes(fine, kernel, stride, pads), 0, 8)
     elif row.pool_double and power and left < 0:
         y = _rescaled(x, kernel, stride, pads, -left)
     else:
@@ -55,7 +55,7 @@ def _rescaled(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], pads:
     channels, n = x.shape[1], kernel[0] * kernel[1]
     ones = torch.ones((channels, 1, *kernel), dtype=torch.int8)
     total = conv_codes(x, ones, None, stride, pads, (1, 1), channels, min(right, 63), 32, False)
-    return quantize_codes(total.to(torch.float32), -(n.bit_length() - 1), 8)
+    return requant_codes(total, n.bit_length() - 1, 8)
 
 
 @reads("MaxPool")

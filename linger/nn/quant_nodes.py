@@ -22,7 +22,7 @@ def read_quant(node: NodeReader) -> None:
         return
     x = node.floats(0)
     node.room(tuple(x.shape))
-    node.put(0, quantize_codes(torch.where(x.isnan(), 0.0, x), exp2, 8), exp2)
+    node.put(0, quantize_codes(x, exp2, 8), exp2)
 
 
 @reads("Dequant")

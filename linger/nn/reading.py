@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from linger.ops.quantize import quantize_codes
+from linger.ops.elementwise import requant_codes
 from linger.runtime.graph import NodeReader
 
 MAX_SHIFT = 63
@@ -17,6 +17,7 @@ MAX_LEFT_BITS = 6  # the engine multiplies by an int8 power of two
 class ChipRow(NamedTuple):
     """Where the chips differ in the operators of these files."""
 
+    add_bits: tuple[int, ...]
     conv1d_bits: tuple[int, ...]
     linear_bits: tuple[int, ...]
     wide_left: bool  # a 32-bit result may be finer than its sum: sat_32(A) * 2^-s
@@ -27,12 +28,12 @@ class ChipRow(NamedTuple):
     pool_ignores: bool  # AvgPool2dInt, power of two: a scale change is ignored
 
 
-_ARCS = ChipRow((8, 32), (8, 32), True, False, True, True, False, False)
+_ARCS = ChipRow((8, 16, 32), (8, 32), (8, 32), True, False, True, True, False, False)
 CHIPS: dict[str, ChipRow] = {
     "arcs": _ARCS,
     "mars": _ARCS,
     "venusA": _ARCS._replace(cat_right=False),
-    "venus": ChipRow((8, 16, 32), (8, 16, 32), False, True, True, False, True, True),
+    "venus": ChipRow((8,), (8, 16, 32), (8, 16, 32), False, True, True, False, True, True),
 }
 
 
@@ -56,11 +57,11 @@ def out_bits(node: NodeReader, allowed: tuple[int, ...]) -> int:
     return bits
 
 
-def operand(node: NodeReader, i: int, scale: str, rank: int | None = None) -> tuple[Tensor, int]:
-    """int8 codes of input ``i`` and their exponent, which must be the one they were made with."""
+def operand(node: NodeReader, i: int, scale: str, rank: int | None = None, bits: int = 8) -> tuple[Tensor, int]:
+    """Codes of input ``i``, ``bits`` wide, and their exponent, which must be the one they were made with."""
     value, exp2 = node.codes(i), node.scale(scale)
-    if value.bits != 8:
-        raise node.error(f"input {i} must be int8, got int{value.bits}")
+    if value.bits != bits:
+        raise node.error(f"input {i} must be int{bits}, got int{value.bits}")
     if rank is not None and value.codes.dim() != rank:
         raise node.error(f"input {i} must have {rank} dimensions, got shape {tuple(value.codes.shape)}")
     node.match(i, exp2)
@@ -117,7 +118,7 @@ def requantize(node: NodeReader, codes: Tensor, left: int, bits: int = 8) -> Ten
         raise node.error(f"the scales ask for a left shift of {left} bits, the chip takes {-MAX_SHIFT}..{highest}")
     if left == 0 and bits == 8:
         return codes
-    return quantize_codes(codes.to(torch.float32), left, bits)  # exact: 8 significant bits
+    return requant_codes(codes, -left, bits)
 
 
 def window(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:

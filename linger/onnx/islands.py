@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linger.onnx.islands_layers import LAYERS, broadcast
-from linger.onnx.values import Node
+from linger.onnx.values import InputError, Node
 
 Island = Callable[[Node], None]
 _INDEX = (torch.int64, torch.int32, torch.uint8, torch.bool)
@@ -146,7 +146,7 @@ def _gather(node: Node) -> None:
     size = x.shape[axis]
     at = torch.where(index < 0, index + size, index).long()
     if at.numel() and (int(at.min()) < 0 or int(at.max()) >= size):
-        raise ValueError(f"{node.op_type} {node.name!r}: an index is outside the {size} entries of axis {axis}")
+        raise InputError(f"{node.op_type} {node.name!r}: an index is outside the {size} entries of axis {axis}")
     shape = (*x.shape[:axis], *at.shape, *x.shape[axis + 1 :])
     node.room(shape)
     _put(node, x.index_select(axis, at.reshape(-1)).reshape(shape))

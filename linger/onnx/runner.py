@@ -23,7 +23,7 @@ from linger.nn import (  # noqa: F401  each family registers its readers
 )
 from linger.onnx.islands import ANY_KIND, ISLANDS, Island
 from linger.onnx.loader import MAX_ELEMENTS, Graph, ValueDef, load
-from linger.onnx.values import MAX_WORK, Node, TooLarge, Value
+from linger.onnx.values import MAX_WORK, InputError, Node, TooLarge, Value
 from linger.runtime.graph import Reader, reader_of
 
 _FULL = (MAX_ELEMENTS, MAX_WORK)
@@ -171,9 +171,9 @@ def _reader(node: Node) -> Reader | Island:
 def _step(node: Node) -> None:
     try:
         _reader(node)(node)
-    except ModelError:
+    except (ModelError, InputError):
         raise
-    except (RuntimeError, TypeError, ArithmeticError, LookupError, MemoryError) as exc:
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, MemoryError) as exc:
         raise node.error(f"cannot be executed: {str(exc).splitlines()[0] if str(exc) else type(exc).__name__}") from exc
 
 

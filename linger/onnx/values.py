@@ -22,6 +22,10 @@ class TooLarge(ModelError):
     """A node asked for more room than its run allows."""
 
 
+class InputError(ValueError):
+    """What the caller passed does not suit the file."""
+
+
 @dataclass(slots=True)
 class Value:
     """A tensor of a running graph.
@@ -192,7 +196,7 @@ class Node:
         if value.is_float:
             return value.tensor
         if value.given is not None:
-            raise ValueError(
+            raise InputError(
                 f"input {value.given!r} reaches the float operator {self.op_type} {self.name!r}: pass floats for it"
             )
         hint = ": a Dequant is missing in front" if value.is_codes else ""
