@@ -1,14 +1,17 @@
 """Checked entries to the native operators, with their gradients; one module per family."""
 
 from linger.ops.clamp import clamp, clamp_weight
+from linger.ops.conv import Geometry, conv, conv_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes
 from linger.ops.fold_bn import fold_bn
+from linger.ops.linear import linear, linear_codes
 from linger.ops.pool import avg_pool, avg_pool_codes
 from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, quantize_codes, quantize_weight
 from linger.ops.spec import Coded, Output, Stats
 
 __all__ = [
     "Coded",
+    "Geometry",
     "Output",
     "Stats",
     "add",
@@ -18,8 +21,12 @@ __all__ = [
     "clamp",
     "clamp_weight",
     "codes_of",
+    "conv",
+    "conv_codes",
     "dequantize",
     "fold_bn",
+    "linear",
+    "linear_codes",
     "quantize",
     "quantize_bias",
     "quantize_codes",

@@ -1,0 +1,289 @@
+"""Integer convolution with its output quantizer: checked entries, float gradients, shapes for tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from linger.ops import checks
+from linger.ops.bilinear import (
+    Weight,
+    check_codes,
+    check_operands,
+    codes_dtype,
+    fake_outputs,
+    quantize_weight,
+    weight_gradients,
+)
+from linger.ops.spec import Coded, Output, flags_of
+
+_conv = torch.ops.linger.conv.default
+_conv_codes = torch.ops.linger.conv_codes.default
+_dequantize = torch.ops.linger.dequantize.default
+
+
+class Geometry(NamedTuple):
+    """Shape parameters of a 2-D convolution.
+
+    Attributes:
+        stride: Rows, columns; at least 1.
+        padding: Zeros at top, left, bottom, right.
+        dilation: Rows, columns; at least 1.
+        groups: Divides input and output channels.
+    """
+
+    stride: Sequence[int] = (1, 1)
+    padding: Sequence[int] = (0, 0, 0, 0)
+    dilation: Sequence[int] = (1, 1)
+    groups: int = 1
+
+
+def conv(
+    x: Coded,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    weight_out: Output,
+    out: Output,
+    weight_codes: tuple[Tensor, Tensor] | None = None,
+) -> Coded:
+    """Convolution of codes, exactly as the chip computes it; gradients are those of the float convolution.
+
+    The sum of products and bias (at ``x.scale * weight scale``) saturates to 32 bits, is clamped, then shifted to the output
+    scale, which is at most the sum's. Gradients pass where nothing saturated and no clamp or ReLU cut.
+
+    Args:
+        x: Input of at most 8 bits.
+        weight: Floating point; quantized half to even.
+        bias: Floating point, quantized to 32 bits at the sum's scale, or None.
+        geometry: Stride, padding (top, left, bottom, right), dilation, groups.
+        weight_out: Quantizer of the weight, at most 8 bits.
+        out: Quantizer of the result.
+        weight_codes: Codes and scale of the weight from an earlier call; used only when no gradient is needed.
+
+    Shape:
+        x ``(N, C, H, W)``, weight ``(O, C / groups, kh, kw)``, bias ``(O,)`` -> value and codes ``(N, O, H', W')``, channels-last
+        in memory.
+
+    Raises:
+        UnsupportedError: Operands above 8 bits, or a device without a kernel.
+        TypeError, ValueError: Types, shapes or geometry that do not fit together.
+
+    Source: docs/numerics.md, "Convolution".
+    """
+    check_operands("conv", x, weight, bias, weight_out, out)
+    _check_geometry("conv", x.codes, weight, geometry)
+    weight = checks.as_float32(weight)
+    bias = None if bias is None else checks.as_float32(bias)
+    value = checks.as_float32(x.value)
+    geometry = Geometry(list(geometry.stride), list(geometry.padding), list(geometry.dilation), int(geometry.groups))
+    if checks.needs_grad(value, weight, bias, weight_out.threshold, out.threshold):
+        call = (value, weight, bias, weight_out.threshold, out.threshold, x.codes, x.scale, geometry, weight_out, out)
+        y, codes, scale = _Conv.apply(*call)  # type: ignore[no-untyped-call]
+    else:
+        if weight_codes is None:
+            weight_codes = quantize_weight(weight, bias, x.scale, weight_out, False)[:2]
+        y, codes, scale, _, _ = _forward(x.codes, x.scale, *weight_codes, bias, geometry, out, False)
+    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+
+
+def conv_codes(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    shift: int,
+    bits: int,
+    relu: bool,
+) -> Tensor:
+    """``sat_bits(round_half_up(sat_32(sum + bias) / 2^shift))``, the integer convolution of runner and chip.
+
+    Args:
+        x: int8 codes, any strides.
+        w: int8 codes.
+        bias: int32, or None.
+        stride, padding, dilation, groups: As `Geometry`.
+        shift: Right shift, 0..63; -31..-1 (a left shift) with 32 bits only.
+        bits: Width of the result: int8 up to 8, int16 up to 16, else int32.
+        relu: Whether negative results become 0.
+
+    Shape:
+        x ``(N, C, H, W)``, w ``(O, C / groups, kh, kw)`` -> ``(N, O, H', W')``, channels-last in memory.
+
+    Raises:
+        TypeError, ValueError: Types, shapes or geometry that do not fit together.
+    """
+    check_codes("conv_codes", x, w, bias, shift, bits)
+    geometry = Geometry(list(stride), list(padding), list(dilation), groups)
+    _check_geometry("conv_codes", x, w, geometry)
+    result: Tensor = _conv_codes(x, w, bias, *geometry, shift, bits, relu)
+    return result
+
+
+def _check_geometry(op: str, x: Tensor, w: Tensor, g: Geometry) -> None:
+    if x.dim() != 4 or w.dim() != 4:
+        raise ValueError(f"{op}: x and weight must have 4 dimensions, got {x.dim()} and {w.dim()}")
+    if len(g.stride) != 2 or len(g.dilation) != 2 or len(g.padding) != 4:
+        raise ValueError(f"{op}: stride and dilation need 2 numbers, padding 4 (top, left, bottom, right), got {g}")
+    if min(*g.stride, *g.dilation) < 1 or min(g.padding) < 0 or g.groups < 1:
+        raise ValueError(f"{op}: stride, dilation and groups must be at least 1, padding at least 0, got {g}")
+    if x.shape[1] != w.shape[1] * g.groups or w.shape[0] % g.groups:
+        raise ValueError(
+            f"{op}: x has {x.shape[1]} channels, which does not fit weight {tuple(w.shape)} with {g.groups} groups"
+        )
+    if min(w.shape) < 1:
+        raise ValueError(f"{op}: weight must not be empty, got {tuple(w.shape)}")
+    if min(_out_size(x, w, g)) < 1:
+        raise ValueError(
+            f"{op}: the kernel {tuple(w.shape[2:])} with dilation {tuple(g.dilation)} is larger than the padded input "
+            f"{x.shape[2] + g.padding[0] + g.padding[2]} x {x.shape[3] + g.padding[1] + g.padding[3]}"
+        )
+
+
+def _out_size(x: Tensor, w: Tensor, g: Geometry) -> tuple[Any, Any]:
+    t, left, b, right = g.padding
+    h = (x.shape[2] + t + b - g.dilation[0] * (w.shape[2] - 1) - 1) // g.stride[0] + 1
+    return h, (x.shape[3] + left + right - g.dilation[1] * (w.shape[3] - 1) - 1) // g.stride[1] + 1
+
+
+def _forward(
+    x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, g: Geometry, out: Output, grad: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    state = (*out.stats, out.threshold)
+    flags = flags_of(out, grad)
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _conv(
+        x, x_scale, w, w_scale, bias, *g, *state, out.bits, float(out.clamp), int(out.rounding), flags
+    )
+    return result
+
+
+class _Conv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        weight_threshold: Tensor | None,
+        out_threshold: Tensor | None,
+        codes: Tensor,
+        scale: Tensor,
+        geometry: Geometry,
+        weight_out: Output,
+        out: Output,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        w = quantize_weight(weight, bias, scale, weight_out, ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
+        y, y_codes, y_scale, mask, slope = _forward(codes, scale, w.codes, w.scale, bias, geometry, out, True)
+        ctx.geometry = geometry
+        ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
+        ctx.mark_non_differentiable(y_codes, y_scale)
+        ctx.set_materialize_grads(False)
+        return y, y_codes, y_scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        if grad is None:
+            return (None,) * 10
+        codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
+        w = Weight(*weight)
+        want_x, want_w, want_b, want_wt, want_ot, *_rest = ctx.needs_input_grad
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad_t = checks.threshold_grad(grad, slope, y_scale) if want_ot else None
+        gx = gw = gb = gwt = None
+        if want_x or want_w or want_wt or want_b:
+            grad = checks.mask_grad(grad, mask, w.codes.shape[0])
+            weights = want_w or want_wt
+            gx, gw, gb = _float_gradients(grad, codes, scale, w, ctx.geometry, (want_x, weights, want_b))
+            if weights:
+                gw, gwt = weight_gradients(gw, w, want_w, want_wt)
+        return gx, gw, gb, gwt, grad_t, None, None, None, None, None
+
+
+def _float_gradients(
+    grad: Tensor, codes: Tensor, scale: Tensor, w: Weight, g: Geometry, want: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Any, Tensor | None]:
+    """Gradients as torch computes them of the convolution of the dequantized operands with respect to x, w and bias."""
+    top, left, bottom, right = g.padding
+    x = _dequantize(codes, scale)
+    pads = [top, left]
+    uneven = (top, left) != (bottom, right)
+    if uneven:
+        x = F.pad(x, (left, right, top, bottom))
+        pads = [0, 0]
+    gx, gw, gb = torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        _dequantize(w.codes, w.scale),
+        [w.codes.shape[0]],
+        list(g.stride),
+        pads,
+        list(g.dilation),
+        False,
+        [0, 0],
+        g.groups,
+        list(want),
+    )
+    if uneven and gx is not None:
+        gx = gx[:, :, top : top + codes.shape[2], left : left + codes.shape[3]]
+    return gx, gw, gb
+
+
+@checks.fake("linger::conv")
+def _fake_conv(
+    x: Tensor,
+    x_scale: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    running: Tensor,
+    is_init: Tensor,
+    scale: Tensor,
+    n_batches: Tensor,
+    n_skipped: Tensor,
+    threshold: Tensor | None,
+    bits: int,
+    clamp: float,
+    rounding: int,
+    flags: int,
+) -> tuple[Tensor, ...]:
+    value = _fake_result(x, w, Geometry(stride, padding, dilation, groups), torch.float32)
+    n, o, h, wd = value.shape
+    return fake_outputs(value, n * h * wd, o, bits, threshold, flags)
+
+
+@checks.fake("linger::conv_codes")
+def _fake_conv_codes(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    shift: int,
+    bits: int,
+    relu: bool,
+) -> Tensor:
+    return _fake_result(x, w, Geometry(stride, padding, dilation, groups), codes_dtype(bits))
+
+
+def _fake_result(x: Tensor, w: Tensor, g: Geometry, dtype: torch.dtype) -> Tensor:
+    h, wd = _out_size(x, w, g)
+    o = w.shape[0]
+    return x.new_empty_strided((x.shape[0], o, h, wd), (h * wd * o, 1, wd * o, o), dtype=dtype)
+
+
+__all__ = ["Geometry", "conv", "conv_codes"]
