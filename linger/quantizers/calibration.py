@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -99,6 +101,8 @@ class _Session:
 
     def __init__(self) -> None:
         self.scopes: list[Calibration] = []
+        # compiled code does not look at thread-local state: it runs in eager mode meanwhile
+        self.eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
         self.records: dict[tuple[Quantizer, str], _Record] = {}
 
     def method(self, quantizer: Quantizer) -> str:
@@ -201,10 +205,13 @@ class Calibration:
 
     def __enter__(self) -> Calibration:
         """Starts, or continues an outer calibration."""
-        session = _local.session or _Session()
+        outer = _local.session
+        session = outer or _Session()
         if any(scope is self for scope in session.scopes):
             raise RuntimeError("calibration: this context is entered already; write linger.calibration() again")
         self._saved, self._before = {}, dict(session.records)
+        if outer is None:
+            session.eager.__enter__()
         session.scopes.append(self)
         _local.session = session
         return self
@@ -218,6 +225,7 @@ class Calibration:
         session.scopes.pop()
         if not session.scopes:
             _local.session = None
+            session.eager.__exit__(kind, error, trace)
         if kind is not None:
             self._undo(session, kind)
         elif not session.scopes:

@@ -289,6 +289,17 @@ def test_threads_have_their_own_calibration():
     assert seen == [True]
 
 
+def test_compiled_code_is_calibrated():
+    quantizer, x = Quantizer(8), torch.ones(40)
+    compiled = torch.compile(lambda x: quantizer(x).value, backend="aot_eager")
+    for step in (1, 2):
+        compiled(x)
+        assert quantizer.n_batches.item() == 2 * step - 1
+        with calibration(a_calibrate_name="abs_max"):
+            compiled(5 * x)
+        assert float(quantizer.running_data) == 5 and quantizer.n_batches.item() == 2 * step
+
+
 def test_a_copy_made_inside_is_not_calibrated():
     quantizer = Quantizer(8)
     with calibration():

@@ -391,3 +391,19 @@ def test_arguments_are_checked(arguments, message):
 
 def test_a_module_shows_its_format():
     assert repr(Quantizer(4, method="TQT", role="weight")) == "Quantizer(bits=4, method=TQT, role=weight)"
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own doing
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+def test_compiled_without_graph_breaks(method):
+    torch.manual_seed(0)
+    quantizer, eager = Quantizer(8, method=method), Quantizer(8, method=method)
+    compiled = torch.compile(lambda x: quantizer(x).value, fullgraph=True, backend="aot_eager")
+    for step in range(1, 4):
+        x = (torch.randn(40) * step).requires_grad_()
+        y, want = compiled(x), eager(x).value
+        assert torch.equal(y, want)
+        assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.autograd.grad(want.sum(), x)[0])
+    with freeze_statistics(quantizer):
+        compiled(torch.ones(40))
+    assert all(torch.equal(a, b) for a, b in zip(quantizer.state(), eager.state(), strict=True))
