@@ -15,29 +15,27 @@ _add = torch.ops.linger.add.default
 _add_codes = torch.ops.linger.add_codes.default
 _requant_codes = torch.ops.linger.requant_codes.default
 _scale_bias_codes = torch.ops.linger.scale_bias_codes.default
+_Operands = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class _Add(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, threshold: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-        value, codes, scale, mask, slope = _add(*rest[:9], threshold, *rest[9:])
-        ctx.save_for_backward(mask, slope, scale)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(codes, scale)
-        ctx.layout = checks.layout_of(value)
+    def forward(ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output) -> tuple[Tensor, ...]:
+        value, codes, scale, mask, slope = _call(operands, t, out, True)
+        checks.save_output(ctx, t, value, codes, scale, mask, slope)
         return value, codes, scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        none = (None,) * 13
-        if grad is None:
-            return None, None, None, *none
-        mask, slope, scale = ctx.saved_tensors
-        grad = checks.in_layout(grad, ctx.layout)
-        for_x, for_y, for_t = ctx.needs_input_grad[:3]
-        g = checks.mask_grad(grad, mask) if for_x or for_y else None
-        gt = checks.threshold_grad(grad, slope, scale) if for_t else None
-        return g if for_x else None, g if for_y else None, gt, *none
+        for_x, for_y, for_t, _, _ = ctx.needs_input_grad
+        g, gt = checks.output_grads(ctx, grad, for_x or for_y, for_t)
+        return g if for_x else None, g if for_y else None, gt, None, None
+
+
+def _call(operands: _Operands, t: Tensor | None, out: Output, grad: bool) -> tuple[Tensor, ...]:
+    result: tuple[Tensor, ...]
+    result = _add(*operands, *out.stats, t, out.bits, out.clamp, out.rounding, flags_of(out, grad))
+    return result
 
 
 def add(x: Coded, y: Coded, out: Output) -> Coded:
@@ -63,16 +61,17 @@ def add(x: Coded, y: Coded, out: Output) -> Coded:
     if x.codes.shape != y.codes.shape:
         raise ValueError(f"add: x and y must have one shape, got {tuple(x.codes.shape)} and {tuple(y.codes.shape)}")
     checks.check_device("add", x.codes)
+    if y.value is x.value:  # x + x: dynamo refuses one tensor in two places of an autograd.Function
+        y = Coded(*(part.view_as(part) for part in y))
     xq, yq = x.codes, y.codes
     if xq.dtype != yq.dtype:
         xq, yq = xq.to(torch.int32), yq.to(torch.int32)
-    operands = (xq, x.scale, yq, y.scale, *out.stats)
+    operands = (xq, x.scale, yq, y.scale)
     xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
     if checks.needs_grad(xv, yv, t):
-        call = (xv, yv, t, *operands, out.bits, out.clamp, out.rounding, flags_of(out, True))
-        value, codes, scale = _Add.apply(*call)  # type: ignore[no-untyped-call]
+        value, codes, scale = _Add.apply(xv, yv, t, operands, out)  # type: ignore[no-untyped-call]
     else:
-        value, codes, scale, _, _ = _add(*operands, t, out.bits, out.clamp, out.rounding, flags_of(out, False))
+        value, codes, scale, _, _ = _call(operands, t, out, False)
     dtype = torch.promote_types(x.value.dtype, y.value.dtype)
     return Coded(value if dtype == torch.float32 else value.to(dtype), codes, scale)
 

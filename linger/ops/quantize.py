@@ -20,24 +20,16 @@ _quantize_codes = torch.ops.linger.quantize_codes.default
 
 class _Quantize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, threshold: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-        value, codes, scale, mask, slope = _quantize(x, *rest[:5], threshold, *rest[5:])
-        ctx.save_for_backward(mask, slope, scale)  # one bit per element; TQT: the slope as well
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(codes, scale)
-        ctx.layout = checks.layout_of(value)
+    def forward(ctx: Any, x: Tensor, t: Tensor | None, out: Output) -> tuple[Tensor, Tensor, Tensor]:
+        flags = flags_of(out, True)
+        value, codes, scale, mask, slope = _quantize(x, *out.stats, t, out.bits, out.clamp, out.rounding, flags)
+        checks.save_output(ctx, t, value, codes, scale, mask, slope)
         return value, codes, scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        none = (None,) * 9
-        if grad is None:
-            return None, None, *none
-        mask, slope, scale = ctx.saved_tensors
-        grad = checks.in_layout(grad, ctx.layout)
-        gx = checks.mask_grad(grad, mask) if ctx.needs_input_grad[0] else None
-        gt = checks.threshold_grad(grad, slope, scale) if ctx.needs_input_grad[1] else None
-        return gx, gt, *none
+        for_x, for_t, _ = ctx.needs_input_grad
+        return *checks.output_grads(ctx, grad, for_x, for_t), None
 
 
 def quantize(x: Tensor, out: Output) -> Coded:
@@ -64,12 +56,12 @@ def quantize(x: Tensor, out: Output) -> Coded:
     checks.check_output("quantize", out)
     if not x.is_cpu:
         checks.check_device("quantize", x, cuda=True)
-    real, (stats, t, bits, rounding, clamp, _, _) = checks.as_float32(x), out
+    real, t = x if x.dtype == torch.float32 else x.to(torch.float32), out.threshold
     if torch.is_grad_enabled() and (x.requires_grad or (t is not None and t.requires_grad)):
-        call = (real, t, *stats, bits, clamp, rounding, flags_of(out, True))
-        value, codes, scale = _Quantize.apply(*call)  # type: ignore[no-untyped-call]
+        value, codes, scale = _Quantize.apply(real, t, out)  # type: ignore[no-untyped-call]
     else:
-        value, codes, scale, _, _ = _quantize(real, *stats, t, bits, clamp, rounding, flags_of(out, False))
+        flags = flags_of(out, False)
+        value, codes, scale, _, _ = _quantize(real, *out.stats, t, out.bits, out.clamp, out.rounding, flags)
     return Coded(value if x.dtype == torch.float32 else value.to(x.dtype), codes, scale)
 
 
