@@ -2,10 +2,8 @@
 
 from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
-from linger.ops.conv import Geometry, conv, conv_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes
 from linger.ops.fold_bn import fold_bn
-from linger.ops.linear import linear, linear_codes
 from linger.ops.linear import linear, linear_codes
 from linger.ops.pool import avg_pool, avg_pool_codes
 from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, quantize_codes, quantize_weight
@@ -13,7 +11,6 @@ from linger.ops.spec import Coded, Output, Stats
 
 __all__ = [
     "Coded",
-    "Geometry",
     "Geometry",
     "Output",
     "Stats",
@@ -26,12 +23,8 @@ __all__ = [
     "codes_of",
     "conv",
     "conv_codes",
-    "conv",
-    "conv_codes",
     "dequantize",
     "fold_bn",
-    "linear",
-    "linear_codes",
     "linear",
     "linear_codes",
     "quantize",
