@@ -207,15 +207,16 @@ static int check_duplicates(builder *b, const lgr_yaml_node *map)
     return fail(b->err, again->line, again->column, what);
 }
 
-static int on_end(builder *b, const yaml_event_t *event)
+static int on_end(builder *b)
 {
     lgr_yaml_node node = b->open[--b->depth];
+    const yaml_mark_t start = {.line = node.line - 1, .column = node.column - 1};
     b->open[b->depth] = (lgr_yaml_node){0};
     if (node.kind == LGR_YAML_MAP && check_duplicates(b, &node) < 0) {
         drop(&node);
         return -1;
     }
-    return close_node(b, node, b->open_anchor[b->depth], event->start_mark);
+    return close_node(b, node, b->open_anchor[b->depth], start);
 }
 
 static int on_event(builder *b, const yaml_event_t *event)
@@ -230,7 +231,7 @@ static int on_event(builder *b, const yaml_event_t *event)
     case YAML_SEQUENCE_START_EVENT:
     case YAML_MAPPING_START_EVENT: return on_start(b, event);
     case YAML_SEQUENCE_END_EVENT:
-    case YAML_MAPPING_END_EVENT: return on_end(b, event);
+    case YAML_MAPPING_END_EVENT: return on_end(b);
     default: return 0;
     }
 }

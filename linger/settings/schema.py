@@ -94,6 +94,9 @@ class Section:
     given: tuple[str, ...] = ()
     line: int = field(default=0, compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "given", tuple(sorted(self.given)))
+
     def matches(self, qualified_name: str) -> bool:
         """Return whether one of the section's names covers a layer."""
         return any(covers(pattern, qualified_name) for pattern in self.name)

@@ -46,8 +46,8 @@ _COMMENTS = {
     "quant_info.w_calibrate_name": "calibration of weights: abs_max, top_10, w_like or a registered method",
     "quant_info.w_strategy": "range of weights: RANGE_MEAN",
     "quant_info.weight_bits": "width of weights: 4 or 8",
-    "quant_method": "NATIVE (our kernels where the tensor is), CUDA (CUDA kernels or an error) or ONNX (as NATIVE,\n"
-    "exported as standard operators); CUDA_GS, COMPILE and TRITON are accepted here and refused by init",
+    "quant_method": "NATIVE (our kernels where the tensor is), CUDA (CUDA kernels or an error) or ONNX (as\n"
+    "NATIVE, exported as standard operators); CUDA_GS, COMPILE, TRITON load, but init refuses them",
     "seed": "of torch, numpy and random, 0 to 4294967295; without this key nothing is seeded",
     "mix_parts": "kept for files of linger 3.x, always []",
 }

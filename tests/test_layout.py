@@ -1,0 +1,124 @@
+"""The arrows between packages and between C folders (docs: CONTRIBUTING.md, "Rules"), sizes, and what files may say."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LINGER, CSRC = ROOT / "linger", ROOT / "csrc"
+
+# package -> what it may import from linger, besides itself
+BASE = {"_C", "errors"}
+ARROWS = {
+    "errors": {"_C"},
+    "ops": BASE,
+    "settings": BASE,
+    "chip": {"ops"} | BASE,
+    "quantizers": {"ops", "settings"} | BASE,
+    "runtime": {"quantizers", "ops"} | BASE,
+    "nn": {"runtime", "quantizers", "settings", "chip", "ops"} | BASE,
+    "convert": {"nn", "runtime", "quantizers", "settings", "chip", "ops"} | BASE,
+    "onnx": {"convert", "nn", "runtime", "quantizers", "chip", "ops"} | BASE,
+}
+ARROWS["compat"] = set(ARROWS) | BASE
+PYTHON = sorted(LINGER.rglob("*.py"))
+NATIVE = sorted(path for path in CSRC.rglob("*") if path.suffix in {".c", ".h", ".cpp", ".cu"})
+
+
+def package_of(path: Path) -> str:
+    return path.relative_to(LINGER).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """The modules a file imports, anywhere in it, as absolute names."""
+    here = ("linger", *path.relative_to(LINGER).with_suffix("").parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(here[: len(here) - node.level]) if node.level else ""
+            module = ".".join(filter(None, [base, node.module]))
+            yield from ((f"{module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def test_every_package_has_its_arrows():
+    packages = {package_of(path) for path in PYTHON} - {"__init__"}
+    assert packages <= set(ARROWS), "give the new package its row in ARROWS, and in the documents"
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_arrows(path):
+    package = package_of(path)
+    if package == "__init__":
+        return
+    for name, line in imports(path):
+        parts = name.split(".")
+        if parts[0] != "linger" or len(parts) == 1:
+            assert name != "linger", f"{path}:{line}: import the part you need, not the public names"
+            continue
+        allowed = parts[1] == package or parts[1] in ARROWS[package]
+        assert allowed, f"{path}:{line}: {package} must not import linger.{parts[1]}"
+
+
+def test_import_of_linger_needs_no_onnx_and_is_lazy_about_it():
+    offenders = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in PYTHON
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+        if name.split(".")[0] == "onnx" and getattr(node, "level", 0) == 0
+    ]
+    assert offenders == [], "onnx is optional: import it where it is used"
+
+
+# folder of csrc -> prefixes of what it may include with quotes
+C_ARROWS = {
+    "include": ("lgr/",),
+    "common": ("lgr/", "common/"),
+    "kernels": ("lgr/", "common/", "kernels/"),
+    "platform": ("lgr/", "platform/"),
+    "config": ("lgr/", "config/"),
+    "ops": ("lgr/", "common/", "ops/", "kernels/"),
+    "python": ("lgr/", "common/", "config/", "python/"),
+}
+# angle-bracket include -> the only folder that may have it
+EXCLUSIVE = {"yaml.h": "config", "Python.h": "python", "torch/": "ops"}
+INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", NATIVE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_includes_follow_the_arrows(path):
+    folder = path.relative_to(CSRC).parts[0]
+    assert folder in C_ARROWS, "give the new folder its row in C_ARROWS"
+    for quoted, angled in INCLUDE.findall(path.read_text(encoding="utf-8")):
+        if quoted:
+            sibling = "/" not in quoted and (path.parent / quoted).exists()
+            assert sibling or quoted.startswith(C_ARROWS[folder]), f"{path}: must not include {quoted!r}"
+        for start, owner in EXCLUSIVE.items():
+            if angled.startswith(start):
+                assert folder == owner, f"{path}: only csrc/{owner} includes <{angled}>"
+                assert path.suffix != ".cu", f"{path}: .cu files include no torch header"
+
+
+@pytest.mark.parametrize("path", PYTHON + NATIVE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_small_and_honest(path):
+    text = path.read_text(encoding="utf-8")
+    limit = 400 if path.suffix == ".py" else 350
+    assert text.count("\n") <= limit, f"{path}: more than {limit} lines; split it by idea"
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b", text), f"{path}: unfinished business belongs into an issue"
+    if path.suffix == ".py":
+        assert not re.search(r"^\s*from \S+ import \*", text, re.MULTILINE)
+    else:
+        assert "-ffast-math" not in text
+
+
+def test_no_twin_without_its_reference():
+    for path in NATIVE:
+        twin = re.fullmatch(r"(.+)_(sse41|avx2|avx512|avx512vnni|neon|dotprod|cuda)", path.stem)
+        if twin:
+            rest = [p for p in path.parent.glob("*.c") if not re.search(r"_(sse41|avx\w+|neon|dotprod)$", p.stem)]
+            assert rest, f"{path}: the plain C reference comes first"
