@@ -34,7 +34,7 @@ def _relu(x: Tensor, fmt: Format, in_place: bool) -> Tensor:
 def _relu_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = args[0] if args else kwargs.get("input")
     fmt = info(x)
-    if fmt is None:
+    if fmt is None or not isinstance(x, Tensor):
         return NotImplemented
     in_place = func.__name__.endswith("_") or bool(args[1] if len(args) > 1 else kwargs.get("inplace", False))
     return _relu(x, fmt, in_place)
@@ -54,8 +54,8 @@ def _bounds(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     return low, high, in_place or name.endswith("_")
 
 
-_CLAMPS = """F.relu6 F.hardtanh F.hardtanh_ torch.clamp Tensor.clamp torch.clip Tensor.clip torch.clamp_ Tensor.clamp_ Tensor.clip_
-    torch.clamp_min Tensor.clamp_min torch.clamp_min_ Tensor.clamp_min_"""
+_CLAMPS = """F.relu6 F.hardtanh F.hardtanh_ torch.clamp Tensor.clamp torch.clip Tensor.clip torch.clamp_ Tensor.clamp_
+    Tensor.clip_ torch.clamp_min Tensor.clamp_min torch.clamp_min_ Tensor.clamp_min_"""
 
 
 @handles("relu6", _CLAMPS)
@@ -65,7 +65,9 @@ def _clamp_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     fmt = info(x)
     low, high, in_place = _bounds(func, args, kwargs)
     plain = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in (low, high) if v is not None)
-    if fmt is None or not plain or low != 0 or (high is not None and (high <= 0 or high != int(high))) or fmt.bits != 8:
+    if fmt is None or not isinstance(x, Tensor) or not plain or low != 0 or fmt.bits != 8:
+        return NotImplemented
+    if high is not None and (high <= 0 or high != int(high)):
         return NotImplemented
     if high is None:
         return _relu(x, fmt, in_place)

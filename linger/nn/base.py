@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from linger import ops
 from linger.errors import UnsupportedError
-from linger.quantizers import Quantizer, calibrating, in_recomputation
+from linger.quantizers import Quantizer, in_recomputation
 from linger.runtime import Format, Leaf, coded, current_tape, info, remember, remembered, scale_value, tag
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def accept(x: Tensor, quantizer: Quantizer) -> ops.Coded:
             "module with use_reentrant=False"
         )
     warn_without_data(quantizer)
-    out = quantizer(x if x.dtype == torch.float32 else x.float())
+    out = quantizer.forward(x if x.dtype == torch.float32 else x.float())
     tag(out.value, Format(out.scale, quantizer.bits, out.codes))
     remember(x, out.value)
     tape = current_tape()
@@ -157,7 +157,7 @@ def _mixed(cls: type[nn.Module], user: type[nn.Module]) -> type[nn.Module]:
     if key not in _mixed_classes:
 
         def reduce(self: nn.Module, protocol: object) -> tuple[object, ...]:
-            return (_rebuild, key, self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
+            return (_rebuild, key, cast(Any, self).__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
 
         body = {"__module__": user.__module__, "__reduce_ex__": reduce}
         _mixed_classes[key] = type(cls.__name__, (cls, user), body)

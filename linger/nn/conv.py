@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
 from linger.chip import check_convolution
@@ -21,17 +22,8 @@ if TYPE_CHECKING:
 _C = TypeVar("_C", bound="_ConvInt")
 
 
-class _ConvInt(QuantLayer):
+class _ConvInt(QuantLayer, _ConvNd):
     """What 1-D and 2-D convolutions share; a 1-D convolution is a 2-D one of height 1."""
-
-    weight: nn.Parameter
-    bias: nn.Parameter | None
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
-    kernel_size: tuple[int, ...]
-    groups: int
-    padding_mode: str
-    padding: str | tuple[int, ...]
 
     @classmethod
     def from_float(cls: type[_C], m: nn.Module, quant: LayerSettings) -> _C:

@@ -70,7 +70,7 @@ def _average(
         if fmt.bits != 8:
             return NotImplemented
         operand = coded(x, fmt)
-        four = ops.Coded(*(_lift(t, n) for t in operand[:2]), operand.scale)
+        four = ops.Coded(_lift(operand.value, n), _lift(operand.codes, n), operand.scale)
         pads = geometry["pads"]
         out = ops.avg_pool(four, tuple(geometry["kernel_shape"]), tuple(geometry["strides"]), tuple(pads))
         shape = [*x.shape[: x.dim() - n], *out.value.shape[4 - n :]]

@@ -295,7 +295,7 @@ _DROPOUT = "F.dropout F.dropout1d F.dropout2d F.dropout3d torch.dropout torch.fe
 def _dropout(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Keeps the format. In eval it is nothing; in training the scaled survivors are rounded back to the same grid."""
     named = {**dict(zip(("input", "p", "training"), args, strict=False)), **kwargs}
-    x = named["input"] if "input" in named else None
+    x = named.get("input")
     fmt = info(x)
     if fmt is None or not isinstance(x, Tensor):
         return NotImplemented

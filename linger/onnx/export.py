@@ -23,7 +23,7 @@ from .write_float import write_float
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_OBSOLETE = frozenset(
+_OBSOLETE = frozenset(  # noqa: SIM905
     """export_params verbose training aten export_raw_ir operator_export_type operator_export_types _retain_param_name
     do_constant_folding example_outputs strip_doc_string keep_initializers_as_inputs custom_opsets enable_onnx_checker
     use_external_data_format is_update_dequant is_scoped_info debug_dump dynamo external_data fallback optimize verify

@@ -11,7 +11,7 @@ from linger.errors import ExportError
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-_PASS = frozenset("MaxPool Relu Reshape Flatten Transpose Slice Squeeze Unsqueeze Split Identity".split())
+_PASS = {"MaxPool", "Relu", "Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Split", "Identity"}
 
 
 def _attribute(node: NodeProto, name: str) -> Any:
@@ -45,7 +45,7 @@ def validate(model: ModelProto) -> None:
 
     graph = model.graph
     constants = {i.name: i.data_type for i in graph.initializer}
-    scale: dict[str, float | None] = {n: None for n in constants}
+    scale: dict[str, float | None] = dict.fromkeys(constants)
     floats = {i.name for i in graph.input if i.type.tensor_type.elem_type in (1, 11)}
     scale.update((i.name, None) for i in graph.input)
     for node in graph.node:

@@ -183,5 +183,6 @@ def _load_hook(
 
 def register_state_hooks(owner: nn.Module) -> None:
     """Let ``owner`` write its call sites beside its state and recreate its operators on load."""
-    owner._register_state_dict_hook(_save_hook)
-    owner.register_load_state_dict_pre_hook(_load_hook)
+    hooks: Any = owner
+    hooks._register_state_dict_hook(_save_hook)
+    hooks.register_load_state_dict_pre_hook(_load_hook)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType
@@ -10,6 +11,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import nn
+
+from linger.errors import ExportError
 
 from . import mode
 from .state import Frame, state
@@ -26,15 +29,6 @@ class Leaf(nn.Module):
     """Marker base of quantized leaf modules and quantizers: their ``forward`` is ours, nothing in it is intercepted."""
 
 
-class _Quiet:
-    """Keeps a base's ``__init_subclass__`` (which may demand keywords) from running for our subclass."""
-
-    __slots__ = ()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        pass
-
-
 _M = TypeVar("_M", bound=nn.Module)
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
 
@@ -46,6 +40,11 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
     try:
         if len(frames) > 1 or state.float_depth:
             return base.forward(self, *args, **kwargs)
+        if "torch.onnx._internal.exporter" in sys.modules and torch.onnx.is_in_onnx_export():
+            raise ExportError(
+                "torch.onnx.export cannot write an initialised model; call "
+                'linger.onnx.export(model, args, "model.onnx") with the same arguments instead'
+            )
         with mode.Interception():
             return base.forward(self, *args, **kwargs)
     finally:
@@ -67,7 +66,7 @@ def owner_class(base: type[nn.Module]) -> type[nn.Module]:
             return _enter(self, base, args, kwargs)
 
         def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-            return (_rebuild, (base,), self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
+            return (_rebuild, (base,), cast(Any, self).__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
 
         body = {
             "forward": forward,
@@ -76,15 +75,21 @@ def owner_class(base: type[nn.Module]) -> type[nn.Module]:
             "__qualname__": base.__qualname__,
             "__doc__": base.__doc__,
             "_linger_base": base,
-            "__slots__": (),
         }
-        cls = _classes[base] = cast("type[nn.Module]", type(base)(base.__name__, (_Quiet, base), body))
+        metaclass: Any = type(base)
+        if not any("__init_subclass__" in vars(c) for c in base.__mro__[:-1]):
+            cls = metaclass(base.__name__, (base,), body)
+        else:  # it may demand keywords, or register what it sees: not for this subclass
+            cls = metaclass(base.__name__, (nn.Module,), body)
+            cls.__bases__ = (base,)
+        assert cls is not None
+        _classes[base] = cls
     return cls
 
 
 def _rebuild(base: type[nn.Module]) -> nn.Module:
-    cls = owner_class(base)
-    return cls.__new__(cls)
+    cls: Any = owner_class(base)
+    return cast(nn.Module, cls.__new__(cls))
 
 
 def is_owner(module: nn.Module) -> bool:
