@@ -1,0 +1,136 @@
+"""``linger.constrain``: torch layers become float layers whose parameters and outputs are clamped."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import nn
+
+from linger.nn.constrained import CONSTRAINED, Constrained
+from linger.nn.fused import FusedBN
+from linger.runtime import is_owner
+from linger.settings import ClampInfo
+
+from .flow import Adjacency
+from .graph import blind_notes, discover, fusable_pairs
+from .leaves import left_alone, obstacle, target_class
+from .patterns import Selection, check_sections, names_of
+from .prepare import Fusion, Record, check_root, log_report, open_settings, place, record_of
+from .report import Report, Row
+from .state import install
+
+__all__ = ["constrain", "fuse_pairs", "fusion_of", "mark_relu"]
+
+_M = TypeVar("_M", bound=nn.Module)
+
+
+def fusion_of(names: dict[int, str], layer: nn.Module, bn: nn.Module, first: str) -> Fusion:
+    """Names and constants of a fused pair."""
+    norm: Any = bn
+    return Fusion(names[id(layer)], names[id(bn)], first, float(norm.eps), bool(norm.affine))
+
+
+def fuse_pairs(
+    names: dict[int, str], found: Adjacency, selection: Selection, limits: Any, blend: float
+) -> tuple[list[Fusion], list[Row]]:
+    """Turn every fusable pair that is not switched off into one constrained layer."""
+    fusions, rows = [], []
+    for pair in fusable_pairs(found):
+        if selection.disabled(pair.layer) or selection.disabled(pair.bn):
+            continue
+        name, was = names[id(pair.layer)], f"{type(pair.layer).__name__} + {type(pair.bn).__name__}"
+        fusions.append(fusion_of(names, pair.layer, pair.bn, pair.fused.first))
+        fused = pair.fused.fuse(pair.layer, pair.bn, limits(name), blend)
+        fused.ahead_relu = id(pair.bn) in found.before_relu
+        rows.append(Row(name, was, type(fused).__name__, f"with {names[id(pair.bn)]}", found.where.get(id(fused), "")))
+    return fusions, rows
+
+
+def mark_relu(m: nn.Module, found: Adjacency) -> None:
+    """Remember on a constrained layer that a ReLU is its only consumer."""
+    if isinstance(m, Constrained) and id(m) in found.before_relu:
+        m.ahead_relu = True
+
+
+def constrain(
+    model: _M,
+    config_file: Any = None,
+    disable_module: Any = None,
+    disable_submodel: Any = None,
+    *,
+    example_inputs: Any = None,
+) -> _M:
+    """First stage: clamp weights and activations, and fuse every BatchNorm into the layer in front of it.
+
+    The model stays a float model and trains as before. Parameters keep their identity, so an existing optimizer stays
+    valid.
+
+    Args:
+        model: Changed in place and returned.
+        config_file: YAML file; it becomes the current configuration. None: the current one, device and seed untouched.
+        disable_module: Classes that are left alone, subclasses included, e.g. ``(nn.LSTM, nn.Linear)``.
+        disable_submodel: Module-name patterns, e.g. ``('classifier*',)``; everything below a match is left alone too.
+        example_inputs: A tensor, a tuple or a dict of keyword arguments: one recorded eval forward then tells which
+            layers are neighbours. Without it the code is read (``torch.fx``), which dynamic code does not allow.
+
+    Raises:
+        ConfigError: The file, or a section that names nothing.
+        ValueError: A pattern that matches nothing; example inputs that do not run.
+        RuntimeError: The model is already initialised.
+    """
+    check_root(model, "constrain")
+    if is_owner(model) or any(hasattr(m, "output_quantizer") for m in model.modules()):
+        raise RuntimeError("constrain: the model is already initialised; constrain comes before linger.init")
+    settings = open_settings(config_file)
+    selection = Selection(model, disable_module, disable_submodel)
+    check_sections(model, settings)
+    place(model, settings)
+    found = discover(model, example_inputs)
+    names = {id(m): name for name, m in reversed(names_of(model).items())}
+
+    def limits(name: str) -> ClampInfo:
+        return settings.layer(name).clamp
+
+    fusions, rows = fuse_pairs(names, found, selection, limits, 0.1)
+    inside: set[int] = {id(m) for m in model.modules() if isinstance(m, FusedBN) for m in m.children()}
+    fresh = {row.name for row in rows}
+    for name, m in list(model.named_modules()):
+        if id(m) in inside or name in fresh:
+            continue
+        rows += _one(name, m, selection, limits(name), found)
+    report = Report("constrain", rows)
+    report.notes += blind_notes(model, found)
+    earlier = record_of(model)
+    fusions = [*(earlier.fusions if earlier else ()), *fusions]
+    covered = tuple(r.name for r in rows if r.became)
+    left = {r.name: r.note for r in report.stayed_float}
+    install(model, Record("constrain", settings, tuple(fusions), covered, left, report))
+    log_report(report)
+    return model
+
+
+def _one(name: str, m: nn.Module, selection: Selection, info: ClampInfo, found: Adjacency) -> list[Row]:
+    where = found.where.get(id(m), "")
+    was = type(m).__name__
+    if isinstance(m, Constrained):  # from trace_layers, or a second call
+        if isinstance(m, FusedBN):
+            why = selection.disabled(m, type(m.layer))
+            if why is None and not any((m.normalize_data, *m.limits)):  # from trace_layers: no limits so far
+                m.set_blend(0.1)
+        else:
+            why = selection.disabled(m)
+        if why is not None:
+            return [Row(name, was, "", why, where)]
+        m.apply_clamp_info(info)
+        return [Row(name, was, was, "limits applied", where)]
+    row = target_class(m, CONSTRAINED)
+    if row is None:
+        why = left_alone(m, "constrain")
+        return [] if why is None else [Row(name, was, "", selection.disabled(m) or why, where)]
+    base, cls = row
+    why = selection.disabled(m) or obstacle(m, base)
+    if why is not None:
+        return [Row(name, was, "", why, where)]
+    cls.from_float(m, info)
+    mark_relu(m, found)
+    return [Row(name, was, cls.__name__, "", where)]

@@ -1,0 +1,78 @@
+"""Discovery of neighbours: which BatchNorm folds into which layer, and which layer feeds only a ReLU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from linger.nn.constrained import Constrained
+from linger.nn.fused import FUSED
+
+from .flow import Adjacency
+from .leaves import obstacle, target_class
+from .record import record
+from .symbolic import trace
+
+__all__ = ["Pair", "blind_notes", "discover", "fusable_pairs"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer and the BatchNorm that is its only consumer. `fused` is the constrained class for both."""
+
+    layer: nn.Module
+    bn: nn.Module
+    fused: Any
+
+
+def discover(model: nn.Module, example_inputs: Any = None) -> Adjacency:
+    """Neighbours from a recorded eval forward where example inputs are given, else from the code itself.
+
+    Args:
+        model: Left as it is.
+        example_inputs: A tensor, a tuple of positional or a dict of keyword arguments.
+
+    Raises:
+        ValueError: The model does not run on the inputs.
+    """
+    return trace(model) if example_inputs is None else record(model, example_inputs)
+
+
+def fusable_pairs(found: Adjacency) -> list[Pair]:
+    """Neighbours that one layer can compute: a Conv, ConvTranspose or Linear, and a BatchNorm over its output channels."""
+    layers = {layer: layer for layer, _ in FUSED}
+    norms = {bn: bn for _, bn in FUSED}
+    pairs = []
+    for first, second, dims in found.pairs:
+        layer, norm = target_class(first, layers), target_class(second, norms)
+        if layer is None or norm is None or _blocked(first, layer[0]) or _blocked(second, norm[0]):
+            continue
+        fused = FUSED.get((layer[0], norm[0]))
+        width = first.out_features if layer[0] is nn.Linear else first.out_channels
+        rank = 2 if layer[0] is nn.Linear else 2 + len(getattr(first, "kernel_size", ()))
+        if fused is not None and second.num_features == width and dims in (None, rank):
+            pairs.append(Pair(first, second, fused))
+    return pairs
+
+
+def _blocked(m: nn.Module, base: type[nn.Module]) -> bool:
+    return not isinstance(m, Constrained) and obstacle(m, base) is not None
+
+
+def blind_notes(model: nn.Module, found: Adjacency) -> list[str]:
+    """One sentence for every owner whose code could not be read and which holds a BatchNorm that now stands alone."""
+    notes = []
+    names = dict(model.named_modules())
+    for owner, why in found.blind.items():
+        prefix = f"{owner}." if owner else ""
+        alone = [n for n, m in names.items() if n.startswith(prefix) and isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        deeper = tuple(f"{other}." for other in found.blind if len(other) > len(owner))
+        inner = [n for n in alone if not n.startswith(deeper)]
+        if inner:
+            notes.append(
+                f"the forward of {owner or type(model).__name__!r} cannot be read ({why}), so {', '.join(inner)} "
+                "may stand alone although a layer feeds only it: pass example_inputs"
+            )
+    return notes

@@ -1,0 +1,104 @@
+"""Which modules are single steps, and why the conversion cannot reach some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.utils.parametrize import is_parametrized
+
+from linger.nn.constrained import Constrained
+from linger.nn.fused import EmptyBatchNorm
+from linger.runtime import Leaf
+
+__all__ = ["forward_owner", "is_leaf", "left_alone", "obstacle", "target_class", "uninitialised"]
+
+_TORCH = "torch.nn.modules."
+
+
+def forward_owner(cls: type[nn.Module]) -> type[nn.Module]:
+    """The class that defines the ``forward`` a class uses."""
+    return next((c for c in cls.__mro__ if "forward" in c.__dict__), nn.Module)
+
+
+def is_leaf(m: nn.Module) -> bool:
+    """Whether a module is one step of the model: nothing of the user's code runs inside it."""
+    if isinstance(m, (torch.jit.ScriptModule, Constrained, EmptyBatchNorm, Leaf, nn.MultiheadAttention)):
+        return True
+    if "forward" in m.__dict__ or not forward_owner(type(m)).__module__.startswith(_TORCH):
+        return False
+    return all(name == "parametrizations" for name, _ in m.named_children()) and type(m) not in (
+        nn.Sequential,
+        nn.ModuleList,
+        nn.ModuleDict,
+    )
+
+
+def target_class(m: nn.Module, table: Mapping[type[nn.Module], Any]) -> tuple[type[nn.Module], Any] | None:
+    """Row of a conversion table for a module: its own class, or the torch class that it extends; None without one."""
+    for cls in type(m).__mro__:
+        if cls in table:
+            return cls, table[cls]
+    return None
+
+
+def obstacle(m: nn.Module, base: type[nn.Module]) -> str | None:
+    """Why a module that extends the convertible class `base` cannot be converted, with the fix; None when it can."""
+    if isinstance(m, torch.jit.ScriptModule):
+        return "scripted or traced module: convert the model before torch.jit"
+    if "forward" in m.__dict__:
+        return "its forward is replaced on the instance: define it on a class"
+    if is_parametrized(m):
+        return "parametrized weight: call torch.nn.utils.parametrize.remove_parametrizations first"
+    if any(hasattr(hook, "name") and hasattr(hook, "remove") for hook in m._forward_pre_hooks.values()):
+        return (
+            "its weight is computed by a hook (weight_norm, spectral_norm, pruning): call torch.nn.utils.remove_weight_norm, "
+            "remove_spectral_norm or prune.remove first"
+        )
+    for name in ("forward", "_conv_forward", "__call__"):
+        if getattr(type(m), name, None) is not getattr(base, name, None):
+            return f"{type(m).__name__} overrides {name} of {base.__name__}: its arithmetic is not the layer's"
+    return None
+
+
+def uninitialised(m: nn.Module) -> bool:
+    """Whether a lazy module still waits for its first forward."""
+    return any(
+        isinstance(t, (UninitializedBuffer, UninitializedParameter))
+        for t in (*m._parameters.values(), *m._buffers.values())
+    )
+
+
+_TRANSPARENT = (
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Flatten,
+    nn.Unflatten, nn.ReLU, nn.ReLU6, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict,
+    nn.modules.loss._Loss,
+)  # fmt: skip
+
+
+def _transparent(m: nn.Module) -> bool:
+    """Torch modules that need no form of their own: the operators they call are handled."""
+    return isinstance(m, _TRANSPARENT)
+
+
+def left_alone(m: nn.Module, stage: str) -> str | None:
+    """Reason to report for a module that no table has a form for; None where nothing is lost by leaving it.
+
+    Args:
+        stage: ``constrain`` cares about layers with parameters only.
+    """
+    if isinstance(m, (EmptyBatchNorm, Leaf, Constrained)) or _transparent(m):
+        return None
+    if isinstance(m, torch.jit.ScriptModule):
+        return "scripted or traced module: convert the model before torch.jit"
+    if "forward" in m.__dict__ and next(m.children(), None) is None:
+        return "its forward is replaced on the instance: define it on a class"
+    if not is_leaf(m) or not type(m).__module__.startswith(_TORCH):
+        return None
+    if stage == "constrain" and next(m.parameters(), None) is None:
+        return None
+    return f"{type(m).__name__} has no {'quantized' if stage == 'init' else 'constrained'} form yet"

@@ -1,0 +1,109 @@
+"""Which modules a call covers: ``disable_module``, ``disable_submodel`` and the names of sections."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from linger.errors import config_error
+from linger.runtime import base_class
+from linger.settings import Settings
+
+from .leaves import target_class
+
+__all__ = ["Selection", "check_sections", "covers", "names_of", "nearest"]
+
+_FUNCTIONAL = "_linger_qtensor_"
+
+
+def covers(pattern: str, name: str) -> bool:
+    """Whether a pattern names a module or one of its parents; wildcards are shell globs on each qualified name."""
+    import fnmatch
+
+    parts = name.split(".")
+    levels = (".".join(parts[: i + 1]) for i in range(len(parts)))
+    return bool(name) and any(level == pattern or fnmatch.fnmatchcase(level, pattern) for level in levels)
+
+
+def names_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Every qualified name, shared modules under each of theirs."""
+    return dict(model.named_modules(remove_duplicate=False))
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """The known names that look most like `name`."""
+    return difflib.get_close_matches(name, list(known), n, 0.5)
+
+
+def _hint(pattern: str, known: Iterable[str]) -> str:
+    names = [n for n in known if n]
+    close = nearest(pattern.rstrip("*"), names) or sorted(names)[:8]
+    return f"nearest: {', '.join(close)}" if close else "the model has no submodules"
+
+
+class Selection:
+    """What one call of ``constrain`` or ``init`` leaves alone, and why.
+
+    Args:
+        model: The root.
+        disable_module: A module class or several; their subclasses count too.
+        disable_submodel: A pattern or several: qualified names (with everything below them) or shell globs.
+
+    Raises:
+        TypeError: A class that is none, or a pattern that is no text.
+        ValueError: A pattern that matches no module; the message lists near misses.
+    """
+
+    def __init__(self, model: nn.Module, disable_module: Any = None, disable_submodel: Any = None) -> None:
+        self.names = names_of(model)
+        self.classes = self._classes(disable_module)
+        patterns = (disable_submodel,) if isinstance(disable_submodel, str) else tuple(disable_submodel or ())
+        self.off: dict[int, str] = {}
+        for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise TypeError(f"disable_submodel: expected module-name patterns, got {type(pattern).__name__}")
+            hits = [m for name, m in self.names.items() if covers(pattern, name)]
+            if not hits:
+                raise ValueError(f"disable_submodel: {pattern!r} matches no module; {_hint(pattern, self.names)}")
+            self.off.update({id(m): f"disable_submodel {pattern!r}" for m in hits})
+
+    @staticmethod
+    def _classes(given: Any) -> tuple[type[nn.Module], ...]:
+        classes = (given,) if isinstance(given, type) else tuple(given or ())
+        for cls in classes:
+            if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+                raise TypeError(f"disable_module: expected classes of torch.nn.Module, got {cls!r}")
+        return classes
+
+    def disabled(self, m: nn.Module, *also: type[nn.Module]) -> str | None:
+        """Why a module stays as it is, or None. `also`: classes it stands for (those of a fused layer's children)."""
+        why = self.off.get(id(m))
+        if why is None:
+            for cls in self.classes:
+                if issubclass(base_class(m), cls) or any(issubclass(c, cls) for c in also):
+                    return f"disable_module {cls.__name__}"
+        return why
+
+    def within(self, m: nn.Module, table: Any) -> bool:
+        """Whether a module's class is in a set of classes (``quant_modules``)."""
+        return target_class(m, table) is not None
+
+
+def check_sections(model: nn.Module, settings: Settings) -> None:
+    """Refuse sections that name nothing of this model.
+
+    Raises:
+        ConfigError: With file, line and near misses.
+    """
+    names = names_of(model)
+    for section in settings.sections:
+        for pattern in section.name:
+            owner, functional, _ = pattern.partition(_FUNCTIONAL)
+            if functional and owner.rstrip(".") in names:
+                continue  # an operator that the first forward creates
+            if not any(covers(pattern, name) for name in names):
+                what = f"section {section.key!r}: name {pattern!r} matches no module; {_hint(pattern, names)}"
+                raise config_error(what, file=settings.file, line=section.line or None, key=section.key)

@@ -1,0 +1,137 @@
+"""What ``constrain`` and ``init`` do alike: settings, checks of the root, device, seed, and the record they leave."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from linger.settings import Settings, current, load, use
+
+from .leaves import uninitialised
+from .report import Report
+
+__all__ = ["Fusion", "Record", "check_root", "log_report", "open_settings", "place", "record_of"]
+
+_log = logging.getLogger("linger")
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """A layer and the BatchNorm that was fused into it. `first` is the layer's name inside a constrained module."""
+
+    layer: str
+    bn: str
+    first: str
+    eps: float
+    affine: bool
+
+
+@dataclass
+class Record:
+    """What was applied to a model; kept on its root and, as plain data, in the metadata of its state.
+
+    Args:
+        stage: ``constrain``, ``init`` or ``trace_layers``.
+        settings: Frozen copy.
+        fusions: Layers and BatchNorms that are one now, those of earlier stages included.
+        covered: Qualified names of the layers that were converted.
+        left: Qualified name -> reason of the layers that were not.
+    """
+
+    stage: str
+    settings: Settings
+    fusions: tuple[Fusion, ...] = ()
+    covered: tuple[str, ...] = ()
+    left: dict[str, str] = field(default_factory=dict)
+    report: Report = field(default_factory=lambda: Report(""))
+    fold_bn: str = "once"
+
+    def metadata(self) -> dict[str, Any]:
+        """Plain data: loads with ``weights_only=True``."""
+        s = self.settings
+        layers = {name: s.layer(name) for name in self.covered}
+        return {
+            "version": 1,
+            "stage": self.stage,
+            "platform": s.platform,
+            "qat_method": s.quant_info.qat_method,
+            "fold_bn": self.fold_bn,
+            "bits": {name: [q.input_bits, q.weight_bits, q.output_bits] for name, q in layers.items()},
+            "fusions": [[f.layer, f.bn] for f in self.fusions],
+            "left": dict(self.left),
+        }
+
+
+def record_of(model: nn.Module) -> Record | None:
+    """The record on a root, None for a model that was not converted."""
+    found = model.__dict__.get("_linger_record")
+    return found if isinstance(found, Record) else None
+
+
+def check_root(model: Any, what: str) -> None:
+    """Refuse what cannot be converted as a whole.
+
+    Raises:
+        TypeError: Not a module, or a wrapper whose inside has to be converted instead.
+        ValueError: Lazy layers that have no parameters yet.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"{what}: model must be a torch.nn.Module, got {type(model).__name__}")
+    wrapper = type(model).__name__
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise TypeError(f"{what}: convert the model before wrapping it in {wrapper} (or pass model.module)")
+    if hasattr(model, "_orig_mod") and wrapper == "OptimizedModule":
+        raise TypeError(f"{what}: convert the model before torch.compile (or pass model._orig_mod)")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(f"{what}: a scripted or traced model cannot be converted; convert it before torch.jit")
+    lazy = [name for name, m in model.named_modules() if uninitialised(m)]
+    if lazy:
+        raise ValueError(f"{what}: lazy layers have no parameters yet: {', '.join(lazy)}; run one forward first")
+
+
+def open_settings(config_file: Any) -> Settings:
+    """Settings of a file, which become the current ones, or the current ones."""
+    if config_file is None:
+        return replace(current(), file=None, explicit=frozenset())
+    settings = load(config_file)
+    use(settings)
+    return settings
+
+
+def place(model: nn.Module, settings: Settings) -> None:
+    """Do what the file says about device, dtype and seed; without a file nothing happens."""
+    if "seed" in settings.explicit:
+        torch.manual_seed(settings.seed)
+        random.seed(settings.seed)
+        np.random.seed(settings.seed % 2**32)
+    if "device" in settings.explicit:
+        device = torch.device(settings.device)
+        if device.type == "cuda" and not torch.cuda.is_available():
+            warnings.warn(
+                f"linger: {settings.file} asks for {device}, this machine has no CUDA; the model stays", stacklevel=4
+            )
+        else:
+            model.to(device)
+    if "dtype" in settings.explicit and settings.dtype != "torch.float32":  # the default keeps the model's own
+        model.to(getattr(torch, settings.dtype.removeprefix("torch.")))
+
+
+def log_report(report: Report) -> None:
+    """One line for what stayed float against the user's wish, one for what was switched off."""
+    chosen = ("disable_", "not in quant_modules")
+    wanted = [r for r in report.stayed_float if not r.note.startswith(chosen)]
+    if wanted:
+        lines = [f"  {r.name or '(root)'} ({r.was}): {r.note}" + (f" [{r.where}]" if r.where else "") for r in wanted]
+        _log.warning("linger.%s: these layers stay in float:\n%s", report.stage, "\n".join(lines))
+    off = [r.name for r in report.stayed_float if r.note.startswith(chosen)]
+    if off:
+        _log.info("linger.%s: switched off: %s", report.stage, ", ".join(off))
+    for note in report.notes:
+        _log.warning("linger.%s: %s", report.stage, note)

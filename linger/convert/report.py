@@ -1,0 +1,146 @@
+"""What a conversion did: one row per layer, with the reason where something stayed in float."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import nn
+
+from linger.runtime import islands_of
+
+__all__ = ["Report", "Row", "Summary", "format_table", "report_of", "summary"]
+
+_COLUMNS = ("name", "from", "to", "note", "where")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer. `became` is empty where it stayed as it was; `note` then says why; `where` is ``file:line`` if known."""
+
+    name: str
+    was: str
+    became: str
+    note: str = ""
+    where: str = ""
+
+    def cells(self) -> tuple[str, ...]:
+        """Text of the columns."""
+        return (self.name or "(root)", self.was, self.became or "float", self.note, self.where)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a plain dictionary."""
+        return asdict(self)
+
+
+def format_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest cell."""
+    widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in (head, *rows)]
+    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
+
+
+def _html_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    def line(cells: tuple[str, ...], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
+
+    return f"<table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(r, 'td') for r in rows)}</tbody></table>"
+
+
+@dataclass
+class Report:
+    """Outcome of one ``constrain`` or ``init``; prints as a table.
+
+    Attributes:
+        rows: Every layer that the call looked at.
+        notes: Sentences about the whole model: pairs that could not be looked for, differences between the stages.
+    """
+
+    stage: str
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def stayed_float(self) -> list[Row]:
+        """Layers that were not converted."""
+        return [r for r in self.rows if not r.became]
+
+    def __str__(self) -> str:
+        table = format_table(_COLUMNS, [r.cells() for r in self.rows])
+        return "\n".join([f"linger.{self.stage}", table, *self.notes])
+
+    def _repr_html_(self) -> str:
+        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
+        return _html_table(_COLUMNS, [r.cells() for r in self.rows]) + notes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Rows and notes as plain data."""
+        return {"stage": self.stage, "rows": [r.to_dict() for r in self.rows], "notes": list(self.notes)}
+
+
+def report_of(model: nn.Module) -> Report | None:
+    """The report of the last ``constrain`` or ``init`` of a model, None for others."""
+    record = model.__dict__.get("_linger_record")
+    return None if record is None else record.report
+
+
+@dataclass
+class Summary:
+    """State of a converted model: its layers with widths, what stayed float, float operators met so far."""
+
+    stage: str
+    platform: str
+    rows: list[tuple[str, ...]]
+    islands: list[str]
+    notes: list[str]
+
+    head = ("name", "layer", "in/w/out bits", "limits", "note")
+
+    def __str__(self) -> str:
+        parts = [f"linger {self.stage}, platform {self.platform}", format_table(self.head, self.rows), *self.notes]
+        return "\n".join(parts + (["float operators:", *self.islands] if self.islands else []))
+
+    def _repr_html_(self) -> str:
+        extra = "".join(f"<p>{html.escape(t)}</p>" for t in (*self.notes, *self.islands))
+        return _html_table(self.head, self.rows) + extra
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        rows = [dict(zip(self.head, r, strict=True)) for r in self.rows]
+        return {
+            "stage": self.stage,
+            "platform": self.platform,
+            "layers": rows,
+            "islands": self.islands,
+            "notes": self.notes,
+        }
+
+
+def summary(model: nn.Module) -> Summary:
+    """Layers, number formats, limits and what stays float of a converted model, as a table.
+
+    Args:
+        model: The root that ``constrain`` or ``init`` returned.
+
+    Raises:
+        ValueError: The model has not been converted.
+    """
+    record = model.__dict__.get("_linger_record")
+    if record is None:
+        raise ValueError("summary: the model was not converted: call linger.constrain or linger.init first")
+    stayed = {r.name: r for r in record.report.stayed_float}
+    rows: list[tuple[str, ...]] = []
+    for name, m in model.named_modules():
+        q = getattr(m, "quant", None)
+        limits = ",".join(str(getattr(m, f"normalize_{k}", None)) for k in ("data", "weight", "bias", "factor"))
+        if q is not None and hasattr(m, "output_quantizer"):
+            bits = f"{q.input_bits}/{q.weight_bits}/{q.output_bits}"
+            note = f"{q.method}" + (", ReLU fused" if getattr(m, "fused_relu", False) else "")
+            rows.append((name or "(root)", type(m).__name__, bits, limits, note))
+        elif hasattr(m, "normalize_data"):
+            rows.append((name or "(root)", type(m).__name__, "float", limits, ""))
+        elif name in stayed:
+            rows.append((name or "(root)", type(m).__name__, "float", "", stayed[name].note))
+    islands = [str(i) for i in islands_of(model)]
+    return Summary(record.stage, record.settings.platform, rows, islands, list(record.report.notes))

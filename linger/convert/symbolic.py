@@ -1,0 +1,140 @@
+"""Neighbours without example inputs: ``torch.fx`` on the model, or on every owner it can read."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .flow import METADATA, Adjacency, Call, Flow, is_alias
+from .leaves import is_leaf
+from .record import undisturbed
+
+__all__ = ["trace"]
+
+_RELU_FUNCTIONS = {torch.relu, torch.relu_, F.relu, Tensor.relu, Tensor.relu_}
+_LIBRARIES = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def _graph(owner: nn.Module, opaque: set[int]) -> Any:
+    """The fx graph of one owner's forward, leaf modules and opaque owners as single nodes.
+
+    Raises:
+        Exception: Whatever the user's code does when it meets a symbolic value.
+    """
+    import torch.fx
+
+    class Tracer(torch.fx.Tracer):
+        record_stack_traces = True
+
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return is_leaf(m) or id(m) in opaque
+
+    signature = inspect.signature(type(owner).forward)
+    plain = (type(None), bool, int, float, str)
+    concrete = {
+        name: p.default
+        for name, p in signature.parameters.items()
+        if p.default is not p.empty and isinstance(p.default, plain)
+    }
+    return Tracer().trace(owner, concrete or None)
+
+
+def _read(owner: nn.Module, graph: Any, flow: Flow, where: dict[int, str], offset: int) -> int:
+    """Append the calls of one graph; returns the first free value number."""
+    number: dict[Any, int] = {}
+    for node in graph.nodes:
+        inputs = [number[n] for n in node.all_input_nodes]
+        module = owner.get_submodule(node.target) if node.op == "call_module" else None
+        if module is not None and is_alias(module) and len(inputs) == 1:
+            number[node] = inputs[0]
+            continue
+        number[node] = offset = offset + 1
+        if node.op == "output":
+            flow.leaving.update(inputs)
+            continue
+        reads = (
+            node.target
+            if node.op == "call_method"
+            else node.args[1]
+            if node.target is getattr and len(node.args) > 1
+            else ""
+        )
+        if reads in METADATA:
+            continue
+        relu = (
+            isinstance(module, nn.ReLU)
+            or (node.op == "call_function" and node.target in _RELU_FUNCTIONS)
+            or (node.op == "call_method" and node.target in ("relu", "relu_"))
+        )
+        flow.calls.append(Call(module, relu, inputs, [number[node]]))
+        if module is not None and id(module) not in where:
+            frames = [f for f in _FRAME.findall(node.stack_trace or "") if not f[0].startswith(_LIBRARIES)]
+            if frames:
+                where[id(module)] = ":".join(frames[-1])
+    return offset
+
+
+def _trace(model: nn.Module) -> Adjacency:
+    flow, where, blind = Flow(), {}, {}  # type: tuple[Flow, dict[int, str], dict[str, str]]
+    graphs: list[tuple[nn.Module, Any]] = []
+    try:
+        graphs.append((model, _graph(model, set())))
+    except Exception:
+        opaque: set[int] = set()
+        traced: dict[int, tuple[nn.Module, Any]] = {}
+        for name, owner in reversed(list(model.named_modules())):  # children before parents
+            if is_leaf(owner) or type(owner) in (nn.ModuleList, nn.ModuleDict):
+                continue
+            try:
+                graph = _graph(owner, opaque)
+            except Exception as exc:
+                opaque.add(id(owner))
+                blind[name] = f"{type(exc).__name__}: {str(exc).strip().splitlines()[0] if str(exc).strip() else ''}"
+                flow.tainted.update(id(m) for m in _direct(owner))
+                continue
+            for inner in owner.modules():
+                if id(inner) not in opaque and not _under_opaque(owner, inner, opaque):
+                    traced.pop(id(inner), None)
+            traced[id(owner)] = (owner, graph)
+        graphs.extend(traced.values())
+    offset = 0
+    for owner, graph in graphs:
+        offset = _read(owner, graph, flow, where, offset)
+    found = flow.adjacency()
+    found.where, found.blind = where, blind
+    return found
+
+
+def _direct(owner: nn.Module) -> list[nn.Module]:
+    """Leaf modules that the owner's own code may call: its children, and those in its plain containers."""
+    found = []
+    for child in owner.children():
+        if type(child) in (nn.ModuleList, nn.ModuleDict):
+            found += _direct(child)
+        elif is_leaf(child):
+            found.append(child)
+    return found
+
+
+def _under_opaque(owner: nn.Module, inner: nn.Module, opaque: set[int]) -> bool:
+    """Whether every way from `owner` down to `inner` passes an opaque owner (its graph then does not contain `inner`)."""
+    if owner is inner:
+        return False
+    ways = [c for c in owner.children() if any(inner is m for m in c.modules())]
+    return all(id(c) in opaque or _under_opaque(c, inner, opaque) for c in ways)
+
+
+def trace(model: nn.Module) -> Adjacency:
+    """Neighbours that hold in training and in evaluation, as far as ``torch.fx`` can read the code."""
+    with undisturbed(model, training=False):
+        found = _trace(model)
+    with undisturbed(model, training=True):
+        other = _trace(model)
+    return found.agree(other)

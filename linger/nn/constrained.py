@@ -1,0 +1,335 @@
+"""Float layers of the first stage: parameters and outputs are clamped in every forward, in training and in evaluation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linger import ops
+from linger.runtime import current_tape
+
+from .base import convert_class
+
+if TYPE_CHECKING:
+    from linger.settings import ClampInfo
+
+_C = TypeVar("_C", bound="Constrained")
+Limit = float | None
+
+
+def _native(x: Tensor) -> bool:
+    """Whether the C kernel serves this tensor; elsewhere (other devices and dtypes, an export) torch computes the same."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and current_tape() is None
+
+
+def clamp(x: Tensor, limit: Limit) -> Tensor:
+    """Clamp to ±limit (None: unchanged). The gradient is 0 outside."""
+    if limit is None:
+        return x
+    return ops.clamp(x, float(limit)) if _native(x) else x.clamp(-limit, limit)
+
+
+def clamp_weight(w: Tensor, value: Limit, factor: Limit) -> Tensor:
+    """Clamp to ±value, or else to ±factor * mean|w|, a constant for autograd (both None: unchanged)."""
+    if value is None and factor is None:
+        return w
+    if _native(w):
+        return ops.clamp_weight(w, value, factor)
+    if value is not None:
+        return w.clamp(-value, value)
+    limit = w.detach().abs().mean() * cast(float, factor)
+    return w.clamp(-limit, limit)
+
+
+class Constrained(nn.Module):
+    """What every constrained layer shares: four limits, and whether a ReLU is its only consumer.
+
+    Every constrained layer takes the arguments of its torch class and these keywords.
+
+    Attributes:
+        normalize_data: Limit of the output, in real units; None = off.
+        normalize_weight: Static limit of the weight; it wins over `normalize_factor`.
+        normalize_bias: Static limit of the bias.
+        normalize_factor: Dynamic limit of the weight, in multiples of mean|w|.
+        ahead_relu: A ReLU is the layer's only consumer (written by ``trace_layers`` and ``constrain``).
+
+    Source: docs/numerics.md, "Constrained layers".
+    """
+
+    float_class: ClassVar[type[nn.Module]]
+    normalize_data: Limit
+    normalize_weight: Limit
+    normalize_bias: Limit
+    normalize_factor: Limit
+    ahead_relu: bool
+
+    def __init__(
+        self,
+        *args: Any,
+        normalize_data: Limit = None,
+        normalize_weight: Limit = None,
+        normalize_bias: Limit = None,
+        ahead_relu: bool = False,
+        normalize_factor: Limit = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_limits(normalize_data, normalize_weight, normalize_bias, normalize_factor, ahead_relu)
+
+    def set_limits(
+        self,
+        data: Limit = None,
+        weight: Limit = None,
+        bias: Limit = None,
+        factor: Limit = None,
+        ahead_relu: bool = False,
+    ) -> None:
+        """Write the limits; each must be None or above zero.
+
+        Raises:
+            ValueError: A limit is zero, negative or not a number.
+        """
+        given = {"normalize_data": data, "normalize_weight": weight, "normalize_bias": bias, "normalize_factor": factor}
+        for name, value in given.items():
+            if value is not None and not value > 0:
+                raise ValueError(f"{type(self).__name__}: {name} must be None or > 0, got {value}")
+            setattr(self, name, value)
+        self.ahead_relu = ahead_relu
+
+    def apply_clamp_info(self, info: ClampInfo) -> None:
+        """Take the limits from a configuration; `ahead_relu` stays."""
+        self.set_limits(
+            info.clamp_activation_value,
+            info.clamp_weight_value,
+            info.clamp_bias_value,
+            info.clamp_factor_value,
+            self.__dict__.get("ahead_relu", False),
+        )
+
+    @classmethod
+    def from_float(cls: type[_C], m: nn.Module, info: ClampInfo) -> _C:
+        """Turn a torch layer into its constrained form in place and return it: Parameters, hooks and flags stay.
+
+        Args:
+            m: A layer of class ``cls.float_class``.
+            info: The limits.
+
+        Raises:
+            TypeError: ``m`` is another kind of layer.
+        """
+        if not isinstance(m, cls.float_class):
+            raise TypeError(f"{cls.__name__}.from_float: expected {cls.float_class.__name__}, got {type(m).__name__}")
+        convert_class(m, cls)
+        layer = cast(_C, m)
+        layer.apply_clamp_info(info)
+        return layer
+
+    def limited_weight(self, w: Tensor) -> Tensor:
+        """The weight as the forward uses it."""
+        return clamp_weight(w, self.normalize_weight, self.normalize_factor)
+
+    def limited_bias(self, b: Tensor | None) -> Tensor | None:
+        """The bias as the forward uses it."""
+        return None if b is None else clamp(b, self.normalize_bias)
+
+    def limited_output(self, y: Tensor) -> Tensor:
+        """The output as the next layer sees it."""
+        return clamp(y, self.normalize_data)
+
+    def extra_repr(self) -> str:
+        """The torch part first, then the limits."""
+        limits = (
+            f"clamp_activation:{self.normalize_data}, clamp_weight:{self.normalize_weight}, "
+            f"clamp_bias:{self.normalize_bias}, clamp_factor:{self.normalize_factor}"
+        )
+        return ", ".join(filter(None, (super().extra_repr(), limits)))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.__dict__.setdefault("ahead_relu", False)
+
+
+class _Conv(Constrained):
+    """Shared by the convolutions, whatever their dimension."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve with the clamped parameters, clamp the output."""
+        return self.limited_output(convolve(self, x, self.limited_weight(self.weight), self.limited_bias(self.bias)))
+
+
+class NormalizeConv1d(_Conv, nn.Conv1d):
+    """``nn.Conv1d`` with clamps.
+
+    Shape:
+        x ``(N, C, L)`` or ``(C, L)`` -> as ``nn.Conv1d``.
+    """
+
+    float_class = nn.Conv1d
+
+
+class NormalizeConv2d(_Conv, nn.Conv2d):
+    """``nn.Conv2d`` with clamps.
+
+    Shape:
+        x ``(N, C, H, W)`` or ``(C, H, W)`` -> as ``nn.Conv2d``.
+    """
+
+    float_class = nn.Conv2d
+
+
+class _ConvTranspose(_Conv):
+    """Shared by the transposed convolutions."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve with the clamped parameters, clamp the output."""
+        w, b = self.limited_weight(self.weight), self.limited_bias(self.bias)
+        return self.limited_output(convolve(self, x, w, b, output_size))
+
+
+class NormalizeConvTranspose1d(_ConvTranspose, nn.ConvTranspose1d):
+    """``nn.ConvTranspose1d`` with clamps.
+
+    Shape:
+        x ``(N, C, L)`` -> as ``nn.ConvTranspose1d``.
+    """
+
+    float_class = nn.ConvTranspose1d
+
+
+class NormalizeConvTranspose2d(_ConvTranspose, nn.ConvTranspose2d):
+    """``nn.ConvTranspose2d`` with clamps.
+
+    Shape:
+        x ``(N, C, H, W)`` -> as ``nn.ConvTranspose2d``.
+    """
+
+    float_class = nn.ConvTranspose2d
+
+
+class NormalizeLinear(Constrained, nn.Linear):
+    """``nn.Linear`` with clamps.
+
+    Shape:
+        x ``(..., in_features)`` -> ``(..., out_features)``.
+    """
+
+    float_class = nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply with the clamped parameters, clamp the output."""
+        return self.limited_output(F.linear(x, self.limited_weight(self.weight), self.limited_bias(self.bias)))
+
+
+class _BatchNorm(Constrained):
+    """Shared by the batch normalisations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise with the clamped parameters, clamp the output; statistics as in torch."""
+        m: Any = self
+        w = None if m.weight is None else self.limited_weight(m.weight)
+        return self.limited_output(batch_norm(m, x, w, self.limited_bias(m.bias)))
+
+
+class NormalizeBatchNorm1d(_BatchNorm, nn.BatchNorm1d):
+    """``nn.BatchNorm1d`` with clamps.
+
+    Shape:
+        x ``(N, C)`` or ``(N, C, L)`` -> same.
+    """
+
+    float_class = nn.BatchNorm1d
+
+
+class NormalizeBatchNorm2d(_BatchNorm, nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` with clamps.
+
+    Shape:
+        x ``(N, C, H, W)`` -> same.
+    """
+
+    float_class = nn.BatchNorm2d
+
+
+class NormalizeLayerNorm(Constrained, nn.LayerNorm):
+    """``nn.LayerNorm`` with clamps.
+
+    Shape:
+        x ``(..., *normalized_shape)`` -> same.
+    """
+
+    float_class = nn.LayerNorm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise with the clamped parameters, clamp the output."""
+        w = None if self.weight is None else self.limited_weight(self.weight)
+        b = self.limited_bias(self.bias)
+        return self.limited_output(F.layer_norm(x, self.normalized_shape, w, b, self.eps))
+
+
+class NormalizeEmbedding(Constrained, nn.Embedding):
+    """``nn.Embedding`` with clamps. Only the rows that are looked up are clamped, so that sparse gradients keep working.
+
+    Shape:
+        x integer ``(*)`` -> ``(*, embedding_dim)``.
+    """
+
+    float_class = nn.Embedding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Look up, clamp as a weight and as an output."""
+        rows = super().forward(x)
+        limit = self.normalize_weight
+        if limit is None and self.normalize_factor is not None:
+            bound = self.weight.detach().abs().mean() * self.normalize_factor
+            return self.limited_output(rows.clamp(-bound, bound))
+        return self.limited_output(clamp(rows, limit))
+
+
+def convolve(m: Any, x: Tensor, w: Tensor, b: Tensor | None, output_size: list[int] | None = None) -> Tensor:
+    """What the torch layer `m` (any Conv or ConvTranspose) computes, with other parameters.
+
+    Args:
+        m: Gives stride, padding and its mode, dilation, groups, output padding.
+        output_size: As in ``nn.ConvTranspose2d.forward``.
+    """
+    if not m.transposed:
+        return cast(Tensor, m._conv_forward(x, w, b))
+    n = len(m.kernel_size)
+    extra = m._output_padding(x, output_size, m.stride, m.padding, m.kernel_size, n, m.dilation)
+    run = F.conv_transpose1d if n == 1 else F.conv_transpose2d
+    return run(x, w, b, m.stride, m.padding, extra, m.groups, m.dilation)
+
+
+def batch_norm(m: Any, x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
+    """What the torch layer `m` (a BatchNorm) computes, with other affine parameters; moves its statistics in training."""
+    m._check_input_dim(x)
+    factor = 0.0 if m.momentum is None else m.momentum
+    if m.training and m.track_running_stats and m.num_batches_tracked is not None:
+        m.num_batches_tracked.add_(1)
+        if m.momentum is None:  # cumulative average
+            factor = 1.0 / float(m.num_batches_tracked)
+    keep = not m.training or m.track_running_stats
+    mean, var = (m.running_mean, m.running_var) if keep else (None, None)
+    return F.batch_norm(x, mean, var, w, b, m.training or m.running_mean is None, factor, m.eps)
+
+
+CONSTRAINED: dict[type[nn.Module], type[Constrained]] = {
+    cls.float_class: cls
+    for cls in (
+        NormalizeConv1d,
+        NormalizeConv2d,
+        NormalizeConvTranspose1d,
+        NormalizeConvTranspose2d,
+        NormalizeLinear,
+        NormalizeBatchNorm1d,
+        NormalizeBatchNorm2d,
+        NormalizeLayerNorm,
+        NormalizeEmbedding,
+    )
+}

@@ -1,0 +1,344 @@
+"""A convolution or linear layer and the BatchNorm behind it as one constrained float layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from linger import ops
+from linger.runtime import current_tape
+
+from .constrained import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve
+
+if TYPE_CHECKING:
+    from linger.settings import ClampInfo
+
+_F = TypeVar("_F", bound="FusedBN")
+MARK = "_linger_ignore_parameter"  # 3.x name of the parameter that marks a fused checkpoint
+HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_is_full_backward_hook",
+)
+
+
+class Limits(NamedTuple):
+    """Clamps of folded parameters, in real units; None = off."""
+
+    weight: Limit = None
+    factor: Limit = None
+    bias: Limit = None
+
+
+NO_LIMITS = Limits()
+
+
+def fold(first: Any, bn: Any, mean: Tensor, var: Tensor, limits: Limits = NO_LIMITS) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the one layer that computes `first`, then `bn` with these statistics.
+
+    ``W * g / sqrt(var + eps)`` along the output channels (of a transposed convolution too) and
+    ``(b - mean) * g / sqrt(var + eps) + beta``, then clamped. Differentiable in everything, statistics included.
+
+    Args:
+        first: Conv, ConvTranspose or Linear layer.
+        bn: BatchNorm with its own eps; ``affine=False`` counts as g = 1, beta = 0.
+        mean, var: ``(C,)``.
+    """
+    w, b, transposed, groups = (
+        first.weight,
+        first.bias,
+        getattr(first, "transposed", False),
+        getattr(first, "groups", 1),
+    )
+    if w.dtype == mean.dtype == torch.float32 and w.device.type == "cpu" and current_tape() is None:
+        off = 0.0  # what the kernel takes for "no clamp"
+        return ops.fold_bn(
+            w, b, bn.weight, bn.bias, mean, var, bn.eps, groups, transposed,
+            limits.weight or off, limits.factor or off, limits.bias or off,
+        )  # fmt: skip
+    gain = torch.rsqrt(var + bn.eps) if bn.weight is None else bn.weight * torch.rsqrt(var + bn.eps)
+    shift = -mean if b is None else b - mean
+    shift = shift * gain if bn.bias is None else shift * gain + bn.bias
+    if transposed:  # (in, out / groups, ...): channel = group * (out / groups) + column
+        scaled = w.unflatten(0, (groups, -1)) * gain.view(groups, 1, -1, *[1] * (w.dim() - 2))
+        scaled = scaled.flatten(0, 1)
+    else:
+        scaled = w * gain.view(-1, *[1] * (w.dim() - 1))
+    return clamp_weight(scaled.to(w.dtype), limits.weight, limits.factor), clamp(shift.to(w.dtype), limits.bias)
+
+
+def copy_layer(m: nn.Module) -> Any:
+    """A second module object with the same Parameters, buffers and flags, without the user's forward hooks."""
+    plain = type(m).__new__(type(m))
+    fresh = nn.Module()
+    for key, value in m.__dict__.items():
+        if key in HOOKS:
+            plain.__dict__[key] = fresh.__dict__[key]
+        else:
+            plain.__dict__[key] = value.copy() if key in ("_parameters", "_buffers", "_modules") else value
+    return plain
+
+
+def _restart(m: nn.Module, cls: type[nn.Module]) -> None:
+    """Make `m` an empty module of another class; identity, training flag and forward hooks stay."""
+    kept = {key: m.__dict__[key] for key in (*HOOKS, "training")}
+    m.__class__ = cls
+    m.__dict__.clear()
+    nn.Module.__init__(m)
+    m.__dict__.update(kept)
+
+
+class FusedBN(Constrained):
+    """Shared by the fused layers. Children: the layer (`.conv`, or `.linear`) and `.bn`, untouched torch modules.
+
+    Training: ``y = a * BN(conv(x)) + (1 - a) * conv(x; folded with the batch's unbiased variance, clamped)``, then the
+    output clamp; running statistics as in torch. Evaluation, and training with a frozen `.bn` (``.bn.eval()``):
+    ``conv(x; folded with the running statistics, clamped)``, output clamp. Attributes that are not its own are those of
+    the layer, so ``m.weight`` or ``m.stride`` still answer.
+
+    Attributes:
+        blend: a; 0.1 in the 3.x form, 1.0 in the classic one (the clamps of the parameters then act in evaluation only).
+
+    Source: docs/numerics.md, "Constrained Conv+BN".
+    """
+
+    first: ClassVar[str] = "conv"
+    bn_class: ClassVar[type[nn.Module]]
+    blend: float
+    bn: Any
+
+    def __init__(
+        self,
+        *args: Any,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        normalize_data: Limit = None,
+        normalize_weight: Limit = None,
+        normalize_bias: Limit = None,
+        ahead_relu: bool = False,
+        normalize_factor: Limit = None,
+        blend: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        nn.Module.__init__(self)
+        layer: Any = self.float_class(*args, **kwargs)
+        width = layer.out_features if self.first == "linear" else layer.out_channels
+        like = {"device": layer.weight.device, "dtype": layer.weight.dtype}
+        setattr(self, self.first, layer)
+        self.bn = self.bn_class(width, eps, momentum, affine, track_running_stats, **like)
+        self.set_limits(normalize_data, normalize_weight, normalize_bias, normalize_factor, ahead_relu)
+        self.set_blend(blend)
+
+    @classmethod
+    def fuse(cls: type[_F], layer: nn.Module, bn: nn.Module, info: ClampInfo | None = None, blend: float = 0.1) -> _F:
+        """Turn two torch layers into one, in place: `layer` becomes it, `bn` becomes an :class:`EmptyBatchNorm`.
+
+        Parameters, buffers and flags of both stay; forward hooks stay where they were (those of the layer then see the
+        normalised output).
+
+        Args:
+            layer: Of class ``cls.float_class``.
+            bn: Of class ``cls.bn_class``, over the layer's output channels.
+            info: The limits; None leaves them off.
+            blend: See the class.
+
+        Returns:
+            `layer`.
+        """
+        inner, norm = copy_layer(layer), copy_layer(bn)
+        for part, plain in ((inner, cls.float_class), (norm, cls.bn_class)):
+            if isinstance(part, Constrained):
+                part.__class__ = plain  # type: ignore[assignment]
+        ahead_relu = bool(getattr(layer, "ahead_relu", False))
+        _restart(layer, cls)
+        EmptyBatchNorm.replace(bn)
+        new = cast(_F, layer)
+        new.set_limits(ahead_relu=ahead_relu)
+        if info is not None:
+            new.apply_clamp_info(info)
+        setattr(new, cls.first, inner)
+        new.bn = norm
+        new.set_blend(blend)
+        return new
+
+    def unfuse(self) -> None:
+        """Become the layer alone again, in place (`bn` is left out; whoever calls it folds it)."""
+        inner = self.layer
+        kept = {key: self.__dict__[key] for key in (*HOOKS, "training")}
+        self.__dict__.clear()
+        self.__class__ = type(inner)
+        self.__dict__.update(inner.__dict__)
+        self.__dict__.update(kept)
+
+    def set_blend(self, blend: float) -> None:
+        """Write a of the training expression, 0..1."""
+        if not 0 <= blend <= 1:
+            raise ValueError(f"{type(self).__name__}: blend must be in [0, 1], got {blend}")
+        self.blend = blend
+
+    @property
+    def layer(self) -> Any:
+        """The Conv, ConvTranspose or Linear child."""
+        return self._modules[self.first]
+
+    @property
+    def limits(self) -> Limits:
+        """Clamps of the folded parameters."""
+        return Limits(self.normalize_weight, self.normalize_factor, self.normalize_bias)
+
+    def run(self, x: Tensor, w: Tensor, b: Tensor | None, output_size: list[int] | None) -> Tensor:
+        """The layer's own operation with other parameters."""
+        return convolve(self.layer, x, w, b, output_size)
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the evaluation: folded with the running statistics, clamped.
+
+        Raises:
+            ValueError: The BatchNorm keeps no running statistics.
+        """
+        if self.bn.running_mean is None:
+            raise ValueError(f"{type(self).__name__}: a BatchNorm without running statistics has no folded form")
+        return fold(self.layer, self.bn, self.bn.running_mean, self.bn.running_var, self.limits)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """See the class."""
+        bn, layer = self.bn, self.layer
+        if not bn.training and bn.running_mean is not None:
+            return self.limited_output(self.run(x, *self.folded(), output_size))
+        raw = self.run(x, layer.weight, layer.bias, output_size)
+        if bn.training:
+            y = batch_norm(bn, raw, bn.weight, bn.bias)
+            if self.blend == 1.0:
+                return self.limited_output(y)
+        wide = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
+        axes = [d for d in range(raw.dim()) if d != 1]
+        var, mean = torch.var_mean(wide, axes, correction=1 if bn.training else 0)
+        z = self.run(x, *fold(layer, bn, mean, var, self.limits), output_size)
+        return self.limited_output(torch.lerp(z, y, self.blend) if bn.training else z)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            layer = self.__dict__.get("_modules", {}).get(self.first)
+            if layer is None or name.startswith("_"):
+                raise
+            return getattr(layer, name)
+
+    def extra_repr(self) -> str:
+        """The classic line first."""
+        return (
+            f"normalize_data:{self.normalize_data},normalize_weight:{self.normalize_weight},"
+            f"normalize_bias:{self.normalize_bias},ahead_relu:{self.ahead_relu},"
+            f"normalize_factor:{self.normalize_factor},blend:{self.blend}"
+        )
+
+
+class NormalizeConvBN1d(FusedBN):
+    """``nn.Conv1d`` and ``nn.BatchNorm1d``. Arguments of both (see :class:`FusedBN`).
+
+    Shape:
+        x ``(N, C, L)`` -> as ``nn.Conv1d``.
+    """
+
+    float_class, bn_class = nn.Conv1d, nn.BatchNorm1d
+
+
+class NormalizeConvBN2d(FusedBN):
+    """``nn.Conv2d`` and ``nn.BatchNorm2d``. Arguments of both (see :class:`FusedBN`).
+
+    Shape:
+        x ``(N, C, H, W)`` -> as ``nn.Conv2d``.
+    """
+
+    float_class, bn_class = nn.Conv2d, nn.BatchNorm2d
+
+
+class NormalizeConvTransposeBN1d(FusedBN):
+    """``nn.ConvTranspose1d`` and ``nn.BatchNorm1d``. Arguments of both (see :class:`FusedBN`).
+
+    Shape:
+        x ``(N, C, L)`` -> as ``nn.ConvTranspose1d``.
+    """
+
+    float_class, bn_class = nn.ConvTranspose1d, nn.BatchNorm1d
+
+
+class NormalizeConvTransposeBN2d(FusedBN):
+    """``nn.ConvTranspose2d`` and ``nn.BatchNorm2d``. Arguments of both (see :class:`FusedBN`).
+
+    Shape:
+        x ``(N, C, H, W)`` -> as ``nn.ConvTranspose2d``.
+    """
+
+    float_class, bn_class = nn.ConvTranspose2d, nn.BatchNorm2d
+
+
+class NormalizeLinearBN1d(FusedBN):
+    """``nn.Linear`` and ``nn.BatchNorm1d``: children `.linear` and `.bn`. Arguments of both (see :class:`FusedBN`).
+
+    Shape:
+        x ``(N, in_features)`` -> ``(N, out_features)``.
+    """
+
+    float_class, bn_class, first = nn.Linear, nn.BatchNorm1d, "linear"
+
+    def run(self, x: Tensor, w: Tensor, b: Tensor | None, output_size: list[int] | None) -> Tensor:
+        """The product with other parameters.
+
+        Raises:
+            ValueError: ``x`` is not 2-D: BatchNorm1d would then normalise another axis, which no folded layer can do.
+        """
+        if x.dim() != 2:
+            raise ValueError(f"{type(self).__name__}: expected (N, in_features), got {tuple(x.shape)}")
+        return F.linear(x, w, b)
+
+
+class EmptyBatchNorm(nn.Module):
+    """Stands where a BatchNorm was before it was fused into the layer in front of it: the identity.
+
+    Its one parameter marks fused checkpoints; it never trains.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        setattr(self, MARK, nn.Parameter(torch.zeros(1), requires_grad=False))
+
+    @classmethod
+    def replace(cls, bn: nn.Module) -> None:
+        """Turn a BatchNorm into this, in place; its forward hooks stay."""
+        reference = next((t for t in (*bn.parameters(), *bn.buffers())), torch.empty(0))
+        _restart(bn, cls)
+        setattr(bn, MARK, nn.Parameter(torch.zeros(1, device=reference.device), requires_grad=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the same tensor object."""
+        return x
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        _, strict, _, unexpected_keys, _ = args
+        if not strict:
+            return
+        unexpected_keys += [k for k in state_dict if k.startswith(prefix) and k != prefix + MARK]
+
+
+FUSED: dict[tuple[type[nn.Module], type[nn.Module]], type[FusedBN]] = {
+    (cls.float_class, cls.bn_class): cls
+    for cls in (
+        NormalizeConvBN1d,
+        NormalizeConvBN2d,
+        NormalizeConvTransposeBN1d,
+        NormalizeConvTransposeBN2d,
+        NormalizeLinearBN1d,
+    )
+}
