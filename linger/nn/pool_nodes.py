@@ -68,4 +68,5 @@ def read_max_pool(node: NodeReader) -> None:
         raise node.error("dilations and auto_pad are not supported on codes")
     kernel, stride, pads, _ = _geometry(node, x)
     padded = F.pad(x, (pads[1], pads[3], pads[0], pads[2]), value=torch.iinfo(x.dtype).min)
-    node.put_like(0, F.max_pool2d(padded, kernel, stride), 0)
+    wide = torch.float64 if x.dtype == torch.int32 else torch.float32  # exact; torch's int8 pooling counts in int8
+    node.put_like(0, F.max_pool2d(padded.to(wide), kernel, stride).to(x.dtype), 0)

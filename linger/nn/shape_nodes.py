@@ -140,5 +140,7 @@ def read_split(node: NodeReader) -> None:
     parts = slice_axis(node, 1) if node.has_input(1) else list(node.integers("split", None, equal))
     if len(parts) != n or sum(parts) != size or any(part < 1 for part in parts):
         raise node.error(f"{size} elements cannot be split into {parts} for {n} outputs")
-    for i, part in enumerate(x.split(parts, axis)):
-        node.put_like(i, part, 0)
+    first = 0
+    for i, part in enumerate(parts):
+        node.put_like(i, x.narrow(axis, first, part), 0)
+        first += part

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from linger.onnx.islands_layers import LAYERS, broadcast
+from linger.onnx.islands_recurrent import RECURRENT
 from linger.onnx.values import InputError, Node
 
 Island = Callable[[Node], None]
@@ -289,6 +290,6 @@ ISLANDS: dict[str, Island] = {
     "ArgMax": _arg(lambda x, axis, keep: x.argmax(axis, keep)), "ArgMin": _arg(lambda x, axis, keep: x.argmin(axis, keep)),
     "Clip": _clip, "Dropout": _dropout, "Concat": _concat, "Gather": _gather, "Where": _where, "Cast": _cast,
     "Expand": _expand, "Tile": _tile, "ConstantOfShape": _constant_of_shape, "Range": _range, "Slice": _slice,
-    "Flatten": _flatten, "CumSum": _cumsum, **ANY_KIND, **LAYERS,
+    "Flatten": _flatten, "CumSum": _cumsum, **ANY_KIND, **LAYERS, **RECURRENT,
 }  # fmt: skip
 """Operator name -> what it does with floats."""

@@ -1,4 +1,4 @@
-"""Float islands with weights or windows: convolution, matrix product, normalisation, pooling, recurrence, resampling."""
+"""Float islands with weights or windows: convolution, matrix product, normalisation, pooling, resampling."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from linger.onnx.values import Node
 
-_REFUSED = ("activations", "activation_alpha", "activation_beta", "clip")
 _LARGEST = 1 << 20  # of a kernel, stride, pad or dilation
 
 
@@ -266,68 +264,6 @@ def _depth_to_space(node: Node) -> None:
         node.put_float(0, parts.reshape(n, c // block**2, h * block, w * block))
 
 
-def _recurrent(gates: tuple[int, ...], run: Callable[..., Any], n_states: int) -> Callable[[Node], None]:
-    """LSTM and GRU; ``gates`` reorders ONNX's rows into torch's. Runs torch's own layer."""
-
-    def rows(t: Tensor) -> Tensor:
-        return torch.cat([t.chunk(len(gates))[g] for g in gates])
-
-    def layer(node: Node) -> None:
-        x, w, r, b = node.floats(0), node.floats(1), node.floats(2), _optional(node, 3)
-        direction, hidden = node.text("direction", "forward"), r.shape[-1]
-        n_dirs = {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction, 0)
-        if w.dim() != 3 or r.dim() != 3 or x.dim() != 3 or w.shape[0] != n_dirs or r.shape[0] != n_dirs:
-            raise node.error(f"direction {direction!r}, input and weights do not fit together")
-        if any(t.shape[1] != len(gates) * hidden for t in (w, r)) or node.integer("hidden_size", hidden) != hidden:
-            raise node.error(f"weights {tuple(w.shape)} and {tuple(r.shape)} do not fit {len(gates)} gates")
-        if any(node.has(a) for a in _REFUSED) or any(node.integer(a, 0) for a in ("layout", "input_forget")):
-            raise node.error(f"attributes {', '.join(_REFUSED)}, layout and input_forget are not supported")
-        if node.has_input(7) or (n_states == 1 and not node.integer("linear_before_reset", 0)):
-            raise node.error("peepholes and linear_before_reset = 0 are not supported")
-        steps, batch = x.shape[0], x.shape[1]
-        node.room((steps, 2, batch, hidden), 2 * len(gates) * (hidden + x.shape[2]))
-        turns = {"forward": (0,), "reverse": (0, 0), "bidirectional": (0, 1)}[direction]  # reverse: torch's second half
-        params: list[Tensor] = []
-        for d in turns:
-            halves = () if b is None else b[d].chunk(2)
-            params += [rows(w[d]), rows(r[d]), *(rows(h) for h in halves)]
-        states = []
-        for i in range(n_states):
-            given = _optional(node, 5 + i)
-            given = x.new_zeros(n_dirs, batch, hidden) if given is None else given
-            states.append(torch.stack([given[d] for d in turns]))
-        hx: Any = tuple(states) if n_states == 2 else states[0]
-        both = len(turns) == 2
-        if node.has_input(4):
-            lengths = _lengths(node, steps, batch)
-            order = torch.argsort(lengths, descending=True)
-            packed = pack_padded_sequence(x.index_select(1, order), lengths[order])
-            back = torch.argsort(order)
-            hx = tuple(s.index_select(1, order) for s in states)
-            hx = hx if n_states == 2 else hx[0]
-            out = run(packed.data, packed.batch_sizes, hx, params, b is not None, 1, 0.0, False, both)
-            y, _ = pad_packed_sequence(packed._replace(data=out[0]), total_length=steps)
-            y = y.index_select(1, back)
-            ends = [s.index_select(1, back) for s in out[1:]]
-        else:
-            out = run(x, hx, params, b is not None, 1, 0.0, False, both, False)
-            y, ends = out[0], list(out[1:])
-        y = y.reshape(steps, batch, len(turns), hidden).transpose(1, 2)
-        first = 1 if direction == "reverse" else 0
-        node.put_float(0, y[:, first:].contiguous())
-        for i, end in enumerate(ends[: node.n_outputs - 1]):
-            node.put_float(1 + i, end[first:])
-
-    return layer
-
-
-def _lengths(node: Node, steps: int, batch: int) -> Tensor:
-    lengths = node.data(4).reshape(-1).long()
-    if lengths.numel() != batch or int(lengths.min()) < 1 or int(lengths.max()) > steps:
-        raise node.error(f"lengths {lengths.tolist()[:8]} must be {batch} values in 1..{steps}")
-    return lengths
-
-
 LAYERS: dict[str, Callable[[Node], None]] = {
     "Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul,
     "BatchNormalization": _batch_norm, "InstanceNormalization": _instance_norm, "LayerNormalization": _layer_norm,
@@ -335,5 +271,4 @@ LAYERS: dict[str, Callable[[Node], None]] = {
     "GlobalAveragePool": _global(lambda x, dims: x.mean(dims, True)),
     "GlobalMaxPool": _global(lambda x, dims: x.amax(dims, True)),
     "Pad": _pad, "Resize": _resize, "DepthToSpace": _depth_to_space,
-    "LSTM": _recurrent((0, 2, 3, 1), torch.lstm, 2), "GRU": _recurrent((1, 0, 2), torch.gru, 1),
 }  # fmt: skip

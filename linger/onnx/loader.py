@@ -28,7 +28,8 @@ _DTYPES = {
     3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64,
     2: torch.uint8, 9: torch.bool,
 }  # fmt: skip
-_KINDS = {1: "FLOAT", 2: "INT", 3: "STRING", 4: "TENSOR", 6: "FLOATS", 7: "INTS", 8: "STRINGS"}
+# type of AttributeProto -> the one field that may be set
+_KINDS = {1: "f", 2: "i", 3: "s", 4: "t", 6: "floats", 7: "ints", 8: "strings"}
 _CONSTANT_KINDS = ("value", "value_int", "value_ints", "value_float", "value_floats")
 
 
@@ -204,17 +205,20 @@ def _attribute(onnx: Any, node: NodeDef, proto: Any) -> AttributeValue:
     kind = _KINDS.get(proto.type)
     if kind is None or proto.ref_attr_name:
         _refuse(node, f"{where}: subgraphs, references and sparse tensors are not accepted (kind {proto.type})")
-    if kind == "INT":
+    extra = {field.name for field, _ in proto.ListFields()} - {"name", "doc_string", "type", kind}
+    if extra:
+        _refuse(node, f"{where} carries more than one kind of value: {', '.join(sorted(extra))}")
+    if kind == "i":
         return int(proto.i)
-    if kind == "FLOAT":
+    if kind == "f":
         return float(proto.f)
-    if kind == "STRING":
+    if kind == "s":
         return _text(node, where, proto.s)
-    if kind == "TENSOR":
+    if kind == "t":
         return _tensor(onnx, proto.t, f"{node.op_type} {node.name!r}: {where}")
-    if kind == "INTS":
+    if kind == "ints":
         return tuple(int(v) for v in proto.ints)
-    if kind == "FLOATS":
+    if kind == "floats":
         return tuple(float(v) for v in proto.floats)
     return tuple(_text(node, where, v) for v in proto.strings)
 
