@@ -8,7 +8,8 @@ using lgr::Tensor;
 
 int32_t code_bytes(const Tensor &codes, const char *op) {
     const bool narrow = codes.scalar_type() == ScalarType::Char;
-    STD_TORCH_CHECK(narrow || codes.scalar_type() == ScalarType::Int, op, ": codes must be int8 or int32");
+    STD_TORCH_CHECK(narrow || codes.scalar_type() == ScalarType::Int, op,
+                    ": codes must be int8 or int32");
     return narrow ? 1 : 4;
 }
 
@@ -23,8 +24,12 @@ struct Pair {
         x = lgr::contiguous(a);
         y = lgr::contiguous(b);
     }
-    const char *at_x(int64_t i) const { return static_cast<const char *>(x.const_data_ptr()) + i * bytes; }
-    const char *at_y(int64_t i) const { return static_cast<const char *>(y.const_data_ptr()) + i * bytes; }
+    const char *at_x(int64_t i) const {
+        return static_cast<const char *>(x.const_data_ptr()) + i * bytes;
+    }
+    const char *at_y(int64_t i) const {
+        return static_cast<const char *>(y.const_data_ptr()) + i * bytes;
+    }
 };
 
 void pass(const Pair &in, const lgr_add_params &p, const lgr_quantize_out &out, lgr::Range *range) {
@@ -32,17 +37,20 @@ void pass(const Pair &in, const lgr_add_params &p, const lgr_quantize_out &out, 
     lgr::for_blocks(in.x.numel(), "add", [=](int64_t at, int64_t n) {
         const lgr_quantize_out to = lgr_quantize_out_at(out, at, p.bits);
         lgr_range seen = {0, 0};
-        const lgr_status s = lgr_add(xp + at * p.bytes, yp + at * p.bytes, n, &p, &to, range ? &seen : nullptr);
+        const lgr_status s =
+            lgr_add(xp + at * p.bytes, yp + at * p.bytes, n, &p, &to, range ? &seen : nullptr);
         if (range) range->merge(seen);
         return s;
     });
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>
-add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_scale, const Tensor &running,
-    const Tensor &is_init, const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-    const std::optional<Tensor> &threshold, int64_t bits, double clamp, int64_t rounding, int64_t flags) {
-    const lgr_stats st = lgr::state("add", running, is_init, scale, n_batches, n_skipped, threshold);
+add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_scale,
+    const Tensor &running, const Tensor &is_init, const Tensor &scale, const Tensor &n_batches,
+    const Tensor &n_skipped, const std::optional<Tensor> &threshold, int64_t bits, double clamp,
+    int64_t rounding, int64_t flags) {
+    const lgr_stats st =
+        lgr::state("add", running, is_init, scale, n_batches, n_skipped, threshold);
     const Pair in(x, y, "add");
     const int64_t n = in.x.numel();
     lgr_add_params p = {};
@@ -56,11 +64,13 @@ add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_sca
     p.relu = (flags & LGR_RELU) != 0;
     p.no_slope = lgr::slope_is_zero(st, p.bits, cap);
     p.clamp = static_cast<float>(clamp);
-    const bool grad = (flags & LGR_GRAD) != 0, slope = grad && threshold, observe = (flags & LGR_OBSERVE) && n > 0;
+    const bool grad = (flags & LGR_GRAD) != 0, slope = grad && threshold,
+               observe = (flags & LGR_OBSERVE) && n > 0;
     const Tensor value = lgr::fresh_like(in.x, aoti_torch_dtype_float32());
     const Tensor codes = lgr::fresh_like(in.x, lgr::code_dtype(p.bits));
     const Tensor mask = lgr::fresh_1d(grad ? lgr_mask_bytes(n) : 0, aoti_torch_dtype_uint8());
-    const Tensor slopes = slope ? lgr::fresh_like(in.x, aoti_torch_dtype_float32()) : lgr::absent(aoti_torch_dtype_float32());
+    const Tensor slopes = slope ? lgr::fresh_like(in.x, aoti_torch_dtype_float32())
+                                : lgr::absent(aoti_torch_dtype_float32());
     lgr_quantize_out out = {};
     out.value = value.mutable_data_ptr<float>();
     out.codes = codes.mutable_data_ptr();
@@ -88,19 +98,22 @@ add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_sca
 
 Tensor add_codes(const Tensor &x, const Tensor &y, int64_t shift_x, int64_t shift_y, int64_t bits) {
     const Pair in(x, y, "add_codes");
-    const int32_t b = lgr::to_bits(bits, "add_codes"), sx = lgr::to_i32(shift_x, "shift_x"), sy = lgr::to_i32(shift_y, "shift_y");
+    const int32_t b = lgr::to_bits(bits, "add_codes"), sx = lgr::to_i32(shift_x, "shift_x"),
+                  sy = lgr::to_i32(shift_y, "shift_y");
     const Tensor out = lgr::fresh_like(in.x, lgr::code_dtype(b));
     char *dst = static_cast<char *>(out.mutable_data_ptr());
     const char *xp = in.at_x(0), *yp = in.at_y(0);
     const int32_t bytes = in.bytes;
     lgr::for_blocks(in.x.numel(), "add_codes", [=](int64_t at, int64_t n) {
-        return lgr_add_codes(xp + at * bytes, yp + at * bytes, bytes, n, sx, sy, b, dst + at * (b <= 8 ? 1 : 4));
+        return lgr_add_codes(xp + at * bytes, yp + at * bytes, bytes, n, sx, sy, b,
+                             dst + at * (b <= 8 ? 1 : 4));
     });
     return out;
 }
 
 Tensor requant_codes(const Tensor &x, int64_t shift, int64_t bits) {
-    const int32_t bytes = code_bytes(x, "requant_codes"), b = lgr::to_bits(bits, "requant_codes"), s = lgr::to_i32(shift, "shift");
+    const int32_t bytes = code_bytes(x, "requant_codes"), b = lgr::to_bits(bits, "requant_codes"),
+                  s = lgr::to_i32(shift, "shift");
     const Tensor in = lgr::dense(x), out = lgr::fresh_like(in, lgr::code_dtype(b));
     const char *src = static_cast<const char *>(in.const_data_ptr());
     char *dst = static_cast<char *>(out.mutable_data_ptr());

@@ -9,7 +9,8 @@ std::tuple<Tensor, Tensor> clamped(const Tensor &x, float limit, const char *op)
     STD_TORCH_CHECK(limit >= 0.0f || limit != limit, op, ": limit must be >= 0, got ", limit);
     const Tensor y = lgr::fresh_like(x, aoti_torch_dtype_float32());
     // a NaN mean, from a NaN weight: nothing is cut, the NaN stays visible
-    const Tensor mask = lgr::clamp_into(x, limit == limit ? limit : std::numeric_limits<float>::infinity(), y, op);
+    const Tensor mask =
+        lgr::clamp_into(x, limit == limit ? limit : std::numeric_limits<float>::infinity(), y, op);
     return {y, mask};
 }
 

@@ -11,8 +11,9 @@ inline Tensor clamp_into(const Tensor &x, float limit, const Tensor &y, const ch
     const float *src = x.const_data_ptr<float>();
     float *dst = y.mutable_data_ptr<float>();
     uint8_t *m = mask.mutable_data_ptr<uint8_t>();
-    for_blocks(x.numel(), op,
-               [=](int64_t at, int64_t n) { return lgr_clamp_f32(src + at, n, limit, dst + at, m + at / 8); });
+    for_blocks(x.numel(), op, [=](int64_t at, int64_t n) {
+        return lgr_clamp_f32(src + at, n, limit, dst + at, m + at / 8);
+    });
     return mask;
 }
 

@@ -9,35 +9,44 @@ using lgr::Tensor;
 
 Tensor mask_grad(const Tensor &grad, const Tensor &mask, int64_t row) {
     STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float, "mask_grad: grad must be float32");
-    STD_TORCH_CHECK(lgr::is_dense(grad), "mask_grad: grad must be dense, in the memory order of the mask");
+    STD_TORCH_CHECK(lgr::is_dense(grad),
+                    "mask_grad: grad must be dense, in the memory order of the mask");
     const int64_t n = grad.numel();
-    STD_TORCH_CHECK(row >= 0 && (row == 0 || n % row == 0), "mask_grad: row must divide ", n, ", got ", row);
-    const int64_t rows = row ? n / row : 0, want = row ? rows * lgr_mask_row_bytes(row) : lgr_mask_bytes(n);
-    STD_TORCH_CHECK(mask.numel() == want && mask.is_contiguous(), "mask_grad: mask must have ", want, " bytes, got ",
-                    mask.numel());
+    STD_TORCH_CHECK(row >= 0 && (row == 0 || n % row == 0), "mask_grad: row must divide ", n,
+                    ", got ", row);
+    const int64_t rows = row ? n / row : 0,
+                  want = row ? rows * lgr_mask_row_bytes(row) : lgr_mask_bytes(n);
+    STD_TORCH_CHECK(mask.numel() == want && mask.is_contiguous(), "mask_grad: mask must have ",
+                    want, " bytes, got ", mask.numel());
     const Tensor out = lgr::fresh_like(grad, aoti_torch_dtype_float32());
     const float *g = grad.const_data_ptr<float>();
     const uint8_t *m = mask.const_data_ptr<uint8_t>();
     float *to = out.mutable_data_ptr<float>();
     if (row == 0) {
-        lgr::for_blocks(n, "mask_grad",
-                        [=](int64_t at, int64_t k) { return lgr_mask_grad_f32(g + at, m + at / 8, k, to + at); });
+        lgr::for_blocks(n, "mask_grad", [=](int64_t at, int64_t k) {
+            return lgr_mask_grad_f32(g + at, m + at / 8, k, to + at);
+        });
     } else {
         lgr::for_range(rows, 2 * lgr::kBlock / row + 1, "mask_grad", [=](int64_t b, int64_t e) {
-            return lgr_mask_grad_rows_f32(g + b * row, m + b * lgr_mask_row_bytes(row), e - b, row, to + b * row);
+            return lgr_mask_grad_rows_f32(g + b * row, m + b * lgr_mask_row_bytes(row), e - b, row,
+                                          to + b * row);
         });
     }
     return out;
 }
 
 Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &scale) {
-    STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float && slope.scalar_type() == ScalarType::Float,
+    STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float &&
+                        slope.scalar_type() == ScalarType::Float,
                     "threshold_grad: grad and slope must be float32");
-    STD_TORCH_CHECK(lgr::same_sizes(grad, slope), "threshold_grad: grad and slope must have one shape");
+    STD_TORCH_CHECK(lgr::same_sizes(grad, slope),
+                    "threshold_grad: grad and slope must have one shape");
     const bool direct = lgr::is_dense(slope) && lgr::same_strides(grad, slope);
-    const Tensor g = direct ? grad : lgr::contiguous(grad), s = direct ? slope : lgr::contiguous(slope);
+    const Tensor g = direct ? grad : lgr::contiguous(grad),
+                 s = direct ? slope : lgr::contiguous(slope);
     const float *gp = g.const_data_ptr<float>(), *sp = s.const_data_ptr<float>();
-    const int64_t n = g.numel(), blocks = (n + lgr::kBlock - 1) / lgr::kBlock; // fixed places, whatever the threads
+    const int64_t n = g.numel(), blocks = (n + lgr::kBlock - 1) /
+                                          lgr::kBlock; // fixed places, whatever the threads
     std::vector<double> parts(static_cast<size_t>(blocks));
     double *part = parts.data();
     lgr::for_range(blocks, 2, "threshold_grad", [=](int64_t b, int64_t e) {
@@ -49,7 +58,8 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
         return bad;
     });
     const Tensor out = lgr::fresh_1d(1, aoti_torch_dtype_float32());
-    *out.mutable_data_ptr<float>() = lgr_threshold_grad(part, blocks, lgr::exp2_of(scale, "threshold_grad"));
+    *out.mutable_data_ptr<float>() =
+        lgr_threshold_grad(part, blocks, lgr::exp2_of(scale, "threshold_grad"));
     return out;
 }
 } // namespace

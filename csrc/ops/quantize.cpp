@@ -13,7 +13,8 @@ void check_float(const Tensor &x, const char *op, const char *name) {
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, op, ": ", name, " must be float32");
 }
 
-void pass(const Tensor &x, const lgr_quantize_params &p, const lgr_quantize_out &out, lgr::Range *range, const char *op) {
+void pass(const Tensor &x, const lgr_quantize_params &p, const lgr_quantize_out &out,
+          lgr::Range *range, const char *op) {
     const float *src = x.const_data_ptr<float>();
     lgr::for_blocks(x.numel(), op, [=](int64_t at, int64_t n) {
         const lgr_quantize_out to = lgr_quantize_out_at(out, at, p.bits);
@@ -25,8 +26,8 @@ void pass(const Tensor &x, const lgr_quantize_params &p, const lgr_quantize_out 
 }
 
 // With the guessed exponent while the maximum is found, and once more when the guess was stale.
-int32_t with_state(const Tensor &x, const lgr_stats &st, lgr_quantize_params p, int32_t cap, bool observe,
-                   const lgr_quantize_out &out, const char *op) {
+int32_t with_state(const Tensor &x, const lgr_stats &st, lgr_quantize_params p, int32_t cap,
+                   bool observe, const lgr_quantize_out &out, const char *op) {
     lgr::Range range;
     p.exp2 = lgr_stats_guess(&st, p.bits, cap);
     if (p.exp2 == LGR_EXP2_NONE) {
@@ -50,10 +51,12 @@ int32_t with_state(const Tensor &x, const lgr_stats &st, lgr_quantize_params p, 
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>
-quantize(const Tensor &x, const Tensor &running, const Tensor &is_init, const Tensor &scale, const Tensor &n_batches,
-         const Tensor &n_skipped, const OptTensor &threshold, int64_t bits, double clamp, int64_t rounding, int64_t flags) {
+quantize(const Tensor &x, const Tensor &running, const Tensor &is_init, const Tensor &scale,
+         const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold, int64_t bits,
+         double clamp, int64_t rounding, int64_t flags) {
     check_float(x, "quantize", "x");
-    const lgr_stats st = lgr::state("quantize", running, is_init, scale, n_batches, n_skipped, threshold);
+    const lgr_stats st =
+        lgr::state("quantize", running, is_init, scale, n_batches, n_skipped, threshold);
     const Tensor in = lgr::dense(x);
     const int64_t n = in.numel();
     lgr_quantize_params p = {};
@@ -67,13 +70,15 @@ quantize(const Tensor &x, const Tensor &running, const Tensor &is_init, const Te
     const Tensor value = lgr::fresh_like(in, aoti_torch_dtype_float32());
     const Tensor codes = lgr::fresh_like(in, lgr::code_dtype(p.bits));
     const Tensor mask = lgr::fresh_1d(grad ? lgr_mask_bytes(n) : 0, aoti_torch_dtype_uint8());
-    const Tensor slopes = slope ? lgr::fresh_like(in, aoti_torch_dtype_float32()) : lgr::absent(aoti_torch_dtype_float32());
+    const Tensor slopes = slope ? lgr::fresh_like(in, aoti_torch_dtype_float32())
+                                : lgr::absent(aoti_torch_dtype_float32());
     lgr_quantize_out out = {};
     out.value = value.mutable_data_ptr<float>();
     out.codes = codes.mutable_data_ptr();
     if (grad) out.mask = mask.mutable_data_ptr<uint8_t>();
     if (slope) out.slope = slopes.mutable_data_ptr<float>();
-    const int32_t e = with_state(in, st, p, LGR_EXP2_MAX, (flags & LGR_OBSERVE) != 0, out, "quantize");
+    const int32_t e =
+        with_state(in, st, p, LGR_EXP2_MAX, (flags & LGR_OBSERVE) != 0, out, "quantize");
     return {value, codes, lgr::scale_of(e), mask, slopes};
 }
 
@@ -96,11 +101,12 @@ BiasLimit bias_limit(const OptTensor &bias, const OptTensor &x_scale) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor>
-quantize_weight(const Tensor &w, const Tensor &running, const Tensor &is_init, const Tensor &scale, const Tensor &n_batches,
-                const Tensor &n_skipped, const OptTensor &threshold, const OptTensor &bias, const OptTensor &x_scale,
-                int64_t bits, int64_t flags) {
+quantize_weight(const Tensor &w, const Tensor &running, const Tensor &is_init, const Tensor &scale,
+                const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold,
+                const OptTensor &bias, const OptTensor &x_scale, int64_t bits, int64_t flags) {
     check_float(w, "quantize_weight", "w");
-    const lgr_stats st = lgr::state("quantize_weight", running, is_init, scale, n_batches, n_skipped, threshold);
+    const lgr_stats st =
+        lgr::state("quantize_weight", running, is_init, scale, n_batches, n_skipped, threshold);
     const Tensor in = lgr::dense(w);
     const BiasLimit limit = bias_limit(bias, x_scale);
     lgr_quantize_params p = {};
@@ -109,36 +115,43 @@ quantize_weight(const Tensor &w, const Tensor &running, const Tensor &is_init, c
     p.no_slope = lgr::slope_is_zero(st, p.bits, limit.cap);
     const bool grad = (flags & LGR_GRAD) != 0, slope = grad && threshold;
     const Tensor codes = lgr::fresh_like(in, lgr::code_dtype(p.bits));
-    const Tensor mask = lgr::fresh_1d(grad ? lgr_mask_bytes(in.numel()) : 0, aoti_torch_dtype_uint8());
-    const Tensor slopes = slope ? lgr::fresh_like(in, aoti_torch_dtype_float32()) : lgr::absent(aoti_torch_dtype_float32());
+    const Tensor mask =
+        lgr::fresh_1d(grad ? lgr_mask_bytes(in.numel()) : 0, aoti_torch_dtype_uint8());
+    const Tensor slopes = slope ? lgr::fresh_like(in, aoti_torch_dtype_float32())
+                                : lgr::absent(aoti_torch_dtype_float32());
     lgr_quantize_out out = {};
     out.codes = codes.mutable_data_ptr();
     if (grad) out.mask = mask.mutable_data_ptr<uint8_t>();
     if (slope) out.slope = slopes.mutable_data_ptr<float>();
-    const int32_t e = with_state(in, st, p, limit.cap, (flags & LGR_OBSERVE) != 0, out, "quantize_weight");
+    const int32_t e =
+        with_state(in, st, p, limit.cap, (flags & LGR_OBSERVE) != 0, out, "quantize_weight");
     return {codes, lgr::scale_of(limit.nan ? LGR_EXP2_NAN : e), mask, slopes};
 }
 
 Tensor quantize_bias(const Tensor &bias, const Tensor &x_scale, const Tensor &w_scale) {
     check_float(bias, "quantize_bias", "bias");
     const Tensor in = lgr::dense(bias), codes = lgr::fresh_like(in, aoti_torch_dtype_int32());
-    const int32_t ex = lgr::exp2_of(x_scale, "quantize_bias"), ew = lgr::exp2_of(w_scale, "quantize_bias");
+    const int32_t ex = lgr::exp2_of(x_scale, "quantize_bias"),
+                  ew = lgr::exp2_of(w_scale, "quantize_bias");
     const float *src = in.const_data_ptr<float>();
     int32_t *dst = codes.mutable_data_ptr<int32_t>();
-    lgr::check(lgr_quantize_bias_f32_s32(src, in.numel(), lgr_sum_exp2(ex, ew), dst), "quantize_bias");
+    lgr::check(lgr_quantize_bias_f32_s32(src, in.numel(), lgr_sum_exp2(ex, ew), dst),
+               "quantize_bias");
     return codes;
 }
 
 Tensor dequantize(const Tensor &codes, const Tensor &scale) {
     const bool narrow = codes.scalar_type() == ScalarType::Char;
-    STD_TORCH_CHECK(narrow || codes.scalar_type() == ScalarType::Int, "dequantize: codes must be int8 or int32");
+    STD_TORCH_CHECK(narrow || codes.scalar_type() == ScalarType::Int,
+                    "dequantize: codes must be int8 or int32");
     const Tensor in = lgr::dense(codes), value = lgr::fresh_like(in, aoti_torch_dtype_float32());
     const int32_t e = lgr::exp2_of(scale, "dequantize");
     float *dst = value.mutable_data_ptr<float>();
     const int8_t *s8 = narrow ? in.const_data_ptr<int8_t>() : nullptr;
     const int32_t *s32 = narrow ? nullptr : in.const_data_ptr<int32_t>();
     lgr::for_blocks(in.numel(), "dequantize", [=](int64_t at, int64_t n) {
-        return s8 ? lgr_dequantize_s8_f32(s8 + at, n, e, dst + at) : lgr_dequantize_s32_f32(s32 + at, n, e, dst + at);
+        return s8 ? lgr_dequantize_s8_f32(s8 + at, n, e, dst + at)
+                  : lgr_dequantize_s32_f32(s32 + at, n, e, dst + at);
     });
     return value;
 }
@@ -160,15 +173,18 @@ Tensor codes_of(const Tensor &value, const Tensor &scale, int64_t bits) {
     return codes_at(value, lgr::exp2_of(scale, "codes_of"), bits, LGR_HALF_EVEN, "codes_of");
 }
 Tensor quantize_codes(const Tensor &x, int64_t exp2, int64_t bits) {
-    STD_TORCH_CHECK(exp2 >= -LGR_EXP2_MAX && exp2 <= LGR_EXP2_MAX, "quantize_codes: exp2 must be in [-126, 126], got ", exp2);
+    STD_TORCH_CHECK(exp2 >= -LGR_EXP2_MAX && exp2 <= LGR_EXP2_MAX,
+                    "quantize_codes: exp2 must be in [-126, 126], got ", exp2);
     return codes_at(x, static_cast<int32_t>(exp2), bits, LGR_FLOOR_ADD, "quantize_codes");
 }
 } // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("quantize(Tensor x, " LGR_STATE_SCHEMA ", int bits, float clamp, int rounding, int flags) -> "
+    m.def("quantize(Tensor x, " LGR_STATE_SCHEMA
+          ", int bits, float clamp, int rounding, int flags) -> "
           "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
-    m.def("quantize_weight(Tensor w, " LGR_STATE_SCHEMA ", Tensor? bias, Tensor? x_scale, int bits, int flags) -> "
+    m.def("quantize_weight(Tensor w, " LGR_STATE_SCHEMA
+          ", Tensor? bias, Tensor? x_scale, int bits, int flags) -> "
           "(Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
     m.def("quantize_bias(Tensor bias, Tensor x_scale, Tensor w_scale) -> Tensor");
     m.def("dequantize(Tensor codes, Tensor scale) -> Tensor");

@@ -56,8 +56,7 @@ class Range {
   private:
     static void raise(std::atomic<int32_t> &to, int32_t v) {
         int32_t cur = to.load(std::memory_order_relaxed);
-        while (v > cur && !to.compare_exchange_weak(cur, v)) {
-        }
+        while (v > cur && !to.compare_exchange_weak(cur, v)) {}
     }
     std::atomic<int32_t> abs_{0}, max_{0};
 };

@@ -36,7 +36,8 @@ lgr_status lgr_add_codes(const void *x, const void *y, int32_t bytes, int64_t n,
                          int32_t shift_y, int32_t bits, void *out);
 
 /* out[i] = sat_bits(RSH(x, shift)), or sat_bits(x * 2^-shift) for shift < 0; |shift| <= 63. Types as lgr_add_codes. */
-lgr_status lgr_requant(const void *x, int32_t bytes, int64_t n, int32_t shift, int32_t bits, void *out);
+lgr_status lgr_requant(const void *x, int32_t bytes, int64_t n, int32_t shift, int32_t bits,
+                       void *out);
 
 #ifdef __cplusplus
 }

@@ -27,7 +27,8 @@ LGR_INLINE lgr_divider lgr_make_divider(int32_t d)
     const int64_t f0 = ((int64_t)d << 5) >> e; /* floor(32 f), f = d / 2^e */
     int64_t r = (((int64_t)1 << 35) + f0) / (2 * f0);
     for (int step = 0; step < 3; ++step) { /* r and t are scaled by 2^29 and 2^30 */
-        const int64_t t = (((int64_t)1 << (31 + e)) - 2 * (int64_t)d * r + ((int64_t)1 << (e - 1))) >> e;
+        const int64_t t =
+            (((int64_t)1 << (31 + e)) - 2 * (int64_t)d * r + ((int64_t)1 << (e - 1))) >> e;
         r = (r * t + ((int64_t)1 << 29)) >> 30;
     }
     v.recip = r;
@@ -51,7 +52,7 @@ struct lgr_avg_pool_params {
     int32_t kh, kw, sh, sw, pad_top, pad_left;
     int64_t oh, ow;
     int32_t bytes; /* of a code, in and out: 1 (int8) or 4 (int32) */
-    int32_t exp2;  /* of value: codes / 2^exp2; LGR_EXP2_NAN: value NaN, codes 0 */
+    int32_t exp2; /* of value: codes / 2^exp2; LGR_EXP2_NAN: value NaN, codes 0 */
 };
 
 /**
@@ -62,8 +63,8 @@ struct lgr_avg_pool_params {
  * @param[out] codes   [n][oh][ow][c], same type.   @param[out] value  [n][oh][ow][c] float32 or NULL.
  * @return LGR_OK; LGR_E_RANGE for a size, a kernel above LGR_DIVISOR_MAX, or the exponent; LGR_E_NULL.
  */
-lgr_status lgr_avg_pool(const void *x, const struct lgr_avg_pool_params *p, int64_t from, int64_t to,
-                        void *codes, float *value);
+lgr_status lgr_avg_pool(const void *x, const struct lgr_avg_pool_params *p, int64_t from,
+                        int64_t to, void *codes, float *value);
 
 #ifdef __cplusplus
 }

@@ -29,8 +29,9 @@ struct lgr_fold_bn_in {
  *
  * Evaluated in float64, each result rounded once to float32.
  */
-lgr_status lgr_fold_bn_f32(const struct lgr_fold_bn_params *p, const struct lgr_fold_bn_in *in, int64_t from,
-                           int64_t to, float *w_folded, float *b_folded, double *abs_sum);
+lgr_status lgr_fold_bn_f32(const struct lgr_fold_bn_params *p, const struct lgr_fold_bn_in *in,
+                           int64_t from, int64_t to, float *w_folded, float *b_folded,
+                           double *abs_sum);
 
 /* Gradients; any pointer may be NULL. Masks: flat bits of the clamps of w_folded and b_folded, NULL: all pass. */
 struct lgr_fold_bn_grad {
@@ -40,8 +41,9 @@ struct lgr_fold_bn_grad {
 };
 
 /* The derivatives of lgr_fold_bn_f32 for channels [from, to); sums in float64 in memory order. */
-lgr_status lgr_fold_bn_backward_f32(const struct lgr_fold_bn_params *p, const struct lgr_fold_bn_in *in, int64_t from,
-                                    int64_t to, const struct lgr_fold_bn_grad *g);
+lgr_status lgr_fold_bn_backward_f32(const struct lgr_fold_bn_params *p,
+                                    const struct lgr_fold_bn_in *in, int64_t from, int64_t to,
+                                    const struct lgr_fold_bn_grad *g);
 
 #ifdef __cplusplus
 }

@@ -58,10 +58,7 @@ LGR_INLINE int32_t lgr_peak_exp2(float m, int bits)
     return e < 0 ? 0 : e > 23 ? 23 : e;
 }
 /* TQT: rint(bits - 1 - t) before clipping, as a float; NaN stays NaN. */
-LGR_INLINE float lgr_threshold_raw(float t, int bits)
-{
-    return rintf((float)(bits - 1) - t);
-}
+LGR_INLINE float lgr_threshold_raw(float t, int bits) { return rintf((float)(bits - 1) - t); }
 /* TQT: e = min(clip(rint(bits - 1 - t), 0, 23), cap); LGR_EXP2_NAN for a NaN threshold. */
 LGR_INLINE int32_t lgr_threshold_exp2(float t, int bits, int32_t cap)
 {
@@ -99,7 +96,8 @@ LGR_INLINE int32_t lgr_stats_guess(const lgr_stats *s, int bits, int32_t cap)
  *
  * An infinite peak is skipped and counted; the exponent is then the stored one.
  */
-LGR_INLINE int32_t lgr_stats_step(const lgr_stats *s, int bits, int32_t cap, int observe, float peak)
+LGR_INLINE int32_t lgr_stats_step(const lgr_stats *s, int bits, int32_t cap, int observe,
+                                  float peak)
 {
     const int finite = peak < INFINITY; /* false for NaN */
     const int32_t t = s->threshold ? lgr_threshold_exp2(*s->threshold, bits, cap) : 0;

@@ -43,22 +43,13 @@ LGR_INLINE int64_t lgr_clamp_s64(int64_t v, int64_t lo, int64_t hi)
     return v < lo ? lo : v > hi ? hi : v;
 }
 /* Limits of a code of 2 <= bits <= 32. */
-LGR_INLINE int64_t lgr_code_lo(int bits)
-{
-    return -((int64_t)1 << (bits - 1));
-}
-LGR_INLINE int64_t lgr_code_hi(int bits)
-{
-    return ((int64_t)1 << (bits - 1)) - 1;
-}
+LGR_INLINE int64_t lgr_code_lo(int bits) { return -((int64_t)1 << (bits - 1)); }
+LGR_INLINE int64_t lgr_code_hi(int bits) { return ((int64_t)1 << (bits - 1)) - 1; }
 LGR_INLINE int64_t lgr_sat(int64_t v, int bits)
 {
     return lgr_clamp_s64(v, lgr_code_lo(bits), lgr_code_hi(bits));
 }
-LGR_INLINE int8_t lgr_sat_s8(int64_t v)
-{
-    return (int8_t)lgr_clamp_s64(v, -128, 127);
-}
+LGR_INLINE int8_t lgr_sat_s8(int64_t v) { return (int8_t)lgr_clamp_s64(v, -128, 127); }
 LGR_INLINE int16_t lgr_sat_s16(int64_t v)
 {
     return (int16_t)lgr_clamp_s64(v, INT16_MIN, INT16_MAX);
@@ -122,7 +113,8 @@ LGR_INLINE int32_t lgr_scale_exp2(float scale)
 /* 2^e for |e| <= 126, NaN for LGR_EXP2_NAN. */
 LGR_INLINE float lgr_exp2_scale(int32_t e)
 {
-    return e == LGR_EXP2_NAN ? lgr_float_from_bits(0x7fc00000) : lgr_float_from_bits((e + 127) << 23);
+    return e == LGR_EXP2_NAN ? lgr_float_from_bits(0x7fc00000)
+                             : lgr_float_from_bits((e + 127) << 23);
 }
 /* The exponent of a product; LGR_EXP2_NAN when either is. */
 LGR_INLINE int32_t lgr_sum_exp2(int32_t a, int32_t b)
@@ -147,38 +139,24 @@ LGR_INLINE int32_t lgr_log2_nearest(float m)
 LGR_INLINE float lgr_round_f32(float v, int rounding)
 {
     switch (rounding) {
-    case LGR_FLOOR:
-        return floorf(v);
-    case LGR_HALF_EVEN:
-        return rintf(v);
-    case LGR_CEIL:
-        return ceilf(v);
-    default:
-        return floorf(v + 0.5f); /* the addition rounds to float32, as the chip's host does */
+    case LGR_FLOOR: return floorf(v);
+    case LGR_HALF_EVEN: return rintf(v);
+    case LGR_CEIL: return ceilf(v);
+    default: return floorf(v + 0.5f); /* the addition rounds to float32, as the chip's host does */
     }
 }
 LGR_INLINE double lgr_round_f64(double v, int rounding)
 {
     switch (rounding) {
-    case LGR_FLOOR:
-        return floor(v);
-    case LGR_HALF_EVEN:
-        return rint(v);
-    case LGR_CEIL:
-        return ceil(v);
-    default:
-        return floor(v + 0.5);
+    case LGR_FLOOR: return floor(v);
+    case LGR_HALF_EVEN: return rint(v);
+    case LGR_CEIL: return ceil(v);
+    default: return floor(v + 0.5);
     }
 }
 
 /* Bytes of one mask row of o channels (conv, linear): padded to 16 bits. */
-LGR_INLINE int64_t lgr_mask_row_bytes(int64_t o)
-{
-    return (o + 15) / 16 * 2;
-}
+LGR_INLINE int64_t lgr_mask_row_bytes(int64_t o) { return (o + 15) / 16 * 2; }
 /* Bytes of a flat mask of n elements. */
-LGR_INLINE int64_t lgr_mask_bytes(int64_t n)
-{
-    return (n + 7) / 8;
-}
+LGR_INLINE int64_t lgr_mask_bytes(int64_t n) { return (n + 7) / 8; }
 #endif

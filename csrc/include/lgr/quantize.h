@@ -21,8 +21,9 @@ struct lgr_quantize_params {
 struct lgr_quantize_out {
     float *value;  /* [n] codes / 2^exp2 */
     void *codes;   /* [n] int8 for bits <= 8, int32 above */
-    uint8_t *mask; /* [(n + 7) / 8] bit i % 8 of byte i / 8: the gradient of element i passes; spare bits 0 */
-    float *slope;  /* [n] d value / d threshold * scale / ln 2 */
+    uint8_t *
+        mask; /* [(n + 7) / 8] bit i % 8 of byte i / 8: the gradient of element i passes; spare bits 0 */
+    float *slope; /* [n] d value / d threshold * scale / ln 2 */
 };
 
 /* The same results from element `at` on, a multiple of 8. */

@@ -16,8 +16,8 @@ extern "C" {
  * @param[out] out    [outer][c][inner] int8; may be x itself.
  * @return LGR_OK; LGR_E_RANGE for a count or shift; LGR_E_NULL.
  */
-lgr_status lgr_scale_bias_s8_s8(const int8_t *x, const int8_t *w, const int32_t *b, int64_t outer, int64_t c,
-                                int64_t inner, int32_t shift, int8_t *out);
+lgr_status lgr_scale_bias_s8_s8(const int8_t *x, const int8_t *w, const int32_t *b, int64_t outer,
+                                int64_t c, int64_t inner, int32_t shift, int8_t *out);
 
 #ifdef __cplusplus
 }

@@ -10,10 +10,8 @@ static int64_t load(const void *codes, int32_t bytes, int64_t i)
 
 static void store(void *codes, int wide, int64_t i, int64_t v)
 {
-    if (wide)
-        ((int32_t *)codes)[i] = (int32_t)v;
-    else
-        ((int8_t *)codes)[i] = (int8_t)v;
+    if (wide) ((int32_t *)codes)[i] = (int32_t)v;
+    else ((int8_t *)codes)[i] = (int8_t)v;
 }
 
 static void add_ref(const void *x, const void *y, int64_t from, int64_t n,
@@ -27,7 +25,8 @@ static void add_ref(const void *x, const void *y, int64_t from, int64_t n,
         const int32_t seen = lgr_float_bits(exact);
         const int64_t a = lgr_shift_mode_s64(xq, c->shift_x, c->rounding);
         const int64_t b = lgr_shift_mode_s64(yq, c->shift_y, c->rounding);
-        const int64_t t = lgr_clamp_s64(a, c->sat_lo, c->sat_hi) + lgr_clamp_s64(b, c->sat_lo, c->sat_hi);
+        const int64_t t =
+            lgr_clamp_s64(a, c->sat_lo, c->sat_hi) + lgr_clamp_s64(b, c->sat_lo, c->sat_hi);
         const int64_t code = lgr_clamp_s64(t, c->lo, c->hi);
         r = lgr_range_merge(r, (lgr_range){seen & 0x7fffffff, seen});
         if (out->value) out->value[i] = (float)code * c->inv;
@@ -53,7 +52,8 @@ static struct lgr_add_consts consts(const struct lgr_add_params *p)
     int64_t limit = far;
     if (p->clamp > 0.0f && (double)p->clamp < lgr_exp2_f64(40 - p->exp2))
         limit = (int64_t)floor((double)p->clamp * lgr_exp2_f64(p->exp2));
-    const int64_t lo = p->relu ? 0 : sat_lo, pass_lo = p->relu ? 1 : sat_lo, cut = p->relu ? 1 : -far;
+    const int64_t lo = p->relu ? 0 : sat_lo, pass_lo = p->relu ? 1 : sat_lo,
+                  cut = p->relu ? 1 : -far;
     return (struct lgr_add_consts){
         .shift_x = p->exp2_x - p->exp2,
         .shift_y = p->exp2_y - p->exp2,
@@ -73,18 +73,17 @@ static struct lgr_add_consts consts(const struct lgr_add_params *p)
     };
 }
 
-static int bad_exp2(int32_t e)
-{
-    return e < -LGR_EXP2_MAX || e > LGR_EXP2_MAX;
-}
+static int bad_exp2(int32_t e) { return e < -LGR_EXP2_MAX || e > LGR_EXP2_MAX; }
 
 lgr_status lgr_add(const void *x, const void *y, int64_t n, const struct lgr_add_params *p,
                    const struct lgr_quantize_out *out, lgr_range *range)
 {
     if (p == NULL || out == NULL) return LGR_E_NULL;
-    if (n < 0 || p->bits < 2 || p->bits > 32 || (p->bytes != 1 && p->bytes != 4)) return LGR_E_RANGE;
+    if (n < 0 || p->bits < 2 || p->bits > 32 || (p->bytes != 1 && p->bytes != 4))
+        return LGR_E_RANGE;
     if (p->exp2 == LGR_EXP2_NAN) { /* the same nothing as any other quantizer; x is not read */
-        const struct lgr_quantize_params q = {.exp2 = p->exp2, .bits = p->bits, .rounding = p->rounding};
+        const struct lgr_quantize_params q = {
+            .exp2 = p->exp2, .bits = p->bits, .rounding = p->rounding};
         return lgr_quantize_f32((const float *)x, n, &q, out, NULL);
     }
     if (bad_exp2(p->exp2) || bad_exp2(p->exp2_x) || bad_exp2(p->exp2_y)) return LGR_E_RANGE;
@@ -121,7 +120,8 @@ lgr_status lgr_add_codes(const void *x, const void *y, int32_t bytes, int64_t n,
     return lgr_add(x, y, n, &p, &to, NULL);
 }
 
-lgr_status lgr_requant(const void *x, int32_t bytes, int64_t n, int32_t shift, int32_t bits, void *out)
+lgr_status lgr_requant(const void *x, int32_t bytes, int64_t n, int32_t shift, int32_t bits,
+                       void *out)
 {
     if (n < 0 || bits < 2 || bits > 32 || (bytes != 1 && bytes != 4)) return LGR_E_RANGE;
     if (shift < -63 || shift > 63) return LGR_E_RANGE;

@@ -7,10 +7,7 @@ static __m256i widen(const int8_t *p)
     return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
 }
 
-static __m256i splat(int64_t v)
-{
-    return _mm256_set1_epi32(lgr_sat_s32(v));
-}
+static __m256i splat(int64_t v) { return _mm256_set1_epi32(lgr_sat_s32(v)); }
 
 static int32_t highest(__m256i v)
 {
@@ -26,9 +23,12 @@ int64_t lgr_add_s8_avx2(const int8_t *x, const int8_t *y, int64_t n, const struc
     /* an int8 code shifted by 9 or more is 0 */
     const int sx = c->shift_x < 15 ? c->shift_x : 15, sy = c->shift_y < 15 ? c->shift_y : 15;
     const __m128i nx = _mm_cvtsi32_si128(sx), ny = _mm_cvtsi32_si128(sy);
-    const __m256i hx = _mm256_set1_epi32(sx ? 1 << (sx - 1) : 0), hy = _mm256_set1_epi32(sy ? 1 << (sy - 1) : 0);
-    const __m256i sat_lo = splat(c->sat_lo), sat_hi = splat(c->sat_hi), lo = splat(c->lo), hi = splat(c->hi);
-    const __m256i under = splat(c->pass_lo - 1), keep_under = splat(c->keep_lo - 1), keep_hi = splat(c->keep_hi);
+    const __m256i hx = _mm256_set1_epi32(sx ? 1 << (sx - 1) : 0),
+                  hy = _mm256_set1_epi32(sy ? 1 << (sy - 1) : 0);
+    const __m256i sat_lo = splat(c->sat_lo), sat_hi = splat(c->sat_hi), lo = splat(c->lo),
+                  hi = splat(c->hi);
+    const __m256i under = splat(c->pass_lo - 1), keep_under = splat(c->keep_lo - 1),
+                  keep_hi = splat(c->keep_hi);
     const __m256 ix = _mm256_set1_ps(c->inv_x), iy = _mm256_set1_ps(c->inv_y);
     const __m256 mul = _mm256_set1_ps(c->mul), inv = _mm256_set1_ps(c->inv);
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
@@ -52,21 +52,26 @@ int64_t lgr_add_s8_avx2(const int8_t *x, const int8_t *y, int64_t n, const struc
             code[j] = _mm256_min_epi32(_mm256_max_epi32(t, lo), hi);
             const __m256 real = _mm256_cvtepi32_ps(code[j]);
             if (out->value) _mm256_storeu_ps(out->value + at, _mm256_mul_ps(real, inv));
-            const __m256i in = _mm256_andnot_si256(_mm256_cmpgt_epi32(t, hi), _mm256_cmpgt_epi32(t, under));
+            const __m256i in =
+                _mm256_andnot_si256(_mm256_cmpgt_epi32(t, hi), _mm256_cmpgt_epi32(t, under));
             pass[j] = (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(in));
             if (out->slope) {
                 const __m256i keep = _mm256_andnot_si256(_mm256_cmpgt_epi32(t, keep_hi),
                                                          _mm256_cmpgt_epi32(t, keep_under));
-                const __m256i inside = _mm256_cmpeq_epi32(t, _mm256_min_epi32(_mm256_max_epi32(t, sat_lo), sat_hi));
+                const __m256i inside =
+                    _mm256_cmpeq_epi32(t, _mm256_min_epi32(_mm256_max_epi32(t, sat_lo), sat_hi));
                 const __m256 near = _mm256_sub_ps(real, _mm256_mul_ps(exact, mul));
                 const __m256 s = _mm256_blendv_ps(real, near, _mm256_castsi256_ps(inside));
-                _mm256_storeu_ps(out->slope + at, c->slope_on ? _mm256_and_ps(s, _mm256_castsi256_ps(keep))
-                                                              : _mm256_setzero_ps());
+                _mm256_storeu_ps(out->slope + at, c->slope_on
+                                                      ? _mm256_and_ps(s, _mm256_castsi256_ps(keep))
+                                                      : _mm256_setzero_ps());
             }
         }
         if (out->codes) {
-            const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(code[0], code[1]), 0xd8);
-            const __m128i all = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+            const __m256i words =
+                _mm256_permute4x64_epi64(_mm256_packs_epi32(code[0], code[1]), 0xd8);
+            const __m128i all =
+                _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
             _mm_storeu_si128((__m128i *)(void *)((int8_t *)out->codes + i), all);
         }
         if (out->mask) {

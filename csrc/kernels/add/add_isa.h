@@ -5,9 +5,9 @@
 
 struct lgr_add_consts {
     int32_t shift_x, shift_y;
-    int64_t sat_lo, sat_hi;     /* of a rounded operand, and the range in which the slope is code - v */
-    int64_t lo, hi, pass_lo;    /* of the sum; lowest sum whose gradient passes */
-    int64_t keep_lo, keep_hi;   /* outside, clamp or ReLU cut: slope 0 */
+    int64_t sat_lo, sat_hi; /* of a rounded operand, and the range in which the slope is code - v */
+    int64_t lo, hi, pass_lo; /* of the sum; lowest sum whose gradient passes */
+    int64_t keep_lo, keep_hi; /* outside, clamp or ReLU cut: slope 0 */
     float inv_x, inv_y, mul, inv;
     int rounding, slope_on;
 };

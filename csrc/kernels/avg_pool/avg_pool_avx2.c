@@ -9,8 +9,8 @@ static __m128i divide4(__m128i sum, __m256d factor)
     return _mm256_cvtpd_epi32(_mm256_floor_pd(_mm256_add_pd(q, _mm256_set1_pd(0.5))));
 }
 
-int64_t lgr_avg_pool_s8_avx2(const int8_t *x, struct lgr_window win, int64_t c, lgr_divider v, float inv,
-                             int8_t *codes, float *value)
+int64_t lgr_avg_pool_s8_avx2(const int8_t *x, struct lgr_window win, int64_t c, lgr_divider v,
+                             float inv, int8_t *codes, float *value)
 {
     const __m256d factor = _mm256_set1_pd((double)v.recip * lgr_exp2_f64(-v.shift));
     int64_t ch = 0;
@@ -19,7 +19,8 @@ int64_t lgr_avg_pool_s8_avx2(const int8_t *x, struct lgr_window win, int64_t c, 
         for (int64_t i = 0; i < win.rows; ++i) {
             const int8_t *row = x + i * win.row_step + ch;
             for (int64_t j = 0; j < win.cols; ++j, row += c)
-                sum = _mm256_add_epi32(sum, _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)row)));
+                sum = _mm256_add_epi32(
+                    sum, _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)row)));
         }
         const __m128i low = divide4(_mm256_castsi256_si128(sum), factor);
         const __m128i high = divide4(_mm256_extracti128_si256(sum, 1), factor);

@@ -9,6 +9,6 @@ struct lgr_window {
 };
 
 /* Channels [0, c - c % 8) of the pixel whose window starts at x; returns how many. kh * kw <= 2^14. */
-int64_t lgr_avg_pool_s8_avx2(const int8_t *x, struct lgr_window win, int64_t c, lgr_divider v, float inv,
-                             int8_t *codes, float *value);
+int64_t lgr_avg_pool_s8_avx2(const int8_t *x, struct lgr_window win, int64_t c, lgr_divider v,
+                             float inv, int8_t *codes, float *value);
 #endif

@@ -8,7 +8,8 @@ void lgr_clamp_f32_avx2(const float *x, int64_t n, float limit, float *y, uint8_
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        const __m256 v = _mm256_loadu_ps(x + i), in = _mm256_cmp_ps(_mm256_and_ps(v, magnitude), top, _CMP_LE_OQ);
+        const __m256 v = _mm256_loadu_ps(x + i),
+                     in = _mm256_cmp_ps(_mm256_and_ps(v, magnitude), top, _CMP_LE_OQ);
         if (mask) mask[i >> 3] = (uint8_t)_mm256_movemask_ps(in);
         /* the second operand is returned for NaN, and for equal zeros */
         _mm256_storeu_ps(y + i, _mm256_min_ps(top, _mm256_max_ps(bottom, v)));

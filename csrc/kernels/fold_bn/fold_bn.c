@@ -3,7 +3,8 @@
 
 static int bad(const struct lgr_fold_bn_params *p, int64_t from, int64_t to)
 {
-    if (p->groups < 0 || p->n_in < 0 || p->per_group < 0 || p->inner < 0 || !(p->eps >= 0.0)) return 1;
+    if (p->groups < 0 || p->n_in < 0 || p->per_group < 0 || p->inner < 0 || !(p->eps >= 0.0))
+        return 1;
     return from < 0 || to < from || to > p->groups * p->per_group;
 }
 
@@ -19,18 +20,21 @@ static int bit(const uint8_t *mask, int64_t i)
     return mask == NULL || (mask[i >> 3] >> (i & 7) & 1);
 }
 
-lgr_status lgr_fold_bn_f32(const struct lgr_fold_bn_params *p, const struct lgr_fold_bn_in *in, int64_t from,
-                           int64_t to, float *w_folded, float *b_folded, double *abs_sum)
+lgr_status lgr_fold_bn_f32(const struct lgr_fold_bn_params *p, const struct lgr_fold_bn_in *in,
+                           int64_t from, int64_t to, float *w_folded, float *b_folded,
+                           double *abs_sum)
 {
     if (p == NULL || in == NULL) return LGR_E_NULL;
     if (bad(p, from, to)) return LGR_E_RANGE;
     if (from == to) return LGR_OK;
-    if (in->w == NULL || in->mean == NULL || in->var == NULL || w_folded == NULL || b_folded == NULL)
+    if (in->w == NULL || in->mean == NULL || in->var == NULL || w_folded == NULL ||
+        b_folded == NULL)
         return LGR_E_NULL;
     for (int64_t o = from; o < to; ++o) {
         const double gamma = in->gamma ? (double)in->gamma[o] : 1.0;
         const double f = gamma / sqrt((double)in->var[o] + p->eps);
-        const double bias = in->bias ? (double)in->bias[o] : 0.0, beta = in->beta ? (double)in->beta[o] : 0.0;
+        const double bias = in->bias ? (double)in->bias[o] : 0.0,
+                     beta = in->beta ? (double)in->beta[o] : 0.0;
         double sum = 0.0;
         for (int64_t i = 0; i < p->n_in; ++i) {
             const int64_t at = row(p, o, i);
@@ -45,13 +49,15 @@ lgr_status lgr_fold_bn_f32(const struct lgr_fold_bn_params *p, const struct lgr_
     return LGR_OK;
 }
 
-lgr_status lgr_fold_bn_backward_f32(const struct lgr_fold_bn_params *p, const struct lgr_fold_bn_in *in, int64_t from,
-                                    int64_t to, const struct lgr_fold_bn_grad *g)
+lgr_status lgr_fold_bn_backward_f32(const struct lgr_fold_bn_params *p,
+                                    const struct lgr_fold_bn_in *in, int64_t from, int64_t to,
+                                    const struct lgr_fold_bn_grad *g)
 {
     if (p == NULL || in == NULL || g == NULL) return LGR_E_NULL;
     if (bad(p, from, to)) return LGR_E_RANGE;
     if (from == to) return LGR_OK;
-    if (in->w == NULL || in->mean == NULL || in->var == NULL || g->gw == NULL || g->gb == NULL) return LGR_E_NULL;
+    if (in->w == NULL || in->mean == NULL || in->var == NULL || g->gw == NULL || g->gb == NULL)
+        return LGR_E_NULL;
     for (int64_t o = from; o < to; ++o) {
         const double gamma = in->gamma ? (double)in->gamma[o] : 1.0;
         const double inv = 1.0 / sqrt((double)in->var[o] + p->eps), f = gamma * inv;

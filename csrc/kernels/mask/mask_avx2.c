@@ -9,7 +9,8 @@ void lgr_mask_grad_f32_avx2(const float *grad, const uint8_t *mask, int64_t n, f
     for (; i + 8 <= n; i += 8) {
         const __m256i byte = _mm256_set1_epi32(mask[i >> 3]);
         const __m256i on = _mm256_cmpeq_epi32(_mm256_and_si256(byte, bit), bit);
-        _mm256_storeu_ps(out + i, _mm256_and_ps(_mm256_loadu_ps(grad + i), _mm256_castsi256_ps(on)));
+        _mm256_storeu_ps(out + i,
+                         _mm256_and_ps(_mm256_loadu_ps(grad + i), _mm256_castsi256_ps(on)));
     }
     lgr_mask_grad_f32_ref(grad + i, mask + (i >> 3), n - i, out + i);
 }

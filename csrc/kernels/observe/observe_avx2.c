@@ -24,7 +24,7 @@ void lgr_observe_f32_avx2(const float *x, int64_t n, lgr_range *range)
         max0 = _mm256_max_epi32(max0, a);
         max1 = _mm256_max_epi32(max1, b);
     }
-    *range = (lgr_range){highest(_mm256_max_epi32(abs0, abs1)),
-                         highest(_mm256_max_epi32(max0, max1))};
+    *range =
+        (lgr_range){highest(_mm256_max_epi32(abs0, abs1)), highest(_mm256_max_epi32(max0, max1))};
     lgr_observe_f32_ref(x + i, n - i, range);
 }

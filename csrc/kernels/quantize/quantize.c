@@ -12,7 +12,10 @@ void lgr_quantize_f32_ref(const float *x, int64_t n, const struct lgr_quantize_c
                           const struct lgr_quantize_out *out, lgr_range *range)
 {
     for (int64_t i = 0; i < n; ++i) {
-        const float raw = x[i], v = (raw < -c->clamp ? -c->clamp : raw > c->clamp ? c->clamp : raw) * c->mul;
+        const float raw = x[i], v = (raw < -c->clamp  ? -c->clamp
+                                     : raw > c->clamp ? c->clamp
+                                                      : raw) *
+                                    c->mul;
         const float r = lgr_round_f32(v, c->rounding);
         const float q = r != r ? 0.0f : r < c->lo ? c->lo : r > c->hi ? c->hi : r;
         const int32_t code = (int32_t)q;
@@ -34,10 +37,14 @@ static void quantize_f64(const float *x, int64_t n, const struct lgr_quantize_pa
                          const struct lgr_quantize_out *out)
 {
     const double mul = lgr_exp2_f64(p->exp2), inv = lgr_exp2_f64(-p->exp2);
-    const double lo = p->relu ? 0.0 : (double)lgr_code_lo(p->bits), hi = (double)lgr_code_hi(p->bits);
+    const double lo = p->relu ? 0.0 : (double)lgr_code_lo(p->bits),
+                 hi = (double)lgr_code_hi(p->bits);
     const double limit = p->clamp > 0.0f ? (double)p->clamp : INFINITY;
     for (int64_t i = 0; i < n; ++i) {
-        const double raw = (double)x[i], v = (raw < -limit ? -limit : raw > limit ? limit : raw) * mul;
+        const double raw = (double)x[i], v = (raw < -limit  ? -limit
+                                              : raw > limit ? limit
+                                                            : raw) *
+                                             mul;
         const double r = lgr_round_f64(v, p->rounding);
         const double q = r != r ? 0.0 : r < lo ? lo : r > hi ? hi : r;
         const int32_t code = (int32_t)q;
@@ -61,10 +68,7 @@ static void fill_nan(int64_t n, int32_t bits, const struct lgr_quantize_out *out
     for (int64_t i = 0; out->value && i < n; ++i) out->value[i] = lgr_exp2_scale(LGR_EXP2_NAN);
 }
 
-static int bad_exp2(int32_t e, int32_t limit)
-{
-    return e < -limit || e > limit;
-}
+static int bad_exp2(int32_t e, int32_t limit) { return e < -limit || e > limit; }
 
 lgr_status lgr_quantize_f32(const float *x, int64_t n, const struct lgr_quantize_params *p,
                             const struct lgr_quantize_out *out, lgr_range *range)
@@ -76,10 +80,8 @@ lgr_status lgr_quantize_f32(const float *x, int64_t n, const struct lgr_quantize
     if (n == 0) return LGR_OK;
     if (x == NULL) return LGR_E_NULL;
     if (p->exp2 == LGR_EXP2_NAN || p->bits > 16) {
-        if (p->exp2 == LGR_EXP2_NAN)
-            fill_nan(n, p->bits, out);
-        else
-            quantize_f64(x, n, p, out);
+        if (p->exp2 == LGR_EXP2_NAN) fill_nan(n, p->bits, out);
+        else quantize_f64(x, n, p, out);
         return range ? lgr_observe_f32(x, n, range) : LGR_OK;
     }
     const float lo = p->relu ? 0.0f : (float)lgr_code_lo(p->bits);

@@ -16,14 +16,10 @@ struct lane8 {
 LGR_ALWAYS __m256 round8(__m256 v, int rounding)
 {
     switch (rounding) { /* constant after inlining */
-    case LGR_FLOOR:
-        return _mm256_floor_ps(v);
-    case LGR_HALF_EVEN:
-        return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    case LGR_CEIL:
-        return _mm256_ceil_ps(v);
-    default:
-        return _mm256_floor_ps(_mm256_add_ps(v, _mm256_set1_ps(0.5f)));
+    case LGR_FLOOR: return _mm256_floor_ps(v);
+    case LGR_HALF_EVEN: return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    case LGR_CEIL: return _mm256_ceil_ps(v);
+    default: return _mm256_floor_ps(_mm256_add_ps(v, _mm256_set1_ps(0.5f)));
     }
 }
 
@@ -45,7 +41,8 @@ LGR_ALWAYS struct lane8 quantize8(__m256 x, const struct vectors *k, int roundin
     out.pass = (unsigned)_mm256_movemask_ps(_mm256_and_ps(pass, uncut));
     if (slope) {
         const __m256 inside = _mm256_and_ps(_mm256_cmp_ps(r, k->lo, _CMP_GE_OQ), below);
-        const __m256 keep = _mm256_and_ps(_mm256_and_ps(uncut, k->slope_on), _mm256_cmp_ps(r, k->cut, _CMP_GE_OQ));
+        const __m256 keep =
+            _mm256_and_ps(_mm256_and_ps(uncut, k->slope_on), _mm256_cmp_ps(r, k->cut, _CMP_GE_OQ));
         out.slope = _mm256_and_ps(keep, _mm256_blendv_ps(code, _mm256_sub_ps(code, v), inside));
     }
     return out;
@@ -63,9 +60,14 @@ LGR_ALWAYS void run(const float *x, int64_t n, const struct lgr_quantize_consts 
                     const struct lgr_quantize_out *out, lgr_range *range, int rounding, int slope)
 {
     const struct vectors k = {
-        _mm256_set1_ps(c->mul),     _mm256_set1_ps(c->inv),    _mm256_set1_ps(c->lo),
-        _mm256_set1_ps(c->hi),      _mm256_set1_ps(c->pass_lo), _mm256_set1_ps(c->cut),
-        _mm256_set1_ps(c->clamp),   _mm256_set1_ps(-c->clamp),
+        _mm256_set1_ps(c->mul),
+        _mm256_set1_ps(c->inv),
+        _mm256_set1_ps(c->lo),
+        _mm256_set1_ps(c->hi),
+        _mm256_set1_ps(c->pass_lo),
+        _mm256_set1_ps(c->cut),
+        _mm256_set1_ps(c->clamp),
+        _mm256_set1_ps(-c->clamp),
         _mm256_castsi256_ps(_mm256_set1_epi32(c->slope_on != 0.0f ? -1 : 0)),
     };
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
@@ -84,10 +86,8 @@ LGR_ALWAYS void run(const float *x, int64_t n, const struct lgr_quantize_consts 
             peak = _mm256_max_epi32(peak, _mm256_and_si256(bits, magnitude));
             top = _mm256_max_epi32(top, bits);
             q[j] = quantize8(v, &k, rounding, slope);
-            if (stream && value)
-                _mm256_stream_ps(value + i + 8 * j, q[j].value);
-            else if (value)
-                _mm256_storeu_ps(value + i + 8 * j, q[j].value);
+            if (stream && value) _mm256_stream_ps(value + i + 8 * j, q[j].value);
+            else if (value) _mm256_storeu_ps(value + i + 8 * j, q[j].value);
             if (s32) _mm256_storeu_si256((__m256i *)(void *)(s32 + i + 8 * j), q[j].code);
             if (slope) _mm256_storeu_ps(out->slope + i + 8 * j, q[j].slope);
         }
@@ -95,10 +95,8 @@ LGR_ALWAYS void run(const float *x, int64_t n, const struct lgr_quantize_consts 
             const __m256i low = _mm256_packs_epi32(q[0].code, q[1].code);
             const __m256i high = _mm256_packs_epi32(q[2].code, q[3].code);
             const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
-            if (stream)
-                _mm256_stream_si256((__m256i *)(void *)(s8 + i), all);
-            else
-                _mm256_storeu_si256((__m256i *)(void *)(s8 + i), all);
+            if (stream) _mm256_stream_si256((__m256i *)(void *)(s8 + i), all);
+            else _mm256_storeu_si256((__m256i *)(void *)(s8 + i), all);
         }
         if (out->mask) {
             const uint32_t m = q[0].pass | q[1].pass << 8 | q[2].pass << 16 | q[3].pass << 24;
@@ -116,22 +114,14 @@ void lgr_quantize_f32_avx2(const float *x, int64_t n, const struct lgr_quantize_
 {
     const int slope = out->slope != NULL;
     switch (c->rounding * 2 + slope) { /* one loop for each combination */
-    case LGR_FLOOR * 2:
-        return run(x, n, c, out, range, LGR_FLOOR, 0);
-    case LGR_FLOOR * 2 + 1:
-        return run(x, n, c, out, range, LGR_FLOOR, 1);
-    case LGR_HALF_EVEN * 2:
-        return run(x, n, c, out, range, LGR_HALF_EVEN, 0);
-    case LGR_HALF_EVEN * 2 + 1:
-        return run(x, n, c, out, range, LGR_HALF_EVEN, 1);
-    case LGR_CEIL * 2:
-        return run(x, n, c, out, range, LGR_CEIL, 0);
-    case LGR_CEIL * 2 + 1:
-        return run(x, n, c, out, range, LGR_CEIL, 1);
-    case LGR_FLOOR_ADD * 2 + 1:
-        return run(x, n, c, out, range, LGR_FLOOR_ADD, 1);
-    default:
-        return run(x, n, c, out, range, LGR_FLOOR_ADD, 0);
+    case LGR_FLOOR * 2: return run(x, n, c, out, range, LGR_FLOOR, 0);
+    case LGR_FLOOR * 2 + 1: return run(x, n, c, out, range, LGR_FLOOR, 1);
+    case LGR_HALF_EVEN * 2: return run(x, n, c, out, range, LGR_HALF_EVEN, 0);
+    case LGR_HALF_EVEN * 2 + 1: return run(x, n, c, out, range, LGR_HALF_EVEN, 1);
+    case LGR_CEIL * 2: return run(x, n, c, out, range, LGR_CEIL, 0);
+    case LGR_CEIL * 2 + 1: return run(x, n, c, out, range, LGR_CEIL, 1);
+    case LGR_FLOOR_ADD * 2 + 1: return run(x, n, c, out, range, LGR_FLOOR_ADD, 1);
+    default: return run(x, n, c, out, range, LGR_FLOOR_ADD, 0);
     }
 }
 
@@ -140,7 +130,8 @@ void lgr_dequantize_s8_f32_avx2(const int8_t *codes, int64_t n, float inv, float
     const __m256 k = _mm256_set1_ps(inv);
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        const __m256i q = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(codes + i)));
+        const __m256i q =
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(codes + i)));
         _mm256_storeu_ps(value + i, _mm256_mul_ps(_mm256_cvtepi32_ps(q), k));
     }
     lgr_dequantize_s8_f32_ref(codes + i, n - i, inv, value + i);

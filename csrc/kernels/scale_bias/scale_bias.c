@@ -1,8 +1,8 @@
 /* scale_bias.c - checks and the only implementation: the products are few, memory decides. */
 #include "lgr/scale_bias.h"
 
-lgr_status lgr_scale_bias_s8_s8(const int8_t *x, const int8_t *w, const int32_t *b, int64_t outer, int64_t c,
-                                int64_t inner, int32_t shift, int8_t *out)
+lgr_status lgr_scale_bias_s8_s8(const int8_t *x, const int8_t *w, const int32_t *b, int64_t outer,
+                                int64_t c, int64_t inner, int32_t shift, int8_t *out)
 {
     if (outer < 0 || c < 0 || inner < 0 || shift < -63 || shift > 63) return LGR_E_RANGE;
     if (outer == 0 || c == 0 || inner == 0) return LGR_OK;
