@@ -244,7 +244,11 @@ def _write_split(tape: Tape, call: Call) -> None:
         return
     sizes = [1 if unbind else int(p.shape[dim]) for p in parts]
     targets: list[Tensor | Value] = [tape.value("unbind") for _ in parts] if unbind else list(parts)
-    tape.node("Split", [call.x], targets, {"axis": dim, "split": sizes, "dims": len(parts)})
+    attributes = {"axis": dim, "split": sizes}
+    if info(call.x) is None:
+        tape.node("Split", [call.x], targets, attributes)
+    else:  # the packer wants a count that standard ONNX does not have, and ignores the domain
+        tape.node("Split", [call.x], targets, {**attributes, "dims": len(parts)}, domain="linger")
     if unbind:
         for target, part in zip(targets, parts, strict=True):
             tape.node("Squeeze", [target], [part], {"axes": [dim]})

@@ -18,7 +18,6 @@ from linger.runtime import Tape, info, state
 
 from .serialise import GraphPort, build_model
 from .validate import validate
-from .write_float import write_float
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -75,6 +74,8 @@ def export(
     if settings is None:
         raise ExportError("export: the model is not initialised; call linger.init(model, ...) first, then train or calibrate")
     _check_finite(model)
+    from .write_float import write_float  # its tables are only needed here
+
     tape = Tape(file_platform(settings.platform), write_float)
     tape.parameters = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
     ports = _record(model, args, tape, list(input_names or []), list(output_names or []))

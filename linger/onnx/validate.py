@@ -56,7 +56,7 @@ def validate(model: ModelProto) -> None:
         for name in filter(None, node.input):
             if name not in scale:
                 raise ExportError(f"export: {where} reads '{name}', which no node writes")
-        chip = node.domain == "linger" and node.op_type not in ("Quant", "Dequant")
+        chip = node.domain == "linger" and node.op_type not in {"Quant", "Dequant", *_PASS}
         for i, name in enumerate(node.input):
             known = scale.get(name)
             wanted = _operand_scale(node, i) if node.domain == "linger" and node.op_type != "Quant" else None

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from linger.errors import UnsupportedError
+from linger.quantizers import Quantizer
 
 from . import sites
 from .owners import BOUNDARY
@@ -54,7 +55,8 @@ def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> n
     module = FACTORIES[operator](n_inputs, owner.__dict__["_linger_settings"].layer(name))
     module.__dict__["_linger_name"] = name
     for child_name, child in module.named_modules():
-        child.__dict__["_linger_name"] = f"{name}.{child_name}" if child_name else name
+        if isinstance(child, Quantizer):
+            child.name = f"{name}.{child_name}"
     module.train(owner.training)
     reference = next(owner.parameters(), None)
     if reference is not None:
@@ -81,8 +83,8 @@ def _bind(owner: nn.Module, site: StoredSite) -> str | None:
     candidates = [a for a in loaded if a.startswith(f"{PREFIX}q{operator}_") and a in owner._modules]
     if not candidates:
         return None
-    bound = {known[s]: s for s in known if s[0] == operator}
-    prints = {step[2] for s in bound.values() for step in s[1]}
+    stored: dict[StoredSite, str] = owner.__dict__.get("_linger_stored", {})
+    prints = {step[2] for s in stored if s[0] == operator for step in s[1]}
     if prints and {step[2] for step in site[1]} <= prints:
         return None  # the code is the same: this call was simply never run before the checkpoint was written
     used: set[str] = owner.__dict__.setdefault("_linger_rebound", set())
@@ -160,8 +162,9 @@ def create_from_state(owner: nn.Module, state_dict: Mapping[str, Any], prefix: s
         owner.__dict__["_linger_loaded"] = set(found)
         owner.__dict__["_linger_rebound"] = set()
         owner.__dict__["_linger_bindings"] = _Transient()
-        stored = metadata.get("linger_sites", [])
-        owner.__dict__["_linger_sites"] = {_site(s): a for s, a in stored if a in found}
+        stored = {_site(s): a for s, a in metadata.get("linger_sites", []) if a in found}
+        owner.__dict__["_linger_stored"] = stored
+        owner.__dict__["_linger_sites"] = dict(stored)
 
 
 def _site(raw: Any) -> StoredSite:
