@@ -12,8 +12,13 @@ from linger.nn.fused import EmptyBatchNorm
 __all__ = ["METADATA", "Adjacency", "Call", "Flow", "is_alias"]
 
 METADATA = frozenset(
-    ["size", "dim", "shape", "dtype", "device", "is_cuda", "is_cpu", "requires_grad", "ndim", "numel", "nelement", "__len__", "is_floating_point", "is_contiguous", "layout", "stride", "storage_offset", "is_complex", "is_leaf", "names", "element_size", "itemsize", "is_sparse", "is_quantized", "is_meta", "grad_fn", "ndimension", "get_device", "_version", "is_inference"]
-)
+    {
+        "size", "dim", "shape", "dtype", "device", "is_cuda", "is_cpu", "requires_grad", "ndim", "numel",
+        "nelement", "__len__", "is_floating_point", "is_contiguous", "layout", "stride", "storage_offset",
+        "is_complex", "is_leaf", "names", "element_size", "itemsize", "is_sparse", "is_quantized", "is_meta",
+        "grad_fn", "ndimension", "get_device", "_version", "is_inference",
+    }
+)  # fmt: skip
 """Reads that do not use a tensor's values."""
 
 
