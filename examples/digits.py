@@ -89,6 +89,7 @@ def edit(config_file, **changes):
 def main(platform="venusA", qat_method="MOM", epochs=(20, 8, 8), folder=None):
     """Runs all stages; returns the images each stage gets wrong, the differing integers and the file."""
     folder = Path(folder or tempfile.mkdtemp(prefix="digits-"))
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     training, (images, labels) = load_data()
     wrong = {}
