@@ -6,7 +6,8 @@
 #include <vector>
 
 namespace lgr {
-using Coded = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>; // value, codes, scale, mask, slope
+using Coded =
+    std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>; // value, codes, scale, mask, slope
 
 constexpr int64_t kStreamValues = 1 << 16; // results from which values are written around the cache
 constexpr int64_t kTaskProducts = 1 << 18; // products worth a task of their own
@@ -24,8 +25,7 @@ class Extremes {
     void merge(const int64_t seen[2]) {
         for (int i = 0; i < 2; ++i) {
             int64_t cur = v_[i].load(std::memory_order_relaxed);
-            while (seen[i] > cur && !v_[i].compare_exchange_weak(cur, seen[i])) {
-            }
+            while (seen[i] > cur && !v_[i].compare_exchange_weak(cur, seen[i])) {}
         }
     }
     float peak(const lgr_epilogue &ep, int32_t acc_exp2) const {
@@ -40,9 +40,10 @@ class Extremes {
 // A convolution whose weights are packed for the engine that this processor and shape have.
 class Bilinear {
   public:
-    Bilinear(const char *op, const lgr_conv_params &p, const Tensor &x, const Tensor &w) : op_(op), x_(x), job_() {
-        STD_TORCH_CHECK(x.scalar_type() == ScalarType::Char && w.scalar_type() == ScalarType::Char, op,
-                        ": x and w must be int8 codes");
+    Bilinear(const char *op, const lgr_conv_params &p, const Tensor &x, const Tensor &w)
+        : op_(op), x_(x), job_() {
+        STD_TORCH_CHECK(x.scalar_type() == ScalarType::Char && w.scalar_type() == ScalarType::Char,
+                        op, ": x and w must be int8 codes");
         check(lgr_conv_check(&p), op);
         const Tensor weights = lgr::contiguous(w);
         job_.p = p;
@@ -53,9 +54,9 @@ class Bilinear {
         void *packed = packed_.mutable_data_ptr();
         const int8_t *src = weights.const_data_ptr<int8_t>();
         const lgr_conv_engine engine = job_.engine;
-        torch::stable::parallel_for(0, lgr_conv_pack_blocks(&p, engine), pack_grain(p), [=](int64_t b, int64_t e) {
-            lgr_conv_pack(&p, engine, src, b, e, packed, wsum);
-        });
+        torch::stable::parallel_for(
+            0, lgr_conv_pack_blocks(&p, engine), pack_grain(p),
+            [=](int64_t b, int64_t e) { lgr_conv_pack(&p, engine, src, b, e, packed, wsum); });
         job_.packed = packed;
         job_.wsum = wsum;
         job_.init = wsum + lgr_conv_wsum_count(&p, engine);
@@ -69,8 +70,10 @@ class Bilinear {
         job_.out = out;
         check(lgr_conv_begin(&job_), op_);
         const lgr_conv_params &p = job_.p;
-        const int64_t pixels = p.n * job_.oh * job_.ow, products = pixels * p.o * (p.c / p.groups) * p.kh * p.kw;
-        const int64_t grain = job_.units * kTaskProducts / (products + 1) + 1, bytes = lgr_conv_scratch_bytes(&job_);
+        const int64_t pixels = p.n * job_.oh * job_.ow,
+                      products = pixels * p.o * (p.c / p.groups) * p.kh * p.kw;
+        const int64_t grain = job_.units * kTaskProducts / (products + 1) + 1,
+                      bytes = lgr_conv_scratch_bytes(&job_);
         const lgr_conv_job *job = &job_;
         torch::stable::parallel_for(0, job_.units, grain, [=](int64_t b, int64_t e) {
             int64_t seen[2] = {0, 0};
@@ -104,10 +107,13 @@ struct Quantized {
 
     Coded run(Bilinear &engine, const std::optional<Tensor> &bias) const {
         const int64_t o = engine.params().o, n = pixels * o;
-        const bool grad = (flags & LGR_GRAD) != 0, slope = grad && tqt, observe = (flags & LGR_OBSERVE) && n > 0;
+        const bool grad = (flags & LGR_GRAD) != 0, slope = grad && tqt,
+                   observe = (flags & LGR_OBSERVE) && n > 0;
         const int32_t b = to_bits(bits, op), rule = to_rounding(rounding, op);
-        const Tensor mask = fresh_1d(grad ? pixels * lgr_mask_row_bytes(o) : 0, aoti_torch_dtype_uint8());
-        const Tensor slopes = slope ? fresh_like(value, aoti_torch_dtype_float32()) : absent(aoti_torch_dtype_float32());
+        const Tensor mask =
+            fresh_1d(grad ? pixels * lgr_mask_row_bytes(o) : 0, aoti_torch_dtype_uint8());
+        const Tensor slopes = slope ? fresh_like(value, aoti_torch_dtype_float32())
+                                    : absent(aoti_torch_dtype_float32());
         lgr_outputs out = {};
         if (b <= 8) out.code8 = codes.mutable_data_ptr<int8_t>();
         else out.code32 = codes.mutable_data_ptr<int32_t>();
@@ -119,7 +125,8 @@ struct Quantized {
         std::vector<int32_t> bias_codes(bias ? static_cast<size_t>(o) : 0);
         bool nan = exp2_x == LGR_EXP2_NAN || exp2_w == LGR_EXP2_NAN;
         const int32_t acc = nan ? 0 : exp2_x + exp2_w;
-        STD_TORCH_CHECK(acc >= -126, op, ": the scales of x and w are too small: their product is 2^", acc);
+        STD_TORCH_CHECK(acc >= -126, op,
+                        ": the scales of x and w are too small: their product is 2^", acc);
         if (bias) nan = set_bias(*bias, acc, bias_codes) || nan;
         if (bias) engine.bias(bias_codes.data());
         int32_t now = LGR_EXP2_NAN;
@@ -133,7 +140,9 @@ struct Quantized {
             }
             now = quantize(engine, out, acc, b, rule, observe);
         }
-        if (now == LGR_EXP2_NAN) nothing(out, n, pixels * lgr_mask_row_bytes(o), slope ? slopes.mutable_data_ptr<float>() : nullptr);
+        if (now == LGR_EXP2_NAN)
+            nothing(out, n, pixels * lgr_mask_row_bytes(o),
+                    slope ? slopes.mutable_data_ptr<float>() : nullptr);
         return {value, codes, scale_of(now), mask, slopes};
     }
 
@@ -144,14 +153,16 @@ struct Quantized {
         check(lgr_epilogue_make(&spec, &ep), op);
         return ep;
     }
-    int32_t quantize(Bilinear &engine, const lgr_outputs &out, int32_t acc, int32_t b, int32_t rule, bool observe) const {
+    int32_t quantize(Bilinear &engine, const lgr_outputs &out, int32_t acc, int32_t b, int32_t rule,
+                     bool observe) const {
         const int32_t guess = lgr_stats_guess(&state, b, acc);
         const bool known = guess != LGR_EXP2_NONE && guess != LGR_EXP2_NAN;
         lgr_epilogue ep = epilogue(acc, known ? guess : acc, b, rule);
         Extremes extremes;
         engine.run(ep, known ? out : lgr_outputs{}, &extremes);
         const int32_t now = lgr_stats_step(&state, b, acc, observe, extremes.peak(ep, acc));
-        if (now != LGR_EXP2_NAN && (!known || now != guess)) { // no guess, or a stale one: once more, exactly
+        if (now != LGR_EXP2_NAN &&
+            (!known || now != guess)) { // no guess, or a stale one: once more, exactly
             ep = epilogue(acc, now, b, rule);
             engine.run(ep, out, nullptr);
         }
@@ -161,8 +172,8 @@ struct Quantized {
     bool set_bias(const Tensor &bias, int32_t acc, std::vector<int32_t> &codes_out) const {
         const Tensor in = lgr::contiguous(bias);
         const int64_t n = static_cast<int64_t>(codes_out.size());
-        STD_TORCH_CHECK(in.scalar_type() == ScalarType::Float && in.numel() == n, op, ": bias must be float32 with ", n,
-                        " elements");
+        STD_TORCH_CHECK(in.scalar_type() == ScalarType::Float && in.numel() == n, op,
+                        ": bias must be float32 with ", n, " elements");
         lgr_range seen = {0, 0};
         check(lgr_observe_f32(in.const_data_ptr<float>(), n, &seen), op);
         check(lgr_quantize_bias_f32_s32(in.const_data_ptr<float>(), n, acc, codes_out.data()), op);
@@ -180,20 +191,24 @@ struct Quantized {
 
 // The integer form of runner and chip functions: exact shift, half up, no state.
 inline int32_t codes_dtype(int64_t bits) {
-    return bits <= 8 ? aoti_torch_dtype_int8() : bits <= 16 ? aoti_torch_dtype_int16() : aoti_torch_dtype_int32();
+    return bits <= 8    ? aoti_torch_dtype_int8()
+           : bits <= 16 ? aoti_torch_dtype_int16()
+                        : aoti_torch_dtype_int32();
 }
-inline void run_codes(const char *op, Bilinear &engine, const std::optional<Tensor> &bias, int64_t shift, int64_t bits,
-                      bool relu, bool sat32, const Tensor &codes) {
+inline void run_codes(const char *op, Bilinear &engine, const std::optional<Tensor> &bias,
+                      int64_t shift, int64_t bits, bool relu, bool sat32, const Tensor &codes) {
     const int32_t s = to_i32(shift, "shift"), b = to_bits(bits, op);
-    STD_TORCH_CHECK(s <= 63 && (s >= 0 || (b == 32 && s >= -31)), op, ": shift must be in [0, 63], or in [-31, -1] for 32 bits; got ",
-                    s, " with ", b, " bits");
+    STD_TORCH_CHECK(s <= 63 && (s >= 0 || (b == 32 && s >= -31)), op,
+                    ": shift must be in [0, 63], or in [-31, -1] for 32 bits; got ", s, " with ", b,
+                    " bits");
     const lgr_epilogue_spec spec = {s, 0, b, LGR_FLOOR_ADD, relu, sat32 || s < 0, 0.0};
     lgr_epilogue ep;
     check(lgr_epilogue_make(&spec, &ep), op);
     Tensor held = codes;
     if (bias) {
-        STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Int && bias->numel() == engine.params().o, op,
-                        ": bias must be int32 with ", engine.params().o, " elements");
+        STD_TORCH_CHECK(bias->scalar_type() == ScalarType::Int &&
+                            bias->numel() == engine.params().o,
+                        op, ": bias must be int32 with ", engine.params().o, " elements");
         held = lgr::contiguous(*bias);
         engine.bias(held.const_data_ptr<int32_t>());
     }

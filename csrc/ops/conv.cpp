@@ -6,48 +6,65 @@ using lgr::Tensor;
 using OptTensor = std::optional<Tensor>;
 using Ints = std::vector<int64_t>;
 
-lgr_conv_params params(const char *op, const Tensor &x, const Tensor &w, const Ints &stride, const Ints &padding,
-                       const Ints &dilation, int64_t groups) {
-    STD_TORCH_CHECK(x.dim() == 4 && w.dim() == 4, op, ": x and w must have 4 dimensions, got ", x.dim(), " and ", w.dim());
+lgr_conv_params params(const char *op, const Tensor &x, const Tensor &w, const Ints &stride,
+                       const Ints &padding, const Ints &dilation, int64_t groups) {
+    STD_TORCH_CHECK(x.dim() == 4 && w.dim() == 4, op, ": x and w must have 4 dimensions, got ",
+                    x.dim(), " and ", w.dim());
     STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 4 && dilation.size() == 2, op,
                     ": stride and dilation need 2 elements, padding 4 (top, left, bottom, right)");
-    STD_TORCH_CHECK(groups >= 1 && x.size(1) == w.size(1) * groups && w.size(0) % groups == 0, op, ": x has ", x.size(1),
-                    " channels, w ", w.size(0), " x ", w.size(1), " with ", groups, " groups");
-    return {x.size(0), x.size(1), x.size(2), x.size(3), w.size(0), w.size(2), w.size(3), stride[0], stride[1],
-            padding[0], padding[1], padding[2], padding[3], dilation[0], dilation[1], groups,
-            x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
+    STD_TORCH_CHECK(groups >= 1 && x.size(1) == w.size(1) * groups && w.size(0) % groups == 0, op,
+                    ": x has ", x.size(1), " channels, w ", w.size(0), " x ", w.size(1), " with ",
+                    groups, " groups");
+    return {x.size(0),   x.size(1), x.size(2),   x.size(3),   w.size(0),   w.size(2),  w.size(3),
+            stride[0],   stride[1], padding[0],  padding[1],  padding[2],  padding[3], dilation[0],
+            dilation[1], groups,    x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
 }
 
-lgr::Coded conv(const Tensor &x, const Tensor &x_scale, const Tensor &w, const Tensor &w_scale, const OptTensor &bias,
-                Ints stride, Ints padding, Ints dilation, int64_t groups, const Tensor &running, const Tensor &is_init,
-                const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold,
+lgr::Coded conv(const Tensor &x, const Tensor &x_scale, const Tensor &w, const Tensor &w_scale,
+                const OptTensor &bias, Ints stride, Ints padding, Ints dilation, int64_t groups,
+                const Tensor &running, const Tensor &is_init, const Tensor &scale,
+                const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold,
                 int64_t bits, double clamp, int64_t rounding, int64_t flags) {
     const lgr_conv_params p = params("conv", x, w, stride, padding, dilation, groups);
     lgr::Bilinear engine("conv", p, x, w);
     const int64_t oh = lgr_conv_out_h(&p), ow = lgr_conv_out_w(&p);
     const lgr::Quantized q = {
-        "conv", lgr::fresh_channels_last(p.n, p.o, oh, ow, aoti_torch_dtype_float32()),
-        lgr::fresh_channels_last(p.n, p.o, oh, ow, lgr::code_dtype(lgr::to_bits(bits, "conv"))), p.n * oh * ow,
-        lgr::state("conv", running, is_init, scale, n_batches, n_skipped, threshold), lgr::exp2_of(x_scale, "conv"),
-        lgr::exp2_of(w_scale, "conv"), true, threshold.has_value(), bits, rounding, flags, clamp};
+        "conv",
+        lgr::fresh_channels_last(p.n, p.o, oh, ow, aoti_torch_dtype_float32()),
+        lgr::fresh_channels_last(p.n, p.o, oh, ow, lgr::code_dtype(lgr::to_bits(bits, "conv"))),
+        p.n * oh * ow,
+        lgr::state("conv", running, is_init, scale, n_batches, n_skipped, threshold),
+        lgr::exp2_of(x_scale, "conv"),
+        lgr::exp2_of(w_scale, "conv"),
+        true,
+        threshold.has_value(),
+        bits,
+        rounding,
+        flags,
+        clamp};
     return q.run(engine, bias);
 }
 
-Tensor conv_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, Ints stride, Ints padding, Ints dilation,
-                  int64_t groups, int64_t shift, int64_t bits, bool relu) {
+Tensor conv_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, Ints stride,
+                  Ints padding, Ints dilation, int64_t groups, int64_t shift, int64_t bits,
+                  bool relu) {
     const lgr_conv_params p = params("conv_codes", x, w, stride, padding, dilation, groups);
     lgr::Bilinear engine("conv_codes", p, x, w);
-    const Tensor codes = lgr::fresh_channels_last(p.n, p.o, lgr_conv_out_h(&p), lgr_conv_out_w(&p), lgr::codes_dtype(bits));
+    const Tensor codes = lgr::fresh_channels_last(p.n, p.o, lgr_conv_out_h(&p), lgr_conv_out_w(&p),
+                                                  lgr::codes_dtype(bits));
     lgr::run_codes("conv_codes", engine, bias, shift, bits, relu, true, codes);
     return codes;
 }
 } // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("conv(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, int[] stride, int[] padding, "
-          "int[] dilation, int groups, " LGR_STATE_SCHEMA ", int bits, float clamp, int rounding, int flags) -> "
+    m.def("conv(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, int[] stride, "
+          "int[] padding, "
+          "int[] dilation, int groups, " LGR_STATE_SCHEMA
+          ", int bits, float clamp, int rounding, int flags) -> "
           "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
-    m.def("conv_codes(Tensor x, Tensor w, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups, "
+    m.def("conv_codes(Tensor x, Tensor w, Tensor? bias, int[] stride, int[] padding, int[] "
+          "dilation, int groups, "
           "int shift, int bits, bool relu) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {

@@ -17,22 +17,33 @@ Tensor fresh_rows(const Tensor &x, int64_t o, int32_t dtype) {
     return lgr::fresh(sizes.data(), x.dim(), dtype);
 }
 
-lgr::Coded linear(const Tensor &x, const Tensor &x_scale, const Tensor &w, const Tensor &w_scale, const OptTensor &bias,
-                  const Tensor &running, const Tensor &is_init, const Tensor &scale, const Tensor &n_batches,
-                  const Tensor &n_skipped, const OptTensor &threshold, int64_t bits, double clamp, int64_t rounding,
+lgr::Coded linear(const Tensor &x, const Tensor &x_scale, const Tensor &w, const Tensor &w_scale,
+                  const OptTensor &bias, const Tensor &running, const Tensor &is_init,
+                  const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                  const OptTensor &threshold, int64_t bits, double clamp, int64_t rounding,
                   int64_t flags) {
     const Tensor in = lgr::contiguous(x);
     const lgr_conv_params p = params("linear", in, w);
     lgr::Bilinear engine("linear", p, in, w);
     const lgr::Quantized q = {
-        "linear", fresh_rows(in, p.o, aoti_torch_dtype_float32()),
-        fresh_rows(in, p.o, lgr::code_dtype(lgr::to_bits(bits, "linear"))), p.n,
-        lgr::state("linear", running, is_init, scale, n_batches, n_skipped, threshold), lgr::exp2_of(x_scale, "linear"),
-        lgr::exp2_of(w_scale, "linear"), false, threshold.has_value(), bits, rounding, flags, clamp};
+        "linear",
+        fresh_rows(in, p.o, aoti_torch_dtype_float32()),
+        fresh_rows(in, p.o, lgr::code_dtype(lgr::to_bits(bits, "linear"))),
+        p.n,
+        lgr::state("linear", running, is_init, scale, n_batches, n_skipped, threshold),
+        lgr::exp2_of(x_scale, "linear"),
+        lgr::exp2_of(w_scale, "linear"),
+        false,
+        threshold.has_value(),
+        bits,
+        rounding,
+        flags,
+        clamp};
     return q.run(engine, bias);
 }
 
-Tensor linear_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, int64_t shift, int64_t bits, bool relu) {
+Tensor linear_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, int64_t shift,
+                    int64_t bits, bool relu) {
     const Tensor in = lgr::contiguous(x);
     const lgr_conv_params p = params("linear_codes", in, w);
     lgr::Bilinear engine("linear_codes", p, in, w);
@@ -43,10 +54,12 @@ Tensor linear_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, int
 } // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("linear(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, " LGR_STATE_SCHEMA
-          ", int bits, float clamp, int rounding, int flags) -> "
-          "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
-    m.def("linear_codes(Tensor x, Tensor w, Tensor? bias, int shift, int bits, bool relu) -> Tensor");
+    m.def(
+        "linear(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, " LGR_STATE_SCHEMA
+        ", int bits, float clamp, int rounding, int flags) -> "
+        "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
+    m.def(
+        "linear_codes(Tensor x, Tensor w, Tensor? bias, int shift, int bits, bool relu) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
     m.impl("linear", TORCH_BOX(&linear));

@@ -17,11 +17,21 @@ def stats(running: float = 0.0, scale: float = 0.0) -> Stats:
 
 
 def output(**changes) -> Output:
-    fields = {"stats": stats(), "threshold": None, "bits": 8, "rounding": 1, "clamp": 0.0, "observe": True, "relu": False}
+    fields = {
+        "stats": stats(),
+        "threshold": None,
+        "bits": 8,
+        "rounding": 1,
+        "clamp": 0.0,
+        "observe": True,
+        "relu": False,
+    }
     return Output(**{**fields, **changes})
 
 
-def sums(x: Tensor, w: Tensor, bias: Tensor | None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1) -> Tensor:
+def sums(
+    x: Tensor, w: Tensor, bias: Tensor | None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1
+) -> Tensor:
     """Exact: every partial sum is below 2^53."""
     top, left, bottom, right = padding
     padded = F.pad(x.double(), (left, right, top, bottom))

@@ -76,7 +76,11 @@ def train_case(seed: int, method: str = "MOM"):
     r = random.Random(seed)
     torch.manual_seed(seed)
     shape = some_shape(r)
-    x = Coded(torch.zeros(shape["x"]), laid_out(r, oracle.codes(r.choice(KINDS), shape["x"])), torch.tensor(2.0 ** r.randint(0, 7)))
+    x = Coded(
+        torch.zeros(shape["x"]),
+        laid_out(r, oracle.codes(r.choice(KINDS), shape["x"])),
+        torch.tensor(2.0 ** r.randint(0, 7)),
+    )
     w = torch.randn(shape["w"]) * r.choice([0.01, 0.1, 1.0])
     bias = torch.randn(shape["w"][0]) * r.choice([0.1, 10.0, 1e5]) if r.random() < 0.7 else None
     threshold = torch.tensor([r.uniform(-2, 6)]) if method == "TQT" else None
@@ -188,7 +192,11 @@ def test_the_scale_snapshot_is_not_the_buffer():
 
 @pytest.mark.parametrize("where", ["x_scale", "weight", "bias", "threshold"])
 def test_nan_shows_and_moves_no_statistics(where):
-    x = Coded(torch.zeros(1, 4, 5, 5), oracle.codes("random", (1, 4, 5, 5)), torch.tensor(math.nan if where == "x_scale" else 16.0))
+    x = Coded(
+        torch.zeros(1, 4, 5, 5),
+        oracle.codes("random", (1, 4, 5, 5)),
+        torch.tensor(math.nan if where == "x_scale" else 16.0),
+    )
     w, bias = torch.randn(3, 4, 3, 3).requires_grad_(), torch.randn(3)
     if where == "weight":
         w.data[0, 0, 0, 0] = math.nan
@@ -227,7 +235,9 @@ def test_gradients_follow_the_written_rule(seed, method):
     y.value.backward(upstream)
 
     frozen = spec._replace(observe=False, threshold=None if w_threshold is None else w_threshold.detach())
-    wq, w_scale, w_bits, w_slope = ops.quantize_weight(w.detach(), frozen, None if bias is None else bias.detach(), x.scale)
+    wq, w_scale, w_bits, w_slope = ops.quantize_weight(
+        w.detach(), frozen, None if bias is None else bias.detach(), x.scale
+    )
     bq = None if bias is None else ops.quantize_bias(bias.detach(), x.scale, w_scale)
     acc = int(math.log2(x.scale) + math.log2(w_scale))
     want = oracle.quantized(oracle.sums(x.codes, wq, bq, *geometry), acc, out, True, int(math.log2(y.scale)))
@@ -235,7 +245,9 @@ def test_gradients_follow_the_written_rule(seed, method):
     xd = (x.codes.double() / x.scale).requires_grad_()
     wd = (wq.double() / w_scale).requires_grad_()
     top, left, bottom, right = geometry.padding
-    z = F.conv2d(F.pad(xd, (left, right, top, bottom)), wd, None, geometry.stride, 0, geometry.dilation, geometry.groups)
+    z = F.conv2d(
+        F.pad(xd, (left, right, top, bottom)), wd, None, geometry.stride, 0, geometry.dilation, geometry.groups
+    )
     gx, gw = torch.autograd.grad(z, (xd, wd), masked)
     passes = torch.tensor([w_bits[i // 8] >> i % 8 & 1 for i in range(w.numel())]).view(w.shape)
     # float32 sums of up to K products: a relative error of some 2^-24 * sqrt(K) of the largest term
@@ -317,7 +329,9 @@ def test_opcheck(grad, bits, threshold):
     one, bias = torch.tensor(16.0), torch.randn(6)
     geometry = ([2, 1], [1, 0, 2, 1], [1, 2], 2)
     state = (*oracle.stats(3.0, 4.0), threshold)
-    torch.library.opcheck(torch.ops.linger.conv.default, (x, one, w, one, bias, *geometry, *state, bits, 8.0, 1, 1 + 4 * grad))
+    torch.library.opcheck(
+        torch.ops.linger.conv.default, (x, one, w, one, bias, *geometry, *state, bits, 8.0, 1, 1 + 4 * grad)
+    )
     torch.library.opcheck(torch.ops.linger.conv_codes.default, (x, w, None, *geometry, 5, bits, False))
 
 
@@ -325,12 +339,28 @@ def test_opcheck(grad, bits, threshold):
     ("change", "error", "message"),
     [
         ({"x": torch.zeros(1, 4, 5, 5)}, TypeError, "codes must be int8 or int32"),
-        ({"x": torch.zeros(1, 4, 5, 5, dtype=torch.int32)}, UnsupportedError, "conv: the input must have at most 8 bits"),
-        ({"x": torch.zeros(4, 5, 5, dtype=torch.int8)}, ValueError, "conv: x and weight must have 4 dimensions, got 3 and 4"),
-        ({"w": torch.zeros(3, 2, 3, 3)}, ValueError, r"conv: x has 4 channels, which does not fit weight \(3, 2, 3, 3\)"),
+        (
+            {"x": torch.zeros(1, 4, 5, 5, dtype=torch.int32)},
+            UnsupportedError,
+            "conv: the input must have at most 8 bits",
+        ),
+        (
+            {"x": torch.zeros(4, 5, 5, dtype=torch.int8)},
+            ValueError,
+            "conv: x and weight must have 4 dimensions, got 3 and 4",
+        ),
+        (
+            {"w": torch.zeros(3, 2, 3, 3)},
+            ValueError,
+            r"conv: x has 4 channels, which does not fit weight \(3, 2, 3, 3\)",
+        ),
         ({"w": torch.zeros(3, 4, 3, 3, dtype=torch.int8)}, TypeError, "conv: weight must be float32"),
         ({"w": torch.zeros(0, 4, 3, 3)}, ValueError, "weight must not be empty"),
-        ({"w": torch.zeros(3, 4, 6, 3)}, ValueError, r"the kernel \(6, 3\) with dilation \(1, 1\) is larger than the padded input 5 x 5"),
+        (
+            {"w": torch.zeros(3, 4, 6, 3)},
+            ValueError,
+            r"the kernel \(6, 3\) with dilation \(1, 1\) is larger than the padded input 5 x 5",
+        ),
         ({"bias": torch.zeros(2)}, ValueError, r"conv: bias must have shape \(3,\), got \(2,\)"),
         ({"bias": torch.zeros(3, dtype=torch.int32)}, TypeError, "conv: bias must be float32"),
         ({"geometry": Geometry(stride=(0, 1))}, ValueError, "stride, dilation and groups must be at least 1"),
@@ -360,7 +390,11 @@ def test_conv_errors(change, error, message):
     [
         ({"x": torch.zeros(1, 4, 5, 5)}, TypeError, "conv_codes: x must be torch.int8, got torch.float32"),
         ({"bias": torch.zeros(3)}, TypeError, "conv_codes: bias must be torch.int32, got torch.float32"),
-        ({"bias": torch.zeros(4, dtype=torch.int32)}, ValueError, r"conv_codes: bias must have shape \(3,\), got \(4,\)"),
+        (
+            {"bias": torch.zeros(4, dtype=torch.int32)},
+            ValueError,
+            r"conv_codes: bias must have shape \(3,\), got \(4,\)",
+        ),
         ({"shift": -1}, ValueError, r"conv_codes: shift must be in \[0, 63\], got -1"),
         ({"shift": 64}, ValueError, r"conv_codes: shift must be in \[0, 63\], got 64"),
         ({"bits": 1}, ValueError, r"conv_codes: bits must be in \[2, 32\], got 1"),
@@ -371,4 +405,6 @@ def test_conv_codes_errors(change, error, message):
     call = {"x": oracle.codes("random", (1, 4, 5, 5)), "bias": None, "groups": 1, "shift": 5, "bits": 8, **change}
     w = oracle.codes("random", (3, 4, 3, 3))
     with pytest.raises(error, match=message):
-        ops.conv_codes(call["x"], w, call["bias"], (1, 1), (0, 0, 0, 0), (1, 1), call["groups"], call["shift"], call["bits"], False)
+        ops.conv_codes(
+            call["x"], w, call["bias"], (1, 1), (0, 0, 0, 0), (1, 1), call["groups"], call["shift"], call["bits"], False
+        )

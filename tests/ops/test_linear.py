@@ -42,7 +42,10 @@ def test_sum_is_not_clamped_to_32_bits(isa):
     x, w = oracle.codes("min", (3, 64)), oracle.codes("min", (2, 64))
     bias = torch.tensor([2**31 - 1, -(2**31)], dtype=torch.int32)
     a = 64 * 2**14 + 2**31 - 1  # a convolution would saturate here
-    assert ops.linear_codes(x, w, bias, 25, 8, False)[0].tolist() == [(a + 2**24) >> 25, (64 * 2**14 - 2**31 + 2**24) >> 25]
+    assert ops.linear_codes(x, w, bias, 25, 8, False)[0].tolist() == [
+        (a + 2**24) >> 25,
+        (64 * 2**14 - 2**31 + 2**24) >> 25,
+    ]
 
 
 @pytest.mark.parametrize("left", [1, 5, 31])
@@ -64,7 +67,11 @@ def test_linear_equals_the_written_rule(seed, method, isa):
     w = torch.randn(o, k) * r.choice([0.01, 1.0])
     bias = torch.randn(o) * r.choice([0.1, 1e5]) if r.random() < 0.7 else None
     threshold = torch.tensor([r.uniform(-2, 6)]) if method == "TQT" else None
-    fields = {"bits": r.choice([8, 8, 4, 16, 32]), "rounding": r.choice([1, 0, 2, 3]), "clamp": r.choice([0.0, 8.0, 0.3])}
+    fields = {
+        "bits": r.choice([8, 8, 4, 16, 32]),
+        "rounding": r.choice([1, 0, 2, 3]),
+        "clamp": r.choice([0.0, 8.0, 0.3]),
+    }
     out = oracle.output(threshold=threshold, relu=r.random() < 0.5, **fields)
     wq, w_scale, *_ = ops.quantize_weight(w, oracle.output(), bias, x.scale)
     bq = None if bias is None else ops.quantize_bias(bias, x.scale, w_scale)
@@ -126,7 +133,9 @@ def test_gradients_follow_the_written_rule(rows):
     torch.testing.assert_close(bias.grad.double(), masked.sum(0), **close)
     gt = (upstream.double() * want.slope).sum().view(1) * math.log(2) / y.scale
     torch.testing.assert_close(t.grad.double(), gt.double(), **close)
-    torch.testing.assert_close(wt.grad.double(), (gw * w_slope).sum().double().view(1) * math.log(2) / w_scale, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        wt.grad.double(), (gw * w_slope).sum().double().view(1) * math.log(2) / w_scale, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_nan_and_empty():
@@ -134,7 +143,9 @@ def test_nan_and_empty():
     x = Coded(torch.zeros(2, 4), oracle.codes("random", (2, 4)), torch.tensor(math.nan))
     y = ops.linear(x, w, None, oracle.output(), out)
     assert y.value.isnan().all() and y.scale.isnan() and not y.codes.any() and out.stats.n_skipped.item() == 1
-    y = ops.linear(Coded(torch.zeros(0, 4), torch.zeros(0, 4, dtype=torch.int8), torch.tensor(16.0)), w, None, oracle.output(), out)
+    y = ops.linear(
+        Coded(torch.zeros(0, 4), torch.zeros(0, 4, dtype=torch.int8), torch.tensor(16.0)), w, None, oracle.output(), out
+    )
     assert y.value.shape == (0, 3) and out.stats.n_batches.item() == 0
 
 
@@ -143,18 +154,48 @@ def test_nan_and_empty():
 def test_opcheck(grad, threshold):
     x, w, one = oracle.codes("random", (2, 3, 7)), oracle.codes("random", (6, 7)), torch.tensor(16.0)
     state = (*oracle.stats(3.0, 4.0), threshold)
-    torch.library.opcheck(torch.ops.linger.linear.default, (x, one, w, one, torch.randn(6), *state, 8, 8.0, 1, 1 + 4 * grad))
+    torch.library.opcheck(
+        torch.ops.linger.linear.default, (x, one, w, one, torch.randn(6), *state, 8, 8.0, 1, 1 + 4 * grad)
+    )
     torch.library.opcheck(torch.ops.linger.linear_codes.default, (x, w, None, 5, 16, True))
 
 
 @pytest.mark.parametrize(
     ("x", "w", "bias", "bits", "error", "message"),
     [
-        (torch.zeros(2, 5, dtype=torch.int8), torch.zeros(3, 4), None, 8, ValueError, r"linear: x must be \(..., K\) and weight \(O, K\)"),
-        (torch.zeros(2, 4, dtype=torch.int8), torch.zeros(3, 4, 1), None, 8, ValueError, r"linear: x must be \(..., K\)"),
+        (
+            torch.zeros(2, 5, dtype=torch.int8),
+            torch.zeros(3, 4),
+            None,
+            8,
+            ValueError,
+            r"linear: x must be \(..., K\) and weight \(O, K\)",
+        ),
+        (
+            torch.zeros(2, 4, dtype=torch.int8),
+            torch.zeros(3, 4, 1),
+            None,
+            8,
+            ValueError,
+            r"linear: x must be \(..., K\)",
+        ),
         (torch.zeros(2, 4, dtype=torch.int32), torch.zeros(3, 4), None, 8, UnsupportedError, "at most 8 bits"),
-        (torch.zeros(2, 4, dtype=torch.int8), torch.zeros(3, 4), None, 12, UnsupportedError, "the weight must have at most 8 bits"),
-        (torch.zeros(2, 4, dtype=torch.int8), torch.zeros(3, 4), torch.zeros(4), 8, ValueError, r"bias must have shape \(3,\)"),
+        (
+            torch.zeros(2, 4, dtype=torch.int8),
+            torch.zeros(3, 4),
+            None,
+            12,
+            UnsupportedError,
+            "the weight must have at most 8 bits",
+        ),
+        (
+            torch.zeros(2, 4, dtype=torch.int8),
+            torch.zeros(3, 4),
+            torch.zeros(4),
+            8,
+            ValueError,
+            r"bias must have shape \(3,\)",
+        ),
         (torch.zeros(2, 0, dtype=torch.int8), torch.zeros(3, 0), None, 8, ValueError, "weight must not be empty"),
     ],
 )

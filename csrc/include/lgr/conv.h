@@ -13,41 +13,48 @@
 extern "C" {
 #endif
 
-/* A = bias + sum over the window of x * w; zero padding; output size floor((in + pads - dilation * (k - 1) - 1) / stride) + 1. */
+/* A = bias + sum over the window of x * w; zero padding; output size
+ * floor((in + pads - dilation * (k - 1) - 1) / stride) + 1. */
 typedef struct lgr_conv_params {
-    int64_t n, c, h, w;                   /* input: images, channels, rows, columns                        */
-    int64_t o, kh, kw;                    /* output channels, kernel                                       */
-    int64_t stride_h, stride_w;           /* >= 1                                                          */
-    int64_t pad_t, pad_l, pad_b, pad_r;   /* >= 0                                                          */
-    int64_t dil_h, dil_w;                 /* >= 1                                                          */
-    int64_t groups;                       /* divides c and o                                               */
-    int64_t xs_n, xs_c, xs_h, xs_w;       /* strides of x in elements; any                                 */
+    int64_t n, c, h, w; /* input: images, channels, rows, columns */
+    int64_t o, kh, kw; /* output channels, kernel */
+    int64_t stride_h, stride_w; /* >= 1 */
+    int64_t pad_t, pad_l; /* >= 0; top, left */
+    int64_t pad_b, pad_r; /* >= 0; bottom, right */
+    int64_t dil_h, dil_w; /* >= 1 */
+    int64_t groups; /* divides c and o */
+    int64_t xs_n, xs_c, xs_h, xs_w; /* strides of x in elements; any */
 } lgr_conv_params;
 
-typedef enum lgr_conv_engine { LGR_CONV_REF = 0, LGR_CONV_AVX2 = 1, LGR_CONV_AVX512VNNI = 2 } lgr_conv_engine;
+typedef enum lgr_conv_engine {
+    LGR_CONV_REF = 0,
+    LGR_CONV_AVX2 = 1,
+    LGR_CONV_AVX512VNNI = 2,
+} lgr_conv_engine;
 
-/* One call. Fill everything above the line, then lgr_conv_begin fills the rest; threads share it read-only. */
+/* One call. Fill everything above the line, then lgr_conv_begin fills the rest; threads share it
+ * read-only. */
 typedef struct lgr_conv_job {
     lgr_conv_params p;
-    lgr_conv_engine engine;  /* the one the weights were packed for                                  */
-    const int8_t *x;         /* codes                                                                */
-    const void *packed;      /* from lgr_conv_pack                                                   */
-    const int32_t *wsum;     /* from lgr_conv_pack                                                   */
-    const int32_t *bias;     /* [o], or NULL                                                         */
-    int32_t *init;           /* [lgr_conv_wsum_count] for lgr_conv_begin to fill                     */
-    const lgr_epilogue *ep;  /* NULL: out.acc receives the sums modulo 2^32, bias included           */
-    lgr_outputs out;         /* [n][oh][ow][o]                                                       */
+    lgr_conv_engine engine; /* the one the weights were packed for */
+    const int8_t *x; /* codes */
+    const void *packed; /* from lgr_conv_pack */
+    const int32_t *wsum; /* from lgr_conv_pack */
+    const int32_t *bias; /* [o], or NULL */
+    int32_t *init; /* [lgr_conv_wsum_count] for lgr_conv_begin to fill */
+    const lgr_epilogue *ep; /* NULL: out.acc receives the sums modulo 2^32, bias included */
+    lgr_outputs out; /* [n][oh][ow][o] */
     /* ---- */
-    int64_t oh, ow;          /* output size                                                          */
-    int64_t cg, og, cp;      /* channels and outputs per group; padded channels per group            */
-    int64_t pixel, wp;       /* padded image: elements per pixel, pixels per row                     */
-    int64_t units;           /* pieces of work for lgr_conv_run                                      */
-    int64_t rows, row_units, o_block; /* matrix product: rows, pieces along rows, outputs per piece   */
-    int64_t bound;           /* |A| is at most this                                                  */
-    int gemm, depthwise;     /* 1x1 on dense rows; one channel per group                             */
-    int64_t piece;           /* matrix product: rows of one piece                                    */
-    int narrow;              /* every intermediate fits 32 bits                                      */
-    int fused;               /* the engine quantizes its own registers                               */
+    int64_t oh, ow; /* output size */
+    int64_t cg, og, cp; /* channels, outputs and padded channels of a group */
+    int64_t pixel, wp; /* padded image: elements per pixel, pixels per row */
+    int64_t units; /* pieces of work for lgr_conv_run */
+    int64_t rows, piece; /* matrix product: rows in all, rows of one piece */
+    int64_t row_units; /* matrix product: pieces along the rows */
+    int64_t o_block; /* matrix product: outputs of one piece */
+    int64_t bound; /* |A| is at most this */
+    int gemm, depthwise; /* 1x1 on dense rows; one channel per group */
+    int narrow, fused; /* 32 bits suffice; the engine quantizes its own registers */
 } lgr_conv_job;
 
 /* LGR_OK, or LGR_E_RANGE when sizes are inconsistent, out of range, or would overflow an index. */
@@ -67,11 +74,11 @@ int64_t lgr_conv_pack_blocks(const lgr_conv_params *p, lgr_conv_engine engine);
  * Blocks [b0, b1) of the packed weights.
  *
  * @param[in]  w       [o][c / groups][kh][kw] int8, contiguous.
- * @param[out] packed  lgr_conv_packed_bytes, aligned to 64 bytes for speed only.
+ * @param[out] packed  lgr_conv_packed_bytes, aligned to 2 bytes (64: faster).
  * @param[out] wsum    [lgr_conv_wsum_count] sums of the weights of each (padded) output.
  */
-void lgr_conv_pack(const lgr_conv_params *p, lgr_conv_engine engine, const int8_t *w, int64_t b0, int64_t b1,
-                   void *packed, int32_t *wsum);
+void lgr_conv_pack(const lgr_conv_params *p, lgr_conv_engine engine, const int8_t *w, int64_t b0,
+                   int64_t b1, void *packed, int32_t *wsum);
 
 /**
  * Check the job, choose the path and fill init.

@@ -23,26 +23,26 @@ extern "C" {
  *             code                 elsewhere (saturated)
  */
 typedef struct lgr_epilogue {
-    int32_t shift;    /* <= 63; negative: A * 2^-shift, saturated (32-bit codes only)                */
-    int32_t rounding; /* enum lgr_rounding                                                           */
-    int64_t lo, hi;   /* codes                                                                       */
-    int64_t t0, t1;   /* sums that keep their gradient; t0 > t1: none                                */
-    int64_t c0, c1;   /* sums that no clamp, ReLU or accumulator cuts                                */
-    int64_t a0, a1;   /* sums after the accumulator's saturation and the clamp: the statistics' view */
-    int32_t relu;     /* statistics use max(x, 0) instead of max|x|                                  */
-    float inv;        /* 2^-out_exp2                                                                 */
-    float slope_one;  /* 2^-shift                                                                    */
+    int32_t shift; /* <= 63; negative: A * 2^-shift, saturated (32-bit codes only) */
+    int32_t rounding; /* enum lgr_rounding */
+    int64_t lo, hi; /* codes */
+    int64_t t0, t1; /* sums that keep their gradient; t0 > t1: none */
+    int64_t c0, c1; /* sums that no clamp, ReLU or accumulator cuts */
+    int64_t a0, a1; /* sums after the accumulator's saturation and the clamp, for statistics */
+    int32_t relu; /* statistics use max(x, 0) instead of max|x| */
+    float inv; /* 2^-out_exp2 */
+    float slope_one; /* 2^-shift */
 } lgr_epilogue;
 
 /* What to make an epilogue from. */
 typedef struct lgr_epilogue_spec {
-    int32_t acc_exp2; /* exponent of the sums, |e| <= 504                                 */
-    int32_t out_exp2; /* exponent of the codes, |e| <= 126, acc_exp2 - 63 <= e            */
-    int32_t bits;     /* 2..32                                                            */
-    int32_t rounding; /* enum lgr_rounding                                                */
-    int32_t relu;     /* fused ReLU: no negative code, gradient only where code > 0       */
-    int32_t sat32;    /* the accumulator saturates at 32 bits (convolutions)              */
-    double clamp;     /* training clamp of the sum's value, > 0; 0: none                  */
+    int32_t acc_exp2; /* exponent of the sums, |e| <= 504 */
+    int32_t out_exp2; /* exponent of the codes, |e| <= 126, at least acc_exp2 - 63 */
+    int32_t bits; /* 2..32 */
+    int32_t rounding; /* enum lgr_rounding */
+    int32_t relu; /* fused ReLU: no negative code, gradient only where code > 0 */
+    int32_t sat32; /* the accumulator saturates at 32 bits (convolutions) */
+    double clamp; /* training clamp of the sum's value, > 0; 0: none */
 } lgr_epilogue_spec;
 
 /**
@@ -57,14 +57,14 @@ float lgr_epilogue_peak(const lgr_epilogue *ep, int32_t acc_exp2, const int64_t 
 
 /* Where a row-major [pixels][o] block of results goes. Any pointer may be NULL; no two may overlap. */
 typedef struct lgr_outputs {
-    int32_t *acc;    /* raw sums, modulo 2^32                                                  */
-    int8_t *code8;   /* codes of at most 8 bits                                                */
-    int16_t *code16; /* codes of at most 16 bits                                               */
-    int32_t *code32; /* codes                                                                  */
-    float *value;    /*                                                                        */
-    float *slope;    /*                                                                        */
-    uint8_t *mask;   /* [pixels][lgr_mask_row_bytes(o)]; channel c is bit c % 8 of byte c / 8  */
-    int stream;      /* value is large and read late: write it around the cache                */
+    int32_t *acc; /* raw sums, modulo 2^32 */
+    int8_t *code8; /* codes of at most 8 bits */
+    int16_t *code16; /* codes of at most 16 bits */
+    int32_t *code32; /* codes */
+    float *value;
+    float *slope;
+    uint8_t *mask; /* [pixels][lgr_mask_row_bytes(o)]; channel c is bit c % 8 of byte c / 8 */
+    int stream; /* value is large and read late: write it around the cache */
 } lgr_outputs;
 
 /**
@@ -80,9 +80,9 @@ typedef struct lgr_outputs {
  *
  * Takes the AVX2 twin for narrow sums without bias, acc and code16. Same bits on every path.
  */
-void lgr_epilogue_rows(const lgr_epilogue *ep, int narrow, const int32_t *sums, int64_t stride, const int32_t *bias,
-                       int64_t rows, int64_t n, int64_t ch, int64_t o, int64_t pixel, const lgr_outputs *out,
-                       int64_t amax[2]);
+void lgr_epilogue_rows(const lgr_epilogue *ep, int narrow, const int32_t *sums, int64_t stride,
+                       const int32_t *bias, int64_t rows, int64_t n, int64_t ch, int64_t o,
+                       int64_t pixel, const lgr_outputs *out, int64_t amax[2]);
 
 /* The reference for one exact 64-bit sum; `at` = pixel * o + channel. The mask is the caller's. Returns its bit. */
 int lgr_epilogue_one(const lgr_epilogue *ep, int64_t sum, int64_t at, const lgr_outputs *out);

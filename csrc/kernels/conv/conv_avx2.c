@@ -9,7 +9,8 @@ static void copy_s16(const int8_t *x, int64_t n, void *dst)
     int16_t *d = dst;
     int64_t i = 0;
     for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256((void *)(d + i), _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(x + i))));
+        _mm256_storeu_si256((void *)(d + i),
+                            _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(x + i))));
     for (; i < n; ++i) d[i] = x[i];
 }
 
@@ -27,8 +28,8 @@ INLINE void store(int32_t *dst, __m256i a, __m256i b, int64_t left)
 }
 
 /* M pixels x 16 outputs: the inner loop of every dense shape. */
-INLINE void tile(const int M, const lgr_conv_span *s, const int16_t *x, const int16_t *w, const int32_t *init, int32_t *sums,
-                 int64_t left)
+INLINE void tile(const int M, const lgr_conv_span *s, const int16_t *x, const int16_t *w,
+                 const int32_t *init, int32_t *sums, int64_t left)
 {
     const int64_t step = s->step, kq = s->kq;
     __m256i acc[6][2];
@@ -41,7 +42,8 @@ INLINE void tile(const int M, const lgr_conv_span *s, const int16_t *x, const in
         for (int64_t j = 0; j < s->nj; ++j) {
             const int16_t *p0 = x + i * s->row + j * s->col, *p1 = p0 + 3 * step;
             for (int64_t q = 0; q < kq; ++q, p0 += 2, p1 += 2, w += 32) {
-                const __m256i w0 = _mm256_loadu_si256((const void *)w), w1 = _mm256_loadu_si256((const void *)(w + 16));
+                const __m256i w0 = _mm256_loadu_si256((const void *)w),
+                              w1 = _mm256_loadu_si256((const void *)(w + 16));
 #pragma GCC unroll 6
                 for (int m = 0; m < M; ++m) {
                     int32_t v;
@@ -65,8 +67,13 @@ static void span(void *state, const lgr_conv_span *s)
     for (int64_t ch = 0; ch < s->outputs; ch += 16, w += block) {
         for (int64_t m = 0; m < s->count;) {
             const int64_t left = s->count - m, outputs = s->outputs - ch;
-            const int64_t width = left >= 6 ? 6 : s->count >= 6 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-            const int64_t at = left < width ? s->count - width : m; /* the last tile may repeat pixels: same results */
+            const int64_t width = left >= 6       ? 6
+                                  : s->count >= 6 ? 6
+                                  : left >= 4     ? 4
+                                  : left >= 2     ? 2
+                                                  : 1;
+            const int64_t at = left < width ? s->count - width
+                                            : m; /* the last tile may repeat pixels: same results */
             const int16_t *x = (const int16_t *)s->x + at * s->step;
             int32_t *sums = s->sums + at * s->sums_stride + ch;
             if (width == 6) tile(6, s, x, w, s->init + ch, sums, outputs);
@@ -98,7 +105,8 @@ static void depthwise(void *state, const lgr_conv_span *s)
                 a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_unpacklo_epi16(x0, x1), w0));
                 b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_unpackhi_epi16(x0, x1), w1));
             }
-            store(s->sums + m * s->sums_stride + ch, _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), i0),
+            store(s->sums + m * s->sums_stride + ch,
+                  _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), i0),
                   _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x31), i1), s->outputs - ch);
         }
     }
@@ -115,5 +123,12 @@ static void end(void *state, int64_t amax[2])
     (void)amax;
 }
 
-const lgr_conv_isa lgr_conv_isa_avx2 = {.quantum = 2, .element = 2, .zero = 0, .fuses = 0, .copy = copy_s16, .begin = begin,
-                                        .span = span, .depthwise = depthwise, .end = end};
+const lgr_conv_isa lgr_conv_isa_avx2 = {.quantum = 2,
+                                        .element = 2,
+                                        .zero = 0,
+                                        .fuses = 0,
+                                        .copy = copy_s16,
+                                        .begin = begin,
+                                        .span = span,
+                                        .depthwise = depthwise,
+                                        .end = end};

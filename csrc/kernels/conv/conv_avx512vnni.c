@@ -21,18 +21,22 @@ static void begin(const lgr_conv_job *job, void *state)
 {
     const lgr_epilogue *e = job->ep;
     sink *s = state;
-    *s = (sink){.o = job->p.o, .row_bytes = lgr_mask_row_bytes(job->p.o), .quantize = job->fused && e != NULL};
+    *s = (sink){.o = job->p.o,
+                .row_bytes = lgr_mask_row_bytes(job->p.o),
+                .quantize = job->fused && e != NULL};
     s->flat = job->depthwise && lgr_conv_is_flat(&job->p);
     if (!job->fused) return;
     s->out = job->out;
     if (e == NULL) return;
     s->out.acc = NULL;
-    s->stream = s->out.stream && s->out.value && s->o % 16 == 0 && (uintptr_t)s->out.value % 64 == 0;
+    s->stream =
+        s->out.stream && s->out.value && s->o % 16 == 0 && (uintptr_t)s->out.value % 64 == 0;
     s->add = _mm512_set1_epi32((int32_t)lgr_epilogue_add(e));
     s->lo = _mm512_set1_epi32((int32_t)e->lo);
     s->hi = _mm512_set1_epi32((int32_t)e->hi);
     s->t0 = _mm512_set1_epi32(lgr_epilogue_s32(e->t0));
-    s->span = _mm512_set1_epi32((int32_t)((uint32_t)lgr_epilogue_s32(e->t1) - (uint32_t)lgr_epilogue_s32(e->t0)));
+    s->span = _mm512_set1_epi32(
+        (int32_t)((uint32_t)lgr_epilogue_s32(e->t1) - (uint32_t)lgr_epilogue_s32(e->t0)));
     s->c0 = _mm512_set1_epi32(lgr_epilogue_s32(e->c0));
     s->c1 = _mm512_set1_epi32(lgr_epilogue_s32(e->c1));
     s->shift = _mm_cvtsi32_si128(e->shift);
@@ -44,7 +48,8 @@ static void end(void *state, int64_t amax[2])
     const sink *s = state;
     if (!s->quantize) return;
     if (s->stream) _mm_sfence();
-    const int64_t up = _mm512_reduce_max_epi32(s->max), down = -(int64_t)_mm512_reduce_min_epi32(s->min);
+    const int64_t up = _mm512_reduce_max_epi32(s->max),
+                  down = -(int64_t)_mm512_reduce_min_epi32(s->min);
     amax[0] = up > amax[0] ? up : amax[0];
     amax[1] = down > amax[1] ? down : amax[1];
 }
@@ -64,7 +69,8 @@ INLINE void emit(sink *s, __m512i a, int64_t at, int64_t byte, __mmask16 k)
     if (s->stream) _mm512_stream_ps(s->out.value + at, _mm512_mul_ps(f, s->inv));
     else if (s->out.value) _mm512_mask_storeu_ps(s->out.value + at, k, _mm512_mul_ps(f, s->inv));
     if (s->out.slope) {
-        const __mmask16 whole = _mm512_cmple_epi32_mask(s->c0, a) & _mm512_cmple_epi32_mask(a, s->c1);
+        const __mmask16 whole =
+            _mm512_cmple_epi32_mask(s->c0, a) & _mm512_cmple_epi32_mask(a, s->c1);
         const __m512i rest = _mm512_sub_epi32(_mm512_sll_epi32(r, s->shift), a);
         const __m512 v = _mm512_mask_mul_ps(f, pass, _mm512_cvtepi32_ps(rest), s->slope_one);
         _mm512_mask_storeu_ps(s->out.slope + at, k, _mm512_maskz_mov_ps(whole, v));
@@ -98,7 +104,8 @@ INLINE __m512i broadcast(const uint8_t *p)
 }
 
 /* M pixels x NB blocks of 16 outputs: the inner loop of every dense shape. */
-INLINE void tile(const int M, const int NB, sink *out, const lgr_conv_span *s, int64_t at, int64_t ch, const int8_t *w)
+INLINE void tile(const int M, const int NB, sink *out, const lgr_conv_span *s, int64_t at,
+                 int64_t ch, const int8_t *w)
 {
     const int64_t step = s->step, kq = s->kq, block = s->ni * s->nj * kq * 64;
     const uint8_t *x = (const uint8_t *)s->x + at * step;
@@ -109,7 +116,8 @@ INLINE void tile(const int M, const int NB, sink *out, const lgr_conv_span *s, i
         for (int b = 0; b < NB; ++b) acc[m][b] = _mm512_loadu_si512(s->init + ch + 16 * b);
     for (int64_t i = 0; i < s->ni; ++i)
         for (int64_t j = 0; j < s->nj; ++j) {
-            const uint8_t *p0 = x + i * s->row + j * s->col, *p1 = p0 + 4 * step, *p2 = p0 + 8 * step, *p3 = p0 + 12 * step;
+            const uint8_t *p0 = x + i * s->row + j * s->col, *p1 = p0 + 4 * step,
+                          *p2 = p0 + 8 * step, *p3 = p0 + 12 * step;
             const int64_t s2 = 2 * step, s3 = 3 * step;
             for (int64_t q = 0; q < kq; ++q, p0 += 4, p1 += 4, p2 += 4, p3 += 4, w += 64) {
                 __m512i wv[2];
@@ -118,7 +126,10 @@ INLINE void tile(const int M, const int NB, sink *out, const lgr_conv_span *s, i
 #pragma GCC unroll 16
                 for (int m = 0; m < M; ++m) {
                     const uint8_t *p = m < 4 ? p0 : m < 8 ? p1 : m < 12 ? p2 : p3;
-                    const __m512i v = broadcast(p + (m % 4 == 0 ? 0 : m % 4 == 1 ? step : m % 4 == 2 ? s2 : s3));
+                    const __m512i v = broadcast(p + (m % 4 == 0   ? 0
+                                                     : m % 4 == 1 ? step
+                                                     : m % 4 == 2 ? s2
+                                                                  : s3));
 #pragma GCC unroll 2
                     for (int b = 0; b < NB; ++b) DOT(acc[m][b], v, wv[b]);
                 }
@@ -129,7 +140,8 @@ INLINE void tile(const int M, const int NB, sink *out, const lgr_conv_span *s, i
 #pragma GCC unroll 16
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 2
-        for (int b = 0; b < NB; ++b) put(&t, s, acc[m][b], at + m, ch + 16 * b, b == NB - 1 ? last : (__mmask16)0xffff);
+        for (int b = 0; b < NB; ++b)
+            put(&t, s, acc[m][b], at + m, ch + 16 * b, b == NB - 1 ? last : (__mmask16)0xffff);
     out->max = t.max;
     out->min = t.min;
 }
@@ -165,12 +177,15 @@ static void span(void *state, const lgr_conv_span *s)
 }
 
 /* 64 outputs of one channel each: four taps per vpdpbusd, interleaved by unpacking. r[l] = outputs 16 l .. 16 l + 15. */
-INLINE void channels64(const uint8_t *x, const int64_t *taps, int64_t quads, __mmask64 k, const int8_t *w, __m512i r[4])
+INLINE void channels64(const uint8_t *x, const int64_t *taps, int64_t quads, __mmask64 k,
+                       const int8_t *w, __m512i r[4])
 {
     __m512i a0 = _mm512_setzero_si512(), a1 = a0, a2 = a0, a3 = a0;
     for (int64_t q = 0; q < quads; ++q, taps += 4, w += 256) {
-        const __m512i xa = _mm512_maskz_loadu_epi8(k, x + taps[0]), xb = _mm512_maskz_loadu_epi8(k, x + taps[1]);
-        const __m512i xc = _mm512_maskz_loadu_epi8(k, x + taps[2]), xd = _mm512_maskz_loadu_epi8(k, x + taps[3]);
+        const __m512i xa = _mm512_maskz_loadu_epi8(k, x + taps[0]),
+                      xb = _mm512_maskz_loadu_epi8(k, x + taps[1]);
+        const __m512i xc = _mm512_maskz_loadu_epi8(k, x + taps[2]),
+                      xd = _mm512_maskz_loadu_epi8(k, x + taps[3]);
         const __m512i ab0 = _mm512_unpacklo_epi8(xa, xb), ab1 = _mm512_unpackhi_epi8(xa, xb);
         const __m512i cd0 = _mm512_unpacklo_epi8(xc, xd), cd1 = _mm512_unpackhi_epi8(xc, xd);
         DOT(a0, _mm512_unpacklo_epi16(ab0, cd0), _mm512_loadu_si512(w));
@@ -200,10 +215,13 @@ static void depthwise(void *state, const lgr_conv_span *s)
         for (int64_t f = 0; f < length; f += 64) {
             const int64_t left = length - f;
             __m512i r[4];
-            channels64(x + f, s->taps, quads, left >= 64 ? ~0ull : ~0ull >> (64 - left), (const int8_t *)s->w + set * set_bytes, r);
+            channels64(x + f, s->taps, quads, left >= 64 ? ~0ull : ~0ull >> (64 - left),
+                       (const int8_t *)s->w + set * set_bytes, r);
             for (int64_t l = 0; l < 4 && 16 * l < left; ++l) {
-                const int64_t at = f + 16 * l, pixel = t.flat ? at / c : m, ch = t.flat ? at % c : at;
-                put(&t, s, _mm512_add_epi32(r[l], _mm512_loadu_si512(s->init + ch)), pixel, ch, valid(c - ch));
+                const int64_t at = f + 16 * l, pixel = t.flat ? at / c : m,
+                              ch = t.flat ? at % c : at;
+                put(&t, s, _mm512_add_epi32(r[l], _mm512_loadu_si512(s->init + ch)), pixel, ch,
+                    valid(c - ch));
             }
             if (++set == sets) set = 0;
         }
@@ -217,12 +235,21 @@ static void copy_u8(const int8_t *x, int64_t n, void *dst)
     const __m512i flip = _mm512_set1_epi8((char)0x80);
     uint8_t *d = dst;
     int64_t i = 0;
-    for (; i + 64 <= n; i += 64) _mm512_storeu_si512(d + i, _mm512_xor_si512(_mm512_loadu_si512(x + i), flip));
+    for (; i + 64 <= n; i += 64)
+        _mm512_storeu_si512(d + i, _mm512_xor_si512(_mm512_loadu_si512(x + i), flip));
     if (i < n) {
         const __mmask64 k = ~0ull >> (64 - (n - i));
-        _mm512_mask_storeu_epi8(d + i, k, _mm512_xor_si512(_mm512_maskz_loadu_epi8(k, x + i), flip));
+        _mm512_mask_storeu_epi8(d + i, k,
+                                _mm512_xor_si512(_mm512_maskz_loadu_epi8(k, x + i), flip));
     }
 }
 
-const lgr_conv_isa lgr_conv_isa_avx512vnni = {.quantum = 4, .element = 1, .zero = 0x80, .fuses = 1, .copy = copy_u8,
-                                              .begin = begin, .span = span, .depthwise = depthwise, .end = end};
+const lgr_conv_isa lgr_conv_isa_avx512vnni = {.quantum = 4,
+                                              .element = 1,
+                                              .zero = 0x80,
+                                              .fuses = 1,
+                                              .copy = copy_u8,
+                                              .begin = begin,
+                                              .span = span,
+                                              .depthwise = depthwise,
+                                              .end = end};

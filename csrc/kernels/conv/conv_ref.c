@@ -20,7 +20,8 @@ static int64_t dot(const int8_t *x, int64_t stride, const int8_t *w, int64_t n)
 }
 
 /* One exact sum. x: first channel of the group in image n; w: [kh][kw][cg]. */
-static int64_t window(const lgr_conv_params *p, int64_t cg, const int8_t *x, const int8_t *w, int64_t oy, int64_t ox)
+static int64_t window(const lgr_conv_params *p, int64_t cg, const int8_t *x, const int8_t *w,
+                      int64_t oy, int64_t ox)
 {
     int64_t sum = 0;
     for (int64_t i = 0; i < p->kh; ++i) {
@@ -48,8 +49,9 @@ void lgr_conv_run_ref(const lgr_conv_job *job, int64_t u0, int64_t u1, int64_t a
             if (mask) memset(mask, 0, (size_t)row_bytes);
             for (int64_t o = 0; o < p->o; ++o) {
                 const int8_t *x = image + o / job->og * job->cg * p->xs_c;
-                const int64_t a = window(p, job->cg, x, weights + o * taps * job->cg, u % job->oh, ox) +
-                                  (job->bias ? job->bias[o] : 0);
+                const int64_t a =
+                    window(p, job->cg, x, weights + o * taps * job->cg, u % job->oh, ox) +
+                    (job->bias ? job->bias[o] : 0);
                 if (job->ep == NULL) {
                     job->out.acc[pixel * p->o + o] = (int32_t)(uint32_t)(uint64_t)a;
                     continue;

@@ -12,16 +12,13 @@ static int64_t least(int64_t v, int shift, int rounding)
         return -((-v) >> k);
     }
     if (shift == 0) return v;
-    const int64_t half = (int64_t)1 << (shift - 1), at = lgr_clamp_s64(lgr_lsh_s64(v, shift), -LIMIT, LIMIT);
+    const int64_t half = (int64_t)1 << (shift - 1),
+                  at = lgr_clamp_s64(lgr_lsh_s64(v, shift), -LIMIT, LIMIT);
     switch (rounding) {
-    case LGR_FLOOR:
-        return at;
-    case LGR_CEIL:
-        return lgr_clamp_s64(lgr_lsh_s64(v - 1, shift), -LIMIT, LIMIT) + 1;
-    case LGR_HALF_EVEN:
-        return at - half + (v & 1);
-    default:
-        return at - half;
+    case LGR_FLOOR: return at;
+    case LGR_CEIL: return lgr_clamp_s64(lgr_lsh_s64(v - 1, shift), -LIMIT, LIMIT) + 1;
+    case LGR_HALF_EVEN: return at - half + (v & 1);
+    default: return at - half;
     }
 }
 
@@ -29,8 +26,10 @@ lgr_status lgr_epilogue_make(const lgr_epilogue_spec *s, lgr_epilogue *ep)
 {
     if (s == NULL || ep == NULL) return LGR_E_NULL;
     const int32_t shift = s->acc_exp2 - s->out_exp2;
-    if (s->bits < 2 || s->bits > 32 || s->rounding < LGR_FLOOR || s->rounding > LGR_CEIL) return LGR_E_RANGE;
-    if (s->acc_exp2 < -504 || s->acc_exp2 > 504 || s->out_exp2 < -126 || s->out_exp2 > 126) return LGR_E_RANGE;
+    if (s->bits < 2 || s->bits > 32 || s->rounding < LGR_FLOOR || s->rounding > LGR_CEIL)
+        return LGR_E_RANGE;
+    if (s->acc_exp2 < -504 || s->acc_exp2 > 504 || s->out_exp2 < -126 || s->out_exp2 > 126)
+        return LGR_E_RANGE;
     if (shift > 63 || (shift < 0 && s->bits != 32) || !(s->clamp >= 0.0)) return LGR_E_RANGE;
 
     const int64_t code_lo = lgr_code_lo(s->bits), code_hi = lgr_code_hi(s->bits);
@@ -42,14 +41,16 @@ lgr_status lgr_epilogue_make(const lgr_epilogue_spec *s, lgr_epilogue *ep)
         ep->a0 = ep->a0 > -limit ? ep->a0 : -limit;
         ep->a1 = ep->a1 < limit ? ep->a1 : limit;
     }
-    const int64_t r0 = lgr_shift_mode_s64(ep->a0, shift, s->rounding), r1 = lgr_shift_mode_s64(ep->a1, shift, s->rounding);
+    const int64_t r0 = lgr_shift_mode_s64(ep->a0, shift, s->rounding),
+                  r1 = lgr_shift_mode_s64(ep->a1, shift, s->rounding);
     const int64_t bottom = s->relu ? 0 : code_lo;
     ep->shift = shift;
     ep->rounding = s->rounding;
     ep->relu = s->relu != 0;
     ep->lo = r0 > bottom ? r0 : bottom;
     ep->hi = r1 < code_hi ? r1 : code_hi;
-    const int64_t first = least(s->relu ? 1 : code_lo, shift, s->rounding), last = least(code_hi + 1, shift, s->rounding) - 1;
+    const int64_t first = least(s->relu ? 1 : code_lo, shift, s->rounding),
+                  last = least(code_hi + 1, shift, s->rounding) - 1;
     ep->t0 = first > ep->a0 ? first : ep->a0;
     ep->t1 = last < ep->a1 ? last : ep->a1;
     ep->c0 = s->relu && first > ep->a0 ? first : ep->a0;
@@ -61,7 +62,8 @@ lgr_status lgr_epilogue_make(const lgr_epilogue_spec *s, lgr_epilogue *ep)
 
 float lgr_epilogue_peak(const lgr_epilogue *ep, int32_t acc_exp2, const int64_t amax[2])
 {
-    const int64_t up = amax[0] < ep->a1 ? amax[0] : ep->a1, down = amax[1] < -ep->a0 ? amax[1] : -ep->a0;
+    const int64_t up = amax[0] < ep->a1 ? amax[0] : ep->a1,
+                  down = amax[1] < -ep->a0 ? amax[1] : -ep->a0;
     const int64_t m = ep->relu || up > down ? up : down;
     return (float)((double)m * lgr_exp2_f64(-acc_exp2));
 }
@@ -76,7 +78,8 @@ int lgr_epilogue_narrow(const lgr_epilogue *ep, int64_t bound)
 int lgr_epilogue_one(const lgr_epilogue *ep, int64_t a, int64_t at, const lgr_outputs *out)
 {
     const int64_t a_sat = lgr_clamp_s64(a, ep->a0, ep->a1);
-    const int64_t r = lgr_clamp_s64(lgr_shift_mode_s64(a_sat, ep->shift, ep->rounding), ep->lo, ep->hi);
+    const int64_t r =
+        lgr_clamp_s64(lgr_shift_mode_s64(a_sat, ep->shift, ep->rounding), ep->lo, ep->hi);
     const int pass = a >= ep->t0 && a <= ep->t1;
     if (out->acc) out->acc[at] = (int32_t)(uint32_t)(uint64_t)a;
     if (out->code8) out->code8[at] = (int8_t)r;
@@ -92,9 +95,9 @@ int lgr_epilogue_one(const lgr_epilogue *ep, int64_t a, int64_t at, const lgr_ou
     return pass;
 }
 
-void lgr_epilogue_rows_ref(const lgr_epilogue *ep, const int32_t *sums, int64_t stride, const int32_t *bias,
-                           int64_t rows, int64_t n, int64_t ch, int64_t o, int64_t pixel, const lgr_outputs *out,
-                           int64_t amax[2])
+void lgr_epilogue_rows_ref(const lgr_epilogue *ep, const int32_t *sums, int64_t stride,
+                           const int32_t *bias, int64_t rows, int64_t n, int64_t ch, int64_t o,
+                           int64_t pixel, const lgr_outputs *out, int64_t amax[2])
 {
     const int64_t row_bytes = lgr_mask_row_bytes(o);
     int64_t up = amax[0], down = amax[1];
@@ -114,12 +117,13 @@ void lgr_epilogue_rows_ref(const lgr_epilogue *ep, const int32_t *sums, int64_t 
     amax[1] = down;
 }
 
-void lgr_epilogue_rows(const lgr_epilogue *ep, int narrow, const int32_t *sums, int64_t stride, const int32_t *bias,
-                       int64_t rows, int64_t n, int64_t ch, int64_t o, int64_t pixel, const lgr_outputs *out,
-                       int64_t amax[2])
+void lgr_epilogue_rows(const lgr_epilogue *ep, int narrow, const int32_t *sums, int64_t stride,
+                       const int32_t *bias, int64_t rows, int64_t n, int64_t ch, int64_t o,
+                       int64_t pixel, const lgr_outputs *out, int64_t amax[2])
 {
 #if LGR_HAVE_AVX2
-    if (narrow && bias == NULL && out->code16 == NULL && out->acc == NULL && lgr_cpu_flags() & LGR_CPU_AVX2) {
+    if (narrow && bias == NULL && out->code16 == NULL && out->acc == NULL &&
+        lgr_cpu_flags() & LGR_CPU_AVX2) {
         lgr_epilogue_rows_avx2(ep, sums, stride, rows, n, ch, o, pixel, out, amax);
         return;
     }

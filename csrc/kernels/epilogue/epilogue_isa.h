@@ -11,15 +11,13 @@ static inline int64_t lgr_epilogue_add(const lgr_epilogue *ep)
 }
 
 /* t0 and t1 as int32: narrow sums cannot tell the difference. */
-static inline int32_t lgr_epilogue_s32(int64_t v)
-{
-    return lgr_sat_s32(v);
-}
+static inline int32_t lgr_epilogue_s32(int64_t v) { return lgr_sat_s32(v); }
 
 /* Contracts of lgr_epilogue_rows. The AVX2 twin: narrow sums, no bias, no acc, no code16. */
-void lgr_epilogue_rows_ref(const lgr_epilogue *ep, const int32_t *sums, int64_t stride, const int32_t *bias,
-                           int64_t rows, int64_t n, int64_t ch, int64_t o, int64_t pixel, const lgr_outputs *out,
-                           int64_t amax[2]);
-void lgr_epilogue_rows_avx2(const lgr_epilogue *ep, const int32_t *sums, int64_t stride, int64_t rows, int64_t n,
-                            int64_t ch, int64_t o, int64_t pixel, const lgr_outputs *out, int64_t amax[2]);
+void lgr_epilogue_rows_ref(const lgr_epilogue *ep, const int32_t *sums, int64_t stride,
+                           const int32_t *bias, int64_t rows, int64_t n, int64_t ch, int64_t o,
+                           int64_t pixel, const lgr_outputs *out, int64_t amax[2]);
+void lgr_epilogue_rows_avx2(const lgr_epilogue *ep, const int32_t *sums, int64_t stride,
+                            int64_t rows, int64_t n, int64_t ch, int64_t o, int64_t pixel,
+                            const lgr_outputs *out, int64_t amax[2]);
 #endif
