@@ -136,7 +136,7 @@ class QuantLayer(Leaf):
         q = self.quant
         return (
             f"{super().extra_repr()}, data_bits:{q.input_bits}, o_bits:{q.output_bits}, weight_bits:{q.weight_bits}, "
-            f"bias_bits:32, mode:{q.rounding}, platform:{q.platform}"
+            f"bias_bits:32, mode:QuantMode.{q.rounding.name}, platform:{q.platform}"
         )
 
 

@@ -28,6 +28,12 @@ class LayerLookup(Protocol):
 class Leaf(nn.Module):
     """Marker base of quantized leaf modules and quantizers: their ``forward`` is ours, nothing in it is intercepted."""
 
+    def __repr__(self) -> str:
+        """One line, as torch prints a layer: quantizers do not print as children."""
+        if all(name.endswith("quantizer") for name in self._modules):
+            return f"{self._get_name()}({self.extra_repr()})"
+        return super().__repr__()
+
 
 _M = TypeVar("_M", bound=nn.Module)
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
