@@ -31,7 +31,7 @@ class Leaf(nn.Module):
     def __repr__(self) -> str:
         """One line, as torch prints a layer: quantizers do not print as children."""
         if all(name.endswith("quantizer") for name in self._modules):
-            return f"{self._get_name()}({self.extra_repr()})"
+            return f"{type(self).__name__}({self.extra_repr()})"
         return super().__repr__()
 
 
