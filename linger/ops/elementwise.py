@@ -20,7 +20,9 @@ _Operands = tuple[Tensor, Tensor, Tensor, Tensor]
 
 class _Add(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output
+    ) -> tuple[Tensor, ...]:
         value, codes, scale, mask, slope = _call(operands, t, out, True)
         checks.save_output(ctx, t, value, codes, scale, mask, slope)
         return value, codes, scale

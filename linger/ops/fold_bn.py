@@ -17,7 +17,14 @@ _fold_bn_backward = torch.ops.linger.fold_bn_backward.default
 class _FoldBn(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, w: Tensor, b: Tensor | None, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, var: Tensor, *rest: Any
+        ctx: Any,
+        w: Tensor,
+        b: Tensor | None,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        mean: Tensor,
+        var: Tensor,
+        *rest: Any,
     ) -> tuple[Tensor, Tensor]:
         w_folded, b_folded, w_mask, b_mask = _fold_bn(w, b, gamma, beta, mean, var, *rest)
         ctx.save_for_backward(w, b, gamma, mean, var, w_mask, b_mask)
@@ -70,7 +77,12 @@ def fold_bn(
     for name, t in (("b", b), ("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
         if t is not None and t.numel() != channels:
             raise ValueError(f"fold_bn: {name} must have {channels} elements, got {t.numel()}")
-    for name, v in (("eps", eps), ("clamp_weight", clamp_weight), ("clamp_factor", clamp_factor), ("clamp_bias", clamp_bias)):
+    for name, v in (
+        ("eps", eps),
+        ("clamp_weight", clamp_weight),
+        ("clamp_factor", clamp_factor),
+        ("clamp_bias", clamp_bias),
+    ):
         if not v >= 0:
             raise ValueError(f"fold_bn: {name} must be >= 0, got {v}")
     checks.check_device("fold_bn", w)

@@ -89,7 +89,9 @@ def quantize_weight(
     """
     for name, t in (("w", w), ("bias", bias)):
         if t is not None and (not isinstance(t, Tensor) or t.dtype != torch.float32):
-            raise TypeError(f"quantize_weight: {name} must be a float32 Tensor, got {getattr(t, 'dtype', type(t).__name__)}")
+            raise TypeError(
+                f"quantize_weight: {name} must be a float32 Tensor, got {getattr(t, 'dtype', type(t).__name__)}"
+            )
     checks.check_output("quantize_weight", out)
     if not w.is_cpu:
         checks.check_device("quantize_weight", w)
@@ -117,7 +119,9 @@ def quantize_bias(bias: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tensor:
     Source: docs/numerics.md, "Layers".
     """
     if not isinstance(bias, Tensor) or bias.dtype != torch.float32:
-        raise TypeError(f"quantize_bias: bias must be a float32 Tensor, got {getattr(bias, 'dtype', type(bias).__name__)}")
+        raise TypeError(
+            f"quantize_bias: bias must be a float32 Tensor, got {getattr(bias, 'dtype', type(bias).__name__)}"
+        )
     checks.check_scale("quantize_bias", "x_scale", x_scale)
     checks.check_scale("quantize_bias", "w_scale", w_scale)
     checks.check_device("quantize_bias", bias)
@@ -196,7 +200,9 @@ def quantize_codes(x: Tensor, exp2: int, bits: int) -> Tensor:
 def fake_quantized(x: Tensor, bits: int, threshold: Tensor | None, flags: int) -> tuple[Tensor, ...]:
     """Shapes of (value, codes, scale, mask, slope) for a flat mask (fake kernels)."""
     grad = bool(flags & GRAD)
-    slope = checks.empty_dense(x, torch.float32) if grad and threshold is not None else x.new_empty(0, dtype=torch.float32)
+    slope = (
+        checks.empty_dense(x, torch.float32) if grad and threshold is not None else x.new_empty(0, dtype=torch.float32)
+    )
     return (
         checks.empty_dense(x, torch.float32),
         checks.empty_dense(x, checks.code_dtype(bits)),
