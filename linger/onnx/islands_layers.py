@@ -12,7 +12,8 @@ from torch import Tensor
 
 from linger.onnx.values import Node
 
-_LARGEST = 1 << 20  # of a kernel, stride, pad or dilation
+_LARGEST = 1 << 20  # of a factor of resampling and of a pad of its own
+_WIDEST = 1 << 10  # of a window, stride, pad or dilation: torch 2.13 crashes in transposed convolutions from 2**15 on
 
 
 def broadcast(node: Node, *shapes: torch.Size) -> tuple[int, ...]:
@@ -33,8 +34,8 @@ def _optional(node: Node, i: int) -> Tensor | None:
 
 def _sizes(node: Node, name: str, axes: int, default: tuple[int, ...] | None, lowest: int = 1) -> tuple[int, ...]:
     values = node.integers(name, axes, default)
-    if any(not lowest <= v <= _LARGEST for v in values):
-        raise node.error(f"attribute {name!r} must hold sizes >= {lowest}, got {values}")
+    if any(not lowest <= v <= _WIDEST for v in values):
+        raise node.error(f"attribute {name!r} must hold sizes in {lowest}..{_WIDEST}, got {values}")
     return values
 
 
@@ -103,7 +104,7 @@ def _conv_transpose(node: Node) -> None:
     extra = _sizes(node, "output_padding", axes, (0,) * axes, 0)
     if node.has("output_shape") or any(e >= max(s, d) for e, s, d in zip(extra, stride, dilation, strict=True)):
         raise node.error("output_shape is not supported; output_padding must be below stride or dilation")
-    _room(node, x, w.shape[1] * group, w.shape[0] // group, tuple(w.shape[2:]), window, up=True)
+    _room(node, x, w.shape[1] * group, w[:, 0].numel() // group, tuple(w.shape[2:]), window, up=True)
     run: Callable[..., Tensor] = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[axes - 1]
     if pads[:axes] == pads[axes:]:
         y = run(x, w, b, stride, pads[:axes], extra, group, dilation)

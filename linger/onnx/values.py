@@ -12,7 +12,7 @@ from linger.errors import ModelError
 from linger.onnx.loader import MAX_ELEMENTS, MAX_RANK, AttributeValue, Graph, NodeDef
 from linger.runtime.graph import CodeValue
 
-MAX_WORK = 1 << 44  # multiply-accumulates of one node
+MAX_WORK = 1 << 40  # multiply-accumulates of one node
 BITS = {torch.int8: 8, torch.int16: 16, torch.int32: 32}
 _SYNONYMS = (("x_bits", "data_bits"), ("w_bits", "parameter_bits"), ("strides", "stride"), ("scale_x", "scale_i"))
 _OTHER = {a: b for pair in _SYNONYMS for a, b in (pair, pair[::-1])}
