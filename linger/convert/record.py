@@ -47,7 +47,8 @@ def bind_inputs(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...],
 def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
     """Run forwards in eval (or all training) mode without a trace: attributes, buffers, flags and random states come back."""
     saved = []
-    for m in model.modules():
+    modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]  # those keep their state in C++
+    for m in modules:
         tables = {k: dict(m.__dict__[k]) for k in ("_parameters", "_buffers", "_modules")}
         boxes = {k: v.copy() for k, v in m.__dict__.items() if type(v) in (list, dict, set)}
         saved.append((m, dict(m.__dict__), tables, boxes))
@@ -56,7 +57,7 @@ def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
         with torch.random.fork_rng(devices=devices):
-            for m in model.modules():
+            for m in modules:
                 m.__dict__["training"] = training
             yield
     finally:
@@ -156,6 +157,20 @@ class _Recorder(TorchFunctionMode):
             self.add(m, isinstance(m, nn.ReLU), inputs, result)
 
 
+class _Stand(nn.Module):
+    """Stands for a scripted child, which takes no hooks, while a forward is recorded."""
+
+    def __init__(self, scripted: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["scripted"] = scripted
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__dict__["scripted"](*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["scripted"], name)
+
+
 def record(model: nn.Module, example_inputs: Any) -> Adjacency:
     """Neighbours from one eval forward.
 
@@ -165,8 +180,13 @@ def record(model: nn.Module, example_inputs: Any) -> Adjacency:
     args, kwargs = bind_inputs(model, example_inputs)
     recorder = _Recorder()
     with undisturbed(model), torch.no_grad():
+        for m in list(model.modules()):
+            if not isinstance(m, torch.jit.ScriptModule):
+                for name, child in m._modules.items():
+                    if isinstance(child, torch.jit.ScriptModule):
+                        m._modules[name] = _Stand(child)  # comes back with the old tables, like the hooks
         for m in model.modules():
-            if is_leaf(m):
+            if isinstance(m, _Stand) or is_leaf(m) and not isinstance(m, torch.jit.ScriptModule):
                 m.__dict__["_forward_hooks"] = m._forward_hooks.copy()  # ours vanish with the old tables
                 m.__dict__["_forward_pre_hooks"] = m._forward_pre_hooks.copy()
                 m.__dict__["_forward_pre_hooks_with_kwargs"] = m._forward_pre_hooks_with_kwargs.copy()

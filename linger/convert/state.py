@@ -81,7 +81,14 @@ class _Loader:
     def __call__(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         device = next((p.device for p in self.model.parameters()), None)
         state = open_checkpoint(state_dict, device)
-        return type(self.model).load_state_dict(self.model, state, strict=strict, assign=assign)
+        hints = self.model.__dict__.setdefault("_linger_hints", [])
+        hints.clear()
+        try:
+            return type(self.model).load_state_dict(self.model, state, strict=strict, assign=assign)
+        except RuntimeError as exc:
+            raise RuntimeError("\n\t".join([str(exc), *hints])) from None
+        finally:
+            hints.clear()
 
 
 def install(model: nn.Module, record: Record) -> None:
@@ -124,8 +131,7 @@ def _adapt(
     _weights(model, given, theirs)
     if theirs is not None:
         _compare(record, theirs)
-    if strict:
-        _suggest(model, given, errors)
+    model.__dict__.setdefault("_linger_hints", []).extend(_suggestions(model, given))
     state.update({prefix + k: v for k, v in given.items()})
 
 
@@ -259,12 +265,14 @@ def _compare(record: Record, theirs: Mapping[str, Any]) -> None:
         warnings.warn("linger: settings differ from those of the checkpoint:\n  " + "\n  ".join(found), stacklevel=2)
 
 
-def _suggest(model: nn.Module, given: State, errors: list[str]) -> None:
-    """For keys that do not fit, say which one was probably meant."""
+def _suggestions(model: nn.Module, given: State) -> list[str]:
+    """For keys that do not fit, the ones that were probably meant. Shown only when the load fails."""
+    hints = []
     expected = set(model.state_dict())
     extra = [k for k in given if k not in expected and not _QUANTIZER.search(k)]
     absent = [k for k in expected if k not in given and not _QUANTIZER.search(k)]
     for key in extra[:20]:
         close = nearest(key, absent, 1) or nearest(key, expected, 1)
         if close:
-            errors.append(f"'{key}' is not a key of this model; nearest: '{close[0]}'")
+            hints.append(f"'{key}' is not a key of this model; nearest: '{close[0]}'")
+    return hints

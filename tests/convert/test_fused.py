@@ -22,7 +22,12 @@ CASES = {
     "conv1d": (NormalizeConvBN1d, (4, 6, 3), {"padding": 1}, (5, 4, 9)),
     "conv1d_groups": (NormalizeConvBN1d, (4, 8, 3), {"groups": 2, "bias": False}, (5, 4, 9)),
     "conv2d": (NormalizeConvBN2d, (3, 6, 3), {"padding": "same"}, (4, 3, 6, 5)),
-    "conv2d_stride": (NormalizeConvBN2d, (4, 8, 3), {"stride": 2, "dilation": 2, "groups": 4, "bias": False}, (4, 4, 9, 9)),
+    "conv2d_stride": (
+        NormalizeConvBN2d,
+        (4, 8, 3),
+        {"stride": 2, "dilation": 2, "groups": 4, "bias": False},
+        (4, 4, 9, 9),
+    ),
     "conv2d_reflect": (NormalizeConvBN2d, (3, 6, 3), {"padding": 1, "padding_mode": "reflect"}, (4, 3, 6, 5)),
     "deconv1d": (NormalizeConvTransposeBN1d, (4, 6, 3), {"stride": 2, "output_padding": 1}, (5, 4, 7)),
     "deconv2d": (NormalizeConvTransposeBN2d, (4, 6, 3), {"stride": 2}, (3, 4, 5, 4)),
@@ -107,7 +112,9 @@ def test_training_step_is_the_written_expression(case, blend, affine):
     torch.testing.assert_close(x32.grad.double(), x64.grad, rtol=2e-4, atol=2e-4)
     for (name, p), q in zip(m.named_parameters(), reference.parameters(), strict=True):
         grad = torch.zeros_like(p) if p.grad is None else p.grad
-        torch.testing.assert_close(grad, q.grad if q.grad is not None else torch.zeros_like(q), rtol=1e-3, atol=1e-3, msg=name)
+        torch.testing.assert_close(
+            grad, q.grad if q.grad is not None else torch.zeros_like(q), rtol=1e-3, atol=1e-3, msg=name
+        )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -195,12 +202,16 @@ def test_limits_must_be_positive(limit):
 
 
 def test_prints_the_documented_line():
-    m = NormalizeConvBN2d(10, 10, kernel_size=3, padding=1, normalize_data=8, normalize_weight=8, normalize_bias=8, ahead_relu=True)
+    m = NormalizeConvBN2d(
+        10, 10, kernel_size=3, padding=1, normalize_data=8, normalize_weight=8, normalize_bias=8, ahead_relu=True
+    )
     text = repr(m)
     assert "normalize_data:8,normalize_weight:8,normalize_bias:8,ahead_relu:True" in text
     assert "(conv): Conv2d(10, 10, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))" in text
     assert repr(EmptyBatchNorm()) == "EmptyBatchNorm()"
-    assert "normalize_data:None,normalize_weight:None,normalize_bias:None,ahead_relu:False" in repr(NormalizeConvBN2d(1, 1, 1))
+    assert "normalize_data:None,normalize_weight:None,normalize_bias:None,ahead_relu:False" in repr(
+        NormalizeConvBN2d(1, 1, 1)
+    )
 
 
 def test_fused_layer_answers_for_its_convolution():
