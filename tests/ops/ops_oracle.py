@@ -105,3 +105,12 @@ def packed(bits: Tensor) -> Tensor:
     """bool as a flat mask."""
     padded = torch.nn.functional.pad(bits.flatten().long(), (0, -bits.numel() % 8)).view(-1, 8)
     return (padded << torch.arange(8)).sum(1).to(torch.uint8)
+
+
+LAYOUTS = {
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.permute(3, 1, 0, 2),
+    "sliced": lambda x: x[:, ::2],
+    "expanded": lambda x: x[:, :1].expand(2, 3, 4, 5),
+    "offset": lambda x: x.flatten()[1:],
+}

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from ops_oracle import SIZES, bits_of, exp2_of_peak, fixed, floats, limits, output, rounded, stats
+from ops_oracle import LAYOUTS, SIZES, bits_of, exp2_of_peak, fixed, floats, limits, output, rounded, stats
 from torch import Tensor
 
 from linger import ops
@@ -178,15 +178,6 @@ def test_threads_and_blocks_change_nothing(n: int, isa: str) -> None:
     assert torch.equal(c.value * c.scale, c.codes.float())
 
 
-LAYOUTS = {
-    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
-    "transposed": lambda x: x.permute(3, 1, 0, 2),
-    "sliced": lambda x: x[:, ::2],
-    "expanded": lambda x: x[:, :1].expand(2, 3, 4, 5),
-    "offset": lambda x: x.flatten()[1:],
-}
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_any_strides(layout: str, isa: str) -> None:
     x = LAYOUTS[layout](torch.randn(2, 3, 4, 5)).detach().requires_grad_()
@@ -336,7 +327,7 @@ def test_refusals_name_the_argument() -> None:
         (lambda: ops.quantize(x, out._replace(bits=33)), ValueError, r"bits must be in \[2, 32\], got 33"),
         (lambda: ops.quantize(x, out._replace(rounding=4)), ValueError, r"rounding must be in \[0, 3\], got 4"),
         (lambda: ops.quantize(x, out._replace(clamp=-1.0)), ValueError, "clamp must be 0"),
-        (lambda: ops.quantize_weight(x.double(), out), TypeError, "quantize_weight: w must be a float32 Tensor, got torch.float64"),
+        (lambda: ops.quantize_weight(x.double(), out), TypeError, "quantize_weight: w must be a float32 Tensor, got"),
         (lambda: ops.quantize_weight(x, out, x.int()), TypeError, "quantize_weight: bias must be"),
         (lambda: ops.quantize_bias(x, 1.0, x), TypeError, "quantize_bias: x_scale must be a float32 Tensor, got float"),
         (lambda: ops.quantize_bias(x, x, x), ValueError, "quantize_bias: x_scale must have one element, got 3"),
@@ -347,59 +338,3 @@ def test_refusals_name_the_argument() -> None:
     ]:  # fmt: skip
         with pytest.raises(kind, match=text):
             bad()
-
-
-def test_native_refusals_name_the_argument() -> None:
-    x, mask = torch.zeros(8), torch.zeros(1, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="mask_grad: mask must have 1 bytes, got 2"):
-        native.mask_grad(x, torch.zeros(2, dtype=torch.uint8), 0)
-    with pytest.raises(RuntimeError, match="mask_grad: grad must be dense"):
-        native.mask_grad(torch.zeros(16)[::2], mask, 0)
-    with pytest.raises(RuntimeError, match="mask_grad: row must divide 8, got 3"):
-        native.mask_grad(x, mask, 3)
-    with pytest.raises(RuntimeError, match="threshold_grad: grad and slope must have one shape"):
-        native.threshold_grad(x, torch.zeros(4), torch.ones(()))
-    s = stats()._replace(running=torch.zeros(2))
-    with pytest.raises(RuntimeError, match="quantize: every state tensor must have one element"):
-        native.quantize(x, *s, None, 8, 0.0, 1, 0)
-
-
-@pytest.mark.parametrize("flags", [0, OBSERVE, GRAD | RELU])
-@pytest.mark.parametrize("threshold", [None, torch.tensor([1.0])])
-@pytest.mark.parametrize("layout", ["channels_last", "sliced"])
-def test_opcheck_of_the_quantizing_operators(flags: int, threshold: Tensor | None, layout: str) -> None:
-    x = LAYOUTS[layout](torch.randn(2, 3, 4, 5))
-    torch.library.opcheck(native.quantize.default, (x, *fixed(3), threshold, 8, 0.0, 1, flags))
-    call = (x, *fixed(3), threshold, torch.ones(2), torch.ones(()), 16, flags)
-    torch.library.opcheck(native.quantize_weight.default, call)
-
-
-def test_opcheck_of_the_others() -> None:
-    one, q = torch.ones(()), torch.zeros(2, 9, dtype=torch.int8)
-    x, mask = torch.randn(2, 9), torch.zeros(3, dtype=torch.uint8)
-    for op, args in [
-        (native.quantize_bias, (x, one, one)),
-        (native.dequantize, (q, one)),
-        (native.dequantize, (q.int().t(), one)),
-        (native.codes_of, (x, one, 8)),
-        (native.quantize_codes, (x, 3, 16)),
-        (native.mask_grad, (x, mask, 0)),
-        (native.mask_grad, (x, torch.zeros(4, dtype=torch.uint8), 9)),
-        (native.threshold_grad, (x, x, one)),
-    ]:
-        torch.library.opcheck(op.default, args)
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo's own
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compile_has_no_graph_break(backend: str) -> None:
-    def step(x: Tensor, out: ops.Output) -> Tensor:
-        return ops.quantize(x * 2, out).value.sum()
-
-    grads = []
-    for f in (step, torch.compile(step, backend=backend, fullgraph=True)):
-        x, t = torch.linspace(-2, 2, 40).requires_grad_(), torch.tensor([1.0], requires_grad=True)
-        s = stats()
-        f(x, output(s, threshold=t, observe=True)).backward()
-        grads.append((x.grad, t.grad, s.scale, s.n_batches))
-    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

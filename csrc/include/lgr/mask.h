@@ -3,6 +3,12 @@
 #define LGR_MASK_H
 #include "lgr/qmath.h"
 
+/* ln 2 / 2^exp2 * sum: the last step of a threshold's gradient. */
+LGR_INLINE float lgr_threshold_slope(double sum, int32_t exp2)
+{
+    return (float)(0.69314718055994530942 * sum * lgr_exp2_f64(-exp2));
+}
+
 #ifdef __cplusplus
 extern "C" {
 #endif

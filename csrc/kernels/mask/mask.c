@@ -59,5 +59,5 @@ float lgr_threshold_grad(const double *parts, int64_t n_parts, int32_t exp2)
     double sum = 0.0;
     if (exp2 == LGR_EXP2_NAN) return 0.0f;
     for (int64_t i = 0; i < n_parts; ++i) sum += parts[i];
-    return (float)(0.69314718055994530942 * sum * lgr_exp2_f64(-exp2));
+    return lgr_threshold_slope(sum, exp2);
 }

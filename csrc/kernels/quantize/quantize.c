@@ -2,61 +2,29 @@
 #include "kernels/quantize/quantize_isa.h"
 #include "lgr/cpu.h"
 
-static void put_mask(uint8_t *mask, int64_t i, int bit)
+static void put(const struct lgr_quantize_out *out, int64_t i, struct lgr_quantized q, int wide)
 {
-    if ((i & 7) == 0) mask[i >> 3] = 0;
-    mask[i >> 3] = (uint8_t)(mask[i >> 3] | (unsigned)bit << (i & 7));
+    if (out->value) out->value[i] = q.value;
+    if (out->codes && wide) ((int32_t *)out->codes)[i] = q.code;
+    if (out->codes && !wide) ((int8_t *)out->codes)[i] = (int8_t)q.code;
+    if (out->slope) out->slope[i] = q.slope;
+    if (out->mask) {
+        if ((i & 7) == 0) out->mask[i >> 3] = 0;
+        out->mask[i >> 3] = (uint8_t)(out->mask[i >> 3] | (unsigned)q.pass << (i & 7));
+    }
 }
 
 void lgr_quantize_f32_ref(const float *x, int64_t n, const struct lgr_quantize_consts *c,
                           const struct lgr_quantize_out *out, lgr_range *range)
 {
-    for (int64_t i = 0; i < n; ++i) {
-        const float raw = x[i], v = (raw < -c->clamp  ? -c->clamp
-                                     : raw > c->clamp ? c->clamp
-                                                      : raw) *
-                                    c->mul;
-        const float r = lgr_round_f32(v, c->rounding);
-        const float q = r != r ? 0.0f : r < c->lo ? c->lo : r > c->hi ? c->hi : r;
-        const int32_t code = (int32_t)q;
-        const int uncut = fabsf(raw) <= c->clamp; /* false for NaN */
-        if (out->value) out->value[i] = (float)code * c->inv;
-        if (out->codes && c->wide) ((int32_t *)out->codes)[i] = code;
-        if (out->codes && !c->wide) ((int8_t *)out->codes)[i] = (int8_t)code;
-        if (out->mask) put_mask(out->mask, i, uncut && r >= c->pass_lo && r <= c->hi);
-        if (out->slope) {
-            const float s = r >= c->lo && r <= c->hi ? (float)code - v : (float)code;
-            out->slope[i] = uncut && r >= c->cut && c->slope_on != 0.0f ? s : 0.0f;
-        }
-    }
+    for (int64_t i = 0; i < n; ++i) put(out, i, lgr_quantize_one_f32(x[i], c), c->wide);
     if (range) lgr_observe_f32(x, n, range);
 }
 
-/* More than 16 bits: the same in float64. */
 static void quantize_f64(const float *x, int64_t n, const struct lgr_quantize_params *p,
                          const struct lgr_quantize_out *out)
 {
-    const double mul = lgr_exp2_f64(p->exp2), inv = lgr_exp2_f64(-p->exp2);
-    const double lo = p->relu ? 0.0 : (double)lgr_code_lo(p->bits),
-                 hi = (double)lgr_code_hi(p->bits);
-    const double limit = p->clamp > 0.0f ? (double)p->clamp : INFINITY;
-    for (int64_t i = 0; i < n; ++i) {
-        const double raw = (double)x[i], v = (raw < -limit  ? -limit
-                                              : raw > limit ? limit
-                                                            : raw) *
-                                             mul;
-        const double r = lgr_round_f64(v, p->rounding);
-        const double q = r != r ? 0.0 : r < lo ? lo : r > hi ? hi : r;
-        const int32_t code = (int32_t)q;
-        const int uncut = fabs(raw) <= limit, on = !p->relu || r >= 1.0;
-        if (out->value) out->value[i] = (float)((double)code * inv);
-        if (out->codes) ((int32_t *)out->codes)[i] = code;
-        if (out->mask) put_mask(out->mask, i, uncut && on && r >= lo && r <= hi);
-        if (out->slope) {
-            const double s = r >= lo && r <= hi ? (double)code - v : (double)code;
-            out->slope[i] = uncut && on && !p->no_slope ? (float)s : 0.0f;
-        }
-    }
+    for (int64_t i = 0; i < n; ++i) put(out, i, lgr_quantize_one_f64(x[i], p), 1);
 }
 
 static void fill_nan(int64_t n, int32_t bits, const struct lgr_quantize_out *out)
@@ -84,20 +52,7 @@ lgr_status lgr_quantize_f32(const float *x, int64_t n, const struct lgr_quantize
         else quantize_f64(x, n, p, out);
         return range ? lgr_observe_f32(x, n, range) : LGR_OK;
     }
-    const float lo = p->relu ? 0.0f : (float)lgr_code_lo(p->bits);
-    const struct lgr_quantize_consts c = {
-        .mul = lgr_exp2_scale(p->exp2),
-        .inv = lgr_exp2_scale(-p->exp2),
-        .lo = lo,
-        .hi = (float)lgr_code_hi(p->bits),
-        .pass_lo = p->relu ? 1.0f : lo,
-        .cut = p->relu ? 1.0f : -INFINITY,
-        .clamp = p->clamp > 0.0f ? p->clamp : INFINITY,
-        .slope_on = p->no_slope ? 0.0f : 1.0f,
-        .rounding = p->rounding,
-        .wide = p->bits > 8,
-        .stream = p->stream,
-    };
+    const struct lgr_quantize_consts c = lgr_quantize_make_consts(p);
     lgr_quantize_fn *run = lgr_quantize_f32_ref;
 #if LGR_HAVE_AVX2
     if (lgr_cpu_flags() & LGR_CPU_AVX2) run = lgr_quantize_f32_avx2;

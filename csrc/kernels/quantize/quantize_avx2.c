@@ -68,7 +68,7 @@ LGR_ALWAYS void run(const float *x, int64_t n, const struct lgr_quantize_consts 
         _mm256_set1_ps(c->cut),
         _mm256_set1_ps(c->clamp),
         _mm256_set1_ps(-c->clamp),
-        _mm256_castsi256_ps(_mm256_set1_epi32(c->slope_on != 0.0f ? -1 : 0)),
+        _mm256_castsi256_ps(_mm256_set1_epi32(c->slope_on ? -1 : 0)),
     };
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
