@@ -58,9 +58,9 @@ static void end(void *state, int64_t amax[2])
 INLINE void emit(sink *s, __m512i a, int64_t at, int64_t byte, __mmask16 k)
 {
     const __mmask16 pass = _mm512_cmple_epu32_mask(_mm512_sub_epi32(a, s->t0), s->span);
-    const __m512i kept = _mm512_maskz_mov_epi32(k, a);
-    s->max = _mm512_max_epi32(s->max, kept);
-    s->min = _mm512_min_epi32(s->min, kept);
+    s->max =
+        _mm512_max_epi32(s->max, a); /* lanes past the last channel are 0: no weights, no bias */
+    s->min = _mm512_min_epi32(s->min, a);
     __m512i r = _mm512_sra_epi32(_mm512_add_epi32(a, s->add), s->shift);
     r = _mm512_min_epi32(_mm512_max_epi32(r, s->lo), s->hi);
     const __m512 f = _mm512_cvtepi32_ps(r);
@@ -80,12 +80,12 @@ INLINE void emit(sink *s, __m512i a, int64_t at, int64_t byte, __mmask16 k)
         memcpy(s->out.mask + byte, &m, 2);
     }
 }
-/* One vector of sums of a span: pixel m, channel c of the span. */
+/* One vector of sums of a span: pixel m, channel c. Flat spans count on through the pixels. */
 INLINE void put(sink *s, const lgr_conv_span *p, __m512i a, int64_t m, int64_t c, __mmask16 k)
 {
-    const int64_t pixel = p->pixel + m, ch = p->ch + c;
-    if (s->quantize) emit(s, a, pixel * s->o + ch, pixel * s->row_bytes + (ch >> 3), k);
-    else if (s->out.acc) _mm512_mask_storeu_epi32(s->out.acc + pixel * s->o + ch, k, a);
+    const int64_t pixel = p->pixel + m, ch = p->ch + c, at = pixel * s->o + ch;
+    if (s->quantize) emit(s, a, at, pixel * s->row_bytes + (ch >> 3), k);
+    else if (s->out.acc) _mm512_mask_storeu_epi32(s->out.acc + at, k, a);
     else _mm512_mask_storeu_epi32(p->sums + m * p->sums_stride + c, k, a);
 }
 INLINE __mmask16 valid(int64_t left)
@@ -176,22 +176,26 @@ static void span(void *state, const lgr_conv_span *s)
     }
 }
 
-/* 64 outputs of one channel each: four taps per vpdpbusd, interleaved by unpacking. r[l] = outputs 16 l .. 16 l + 15. */
-INLINE void channels64(const uint8_t *x, const int64_t *taps, int64_t quads, __mmask64 k,
+/* 64 outputs of one channel each: four taps per vpdpbusd, interleaved by unpacking. r[l] = outputs
+ * 16 l .. 16 l + 15. */
+INLINE void channels64(const uint8_t *x, const int64_t *taps, const int64_t quads, __mmask64 k,
                        const int8_t *w, __m512i r[4])
 {
     __m512i a0 = _mm512_setzero_si512(), a1 = a0, a2 = a0, a3 = a0;
-    for (int64_t q = 0; q < quads; ++q, taps += 4, w += 256) {
-        const __m512i xa = _mm512_maskz_loadu_epi8(k, x + taps[0]),
-                      xb = _mm512_maskz_loadu_epi8(k, x + taps[1]);
-        const __m512i xc = _mm512_maskz_loadu_epi8(k, x + taps[2]),
-                      xd = _mm512_maskz_loadu_epi8(k, x + taps[3]);
+#pragma GCC unroll 4
+    for (int64_t q = 0; q < quads; ++q) {
+        const int64_t *t = taps + 4 * q;
+        const int8_t *v = w + 256 * q;
+        const __m512i xa = _mm512_maskz_loadu_epi8(k, x + t[0]);
+        const __m512i xb = _mm512_maskz_loadu_epi8(k, x + t[1]);
+        const __m512i xc = _mm512_maskz_loadu_epi8(k, x + t[2]);
+        const __m512i xd = _mm512_maskz_loadu_epi8(k, x + t[3]);
         const __m512i ab0 = _mm512_unpacklo_epi8(xa, xb), ab1 = _mm512_unpackhi_epi8(xa, xb);
         const __m512i cd0 = _mm512_unpacklo_epi8(xc, xd), cd1 = _mm512_unpackhi_epi8(xc, xd);
-        DOT(a0, _mm512_unpacklo_epi16(ab0, cd0), _mm512_loadu_si512(w));
-        DOT(a1, _mm512_unpackhi_epi16(ab0, cd0), _mm512_loadu_si512(w + 64));
-        DOT(a2, _mm512_unpacklo_epi16(ab1, cd1), _mm512_loadu_si512(w + 128));
-        DOT(a3, _mm512_unpackhi_epi16(ab1, cd1), _mm512_loadu_si512(w + 192));
+        DOT(a0, _mm512_unpacklo_epi16(ab0, cd0), _mm512_loadu_si512(v));
+        DOT(a1, _mm512_unpackhi_epi16(ab0, cd0), _mm512_loadu_si512(v + 64));
+        DOT(a2, _mm512_unpacklo_epi16(ab1, cd1), _mm512_loadu_si512(v + 128));
+        DOT(a3, _mm512_unpackhi_epi16(ab1, cd1), _mm512_loadu_si512(v + 192));
     }
     const __m512i x0 = _mm512_shuffle_i32x4(a0, a1, 0x44), x1 = _mm512_shuffle_i32x4(a0, a1, 0xee);
     const __m512i y0 = _mm512_shuffle_i32x4(a2, a3, 0x44), y1 = _mm512_shuffle_i32x4(a2, a3, 0xee);
@@ -201,30 +205,40 @@ INLINE void channels64(const uint8_t *x, const int64_t *taps, int64_t quads, __m
     r[3] = _mm512_shuffle_i32x4(x1, y1, 0xdd);
 }
 
-/* Flat: stride 1 and whole vectors of channels, so a row of pixels is one long vector of outputs whose weights repeat.
- * Otherwise pixel by pixel, 64 channels at a time. */
+/* `length` consecutive outputs from pixel m on; sets of weights and c initial sums repeat. */
+INLINE void stretch(sink *t, const lgr_conv_span *s, const int64_t quads, int64_t m, int64_t length,
+                    int64_t sets)
+{
+    const uint8_t *x = (const uint8_t *)s->x + m * s->step;
+    const int64_t c = s->outputs;
+    int64_t set = 0, ch = 0;
+    for (int64_t f = 0; f < length; f += 64) {
+        const int64_t left = length - f;
+        const __mmask64 k = left >= 64 ? ~0ull : ~0ull >> (64 - left);
+        __m512i r[4];
+        channels64(x + f, s->taps, quads, k, (const int8_t *)s->w + set * quads * 256, r);
+#pragma GCC unroll 4
+        for (int64_t l = 0; l < 4; ++l) {
+            if (16 * l >= left) break;
+            const __m512i start = _mm512_loadu_si512(s->init + ch);
+            put(t, s, _mm512_add_epi32(r[l], start), m, f + 16 * l, valid(left - 16 * l));
+            ch = ch + 16 >= c ? 0 : ch + 16;
+        }
+        set = set + 1 == sets ? 0 : set + 1;
+    }
+}
+
+/* Flat: stride 1 and whole vectors of channels, so a row of pixels is one long stretch of outputs.
+ * Otherwise pixel by pixel. */
 static void depthwise(void *state, const lgr_conv_span *s)
 {
     sink t = *(const sink *)state;
-    const int64_t c = s->outputs, quads = (s->n_taps + 3) / 4, set_bytes = quads * 256;
+    const int64_t c = s->outputs, quads = (s->n_taps + 3) / 4;
     const int64_t pixels = t.flat ? 1 : s->count, length = t.flat ? s->count * c : c;
     const int64_t sets = t.flat ? c / lgr_conv_gcd(c, 64) : (c + 63) / 64;
     for (int64_t m = 0; m < pixels; ++m) {
-        const uint8_t *x = (const uint8_t *)s->x + m * s->step;
-        int64_t set = 0;
-        for (int64_t f = 0; f < length; f += 64) {
-            const int64_t left = length - f;
-            __m512i r[4];
-            channels64(x + f, s->taps, quads, left >= 64 ? ~0ull : ~0ull >> (64 - left),
-                       (const int8_t *)s->w + set * set_bytes, r);
-            for (int64_t l = 0; l < 4 && 16 * l < left; ++l) {
-                const int64_t at = f + 16 * l, pixel = t.flat ? at / c : m,
-                              ch = t.flat ? at % c : at;
-                put(&t, s, _mm512_add_epi32(r[l], _mm512_loadu_si512(s->init + ch)), pixel, ch,
-                    valid(c - ch));
-            }
-            if (++set == sets) set = 0;
-        }
+        if (quads == 3) stretch(&t, s, 3, m, length, sets); /* 3x3: unrolled */
+        else stretch(&t, s, quads, m, length, sets);
     }
     ((sink *)state)->max = t.max;
     ((sink *)state)->min = t.min;

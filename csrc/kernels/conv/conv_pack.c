@@ -1,7 +1,7 @@
 /* conv_pack.c - weights in the order in which each engine reads them. */
 #include "kernels/conv/conv_isa.h"
 
-static const int8_t k_no_weights[1];
+#define INLINE static inline __attribute__((always_inline))
 
 /* Reference: [o][kh][kw][cg], so that the channels of a tap are consecutive. */
 static void pack_ref(const lgr_conv_params *p, const int8_t *w, int64_t o0, int64_t o1,
@@ -14,35 +14,39 @@ static void pack_ref(const lgr_conv_params *p, const int8_t *w, int64_t o0, int6
                 packed[(o * taps + t) * cg + c] = w[(o * cg + c) * taps + t];
 }
 
-/* Dense: blocks of 16 outputs, [block][kh][kw][cp / quantum][16][quantum] int8 or int16; padding is zero. */
-static void pack_dense(const lgr_conv_params *p, const int8_t *w, int64_t b0, int64_t b1,
-                       int64_t quantum, int wide, void *packed, int32_t *wsum)
+/* Dense: blocks of 16 outputs, [block][kh][kw][cp / quantum][16][quantum] int8 or int16; padding is
+ * zero. Inlined for each quantum, so that the copies have constant sizes. */
+INLINE void pack_block(const lgr_conv_params *p, const int8_t *w, int64_t b, const int64_t quantum,
+                       const int wide, void *packed, int32_t *wsum)
 {
-    const int64_t cg = p->c / p->groups, og = p->o / p->groups, taps = p->kh * p->kw,
-                  cp = lgr_conv_up(cg, quantum);
-    const int64_t per_group = lgr_conv_up(og, 16) / 16, run = 16 * quantum, block = cp * taps * 16;
-    int8_t *p8 = packed;
-    int16_t *p16 = packed;
-    for (int64_t b = b0; b < b1; ++b) {
-        if (wide) memset(p16 + b * block, 0, (size_t)block * 2);
-        else memset(p8 + b * block, 0, (size_t)block);
-        for (int64_t j = 0; j < 16; ++j) {
-            const int64_t in_group = b % per_group * 16 + j;
-            const int8_t *src =
-                in_group < og ? w + (b / per_group * og + in_group) * cg * taps : k_no_weights;
-            int32_t sum = 0;
-            if (in_group < og) {
-                for (int64_t c = 0; c < cg; ++c) {
-                    const int64_t at = b * block + c / quantum * run + j * quantum + c % quantum,
-                                  step = cp * 16;
-                    for (int64_t t = 0; t < taps; ++t, ++src) {
-                        sum += *src;
-                        if (wide) p16[at + t * step] = *src;
-                        else p8[at + t * step] = *src;
-                    }
+    const int64_t cg = p->c / p->groups, og = p->o / p->groups, taps = p->kh * p->kw;
+    const int64_t cp = lgr_conv_up(cg, quantum), per_group = lgr_conv_up(og, 16) / 16;
+    const int64_t run = 16 * quantum, tap = cp * 16, first = b % per_group * 16;
+    int8_t *p8 = (int8_t *)packed + b * tap * taps * (wide ? 2 : 1);
+    int16_t *p16 = (void *)p8;
+    if (cp != cg || og - first < 16) memset(p8, 0, (size_t)(tap * taps * (wide ? 2 : 1)));
+    for (int64_t j = 0; j < 16; ++j) {
+        int32_t sum = 0;
+        const int8_t *src = w + (b / per_group * og + first + j) * cg * taps;
+        const int64_t n = first + j < og ? cg * taps : 0;
+        for (int64_t i = 0; i < n; ++i) sum += src[i];
+        wsum[b * 16 + j] = sum;
+        if (n == 0) continue;
+        if (taps == 1 && cp == cg) {
+            for (int64_t c = 0; c < cg; c += quantum)
+                for (int64_t e = 0; e < quantum; ++e) {
+                    const int64_t at = c / quantum * run + j * quantum + e;
+                    if (wide) p16[at] = src[c + e];
+                    else p8[at] = src[c + e];
                 }
+            continue;
+        }
+        for (int64_t c = 0; c < cg; ++c) {
+            int64_t at = c / quantum * run + j * quantum + c % quantum;
+            for (int64_t t = 0; t < taps; ++t, ++src, at += tap) {
+                if (wide) p16[at] = *src;
+                else p8[at] = *src;
             }
-            wsum[b * 16 + j] = sum;
         }
     }
 }
@@ -109,8 +113,10 @@ void lgr_conv_pack(const lgr_conv_params *p, lgr_conv_engine engine, const int8_
 {
     if (b0 >= b1) return;
     if (engine != LGR_CONV_REF && !lgr_conv_is_depthwise(p)) {
-        const int wide = engine == LGR_CONV_AVX2;
-        pack_dense(p, w, b0, b1, wide ? 2 : 4, wide, packed, wsum);
+        for (int64_t b = b0; b < b1; ++b) {
+            if (engine == LGR_CONV_AVX2) pack_block(p, w, b, 2, 1, packed, wsum);
+            else pack_block(p, w, b, 4, 0, packed, wsum);
+        }
         return;
     }
     if (engine == LGR_CONV_REF) pack_ref(p, w, b0, b1, packed);

@@ -21,7 +21,8 @@ static int64_t band_bytes(const lgr_conv_job *job, const lgr_conv_isa *isa)
 }
 static int64_t sums_count(const lgr_conv_job *job)
 {
-    return job->fused ? 0 : (job->p.o > SUMS ? job->p.o : SUMS) + 64;
+    const int64_t least = job->gemm ? 16 * job->piece : job->p.o;
+    return job->fused ? 0 : (least > SUMS ? least : SUMS) + 64;
 }
 static int64_t taps_count(const lgr_conv_job *job)
 {
@@ -58,17 +59,15 @@ static workspace workspace_of(const lgr_conv_job *job, void *scratch)
     return ws;
 }
 
-/* The codes of one pixel's or row's channels, from any stride. */
-static void gather(const lgr_conv_isa *isa, const int8_t *x, int64_t stride, int64_t n,
-                   uint8_t *dst)
+/* One channel of a row of pixels, from any stride. */
+static void spread(const lgr_conv_isa *isa, const int8_t *x, int64_t stride, int64_t n,
+                   uint8_t *dst, int64_t pixel)
 {
-    if (stride == 1) {
-        isa->copy(x, n, dst);
-    } else if (isa->element == 1) {
-        for (int64_t i = 0; i < n; ++i) dst[i] = (uint8_t)(x[i * stride] ^ 0x80);
-    } else {
-        for (int64_t i = 0; i < n; ++i) ((int16_t *)(void *)dst)[i] = x[i * stride];
-    }
+    int16_t *wide = (void *)dst;
+    if (isa->element == 1)
+        for (int64_t i = 0; i < n; ++i) dst[i * pixel] = (uint8_t)(x[i * stride] ^ isa->zero);
+    else
+        for (int64_t i = 0; i < n; ++i) wide[i * pixel] = x[i * stride];
 }
 /* Input rows [y0, y0 + rows) of one image, padded: [rows][wp][pixel]. */
 static void fill_band(const lgr_conv_job *job, const workspace *ws, const int8_t *image, int64_t y0,
@@ -95,10 +94,16 @@ static void fill_band(const lgr_conv_job *job, const workspace *ws, const int8_t
             continue;
         }
         if (job->pixel != p->c) memset(dst, isa->zero, (size_t)(p->w * pixel));
-        for (int64_t z = 0; z < p->w; ++z)
-            for (int64_t g = 0; g < groups; ++g)
-                gather(isa, src + z * p->xs_w + g * cg * p->xs_c, p->xs_c, cg,
-                       dst + z * pixel + g * group);
+        for (int64_t g = 0; g < groups; ++g) {
+            const int8_t *from = src + g * cg * p->xs_c;
+            if (p->xs_c == 1 && cg >= 16)
+                for (int64_t z = 0; z < p->w; ++z)
+                    isa->copy(from + z * p->xs_w, cg, dst + z * pixel + g * group);
+            else
+                for (int64_t c = 0; c < cg; ++c)
+                    spread(isa, from + c * p->xs_c, p->xs_w, p->w, dst + g * group + c * e,
+                           job->pixel);
+        }
     }
 }
 
@@ -135,23 +140,25 @@ static void run_gemm(const lgr_conv_job *job, const workspace *ws, int64_t u, in
             memset(dst + p->c * e, ws->isa->zero, (size_t)((job->cp - p->c) * e));
         }
     }
-    const int64_t chunk = job->fused ? rows : SUMS / (o1 - o0) > 0 ? SUMS / (o1 - o0) : 1;
-    for (int64_t r = 0; r < rows; r += chunk) {
-        lgr_conv_span s = {.x = ws->band + r * job->cp * e,
-                           .count = rows - r < chunk ? rows - r : chunk,
+    /* through the row buffer: as many outputs at a time as it holds of all rows */
+    const int64_t fit = SUMS / rows / 16 * 16, width = job->fused ? o1 - o0 : fit < 16 ? 16 : fit;
+    for (int64_t o = o0; o < o1; o += width) {
+        const int64_t n = o1 - o < width ? o1 - o : width;
+        lgr_conv_span s = {.x = ws->band,
+                           .count = rows,
                            .step = job->cp,
                            .ni = 1,
                            .nj = 1,
                            .kq = job->cp / ws->isa->quantum,
-                           .w = (const uint8_t *)job->packed + o0 * job->cp * e,
-                           .init = job->init + o0,
-                           .outputs = o1 - o0,
-                           .pixel = r0 + r,
-                           .ch = o0,
+                           .w = (const uint8_t *)job->packed + o * job->cp * e,
+                           .init = job->init + o,
+                           .outputs = n,
+                           .pixel = r0,
+                           .ch = o,
                            .sums = ws->sums,
-                           .sums_stride = o1 - o0};
+                           .sums_stride = n};
         ws->isa->span(ws->state, &s);
-        finish_span(job, ws, &s, o0, o1, amax);
+        finish_span(job, ws, &s, o, o + n, amax);
     }
 }
 
