@@ -21,8 +21,8 @@ Limit = float | None
 
 
 def _native(x: Tensor) -> bool:
-    """Whether the C kernel serves this tensor; elsewhere (other devices and dtypes, an export) torch computes the same."""
-    return x.dtype == torch.float32 and x.device.type == "cpu" and current_tape() is None
+    """Whether the C kernel serves this tensor; on other devices and dtypes torch computes the same."""
+    return x.dtype == torch.float32 and x.device.type == "cpu"
 
 
 def clamp(x: Tensor, limit: Limit) -> Tensor:
@@ -128,16 +128,23 @@ class Constrained(nn.Module):
         return layer
 
     def limited_weight(self, w: Tensor) -> Tensor:
-        """The weight as the forward uses it."""
-        return clamp_weight(w, self.normalize_weight, self.normalize_factor)
+        """The weight as the forward uses it (a constant of an exported file, not an operator)."""
+        with torch._C.DisableTorchFunction():
+            return clamp_weight(w, self.normalize_weight, self.normalize_factor)
 
     def limited_bias(self, b: Tensor | None) -> Tensor | None:
         """The bias as the forward uses it."""
-        return None if b is None else clamp(b, self.normalize_bias)
+        if b is None:
+            return None
+        with torch._C.DisableTorchFunction():
+            return clamp(b, self.normalize_bias)
 
     def limited_output(self, y: Tensor) -> Tensor:
         """The output as the next layer sees it."""
-        return clamp(y, self.normalize_data)
+        limit = self.normalize_data
+        if limit is not None and current_tape() is not None:
+            return y.clamp(-limit, limit)  # the operator that a file can hold
+        return clamp(y, limit)
 
     def extra_repr(self) -> str:
         """The torch part first, then the limits."""

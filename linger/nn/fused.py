@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linger import ops
-from linger.runtime import current_tape
 
 from .constrained import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve
 
@@ -58,7 +57,7 @@ def fold(first: Any, bn: Any, mean: Tensor, var: Tensor, limits: Limits = NO_LIM
         getattr(first, "transposed", False),
         getattr(first, "groups", 1),
     )
-    if w.dtype == mean.dtype == torch.float32 and w.device.type == "cpu" and current_tape() is None:
+    if w.dtype == mean.dtype == torch.float32 and w.device.type == "cpu":
         off = 0.0  # what the kernel takes for "no clamp"
         return ops.fold_bn(
             w, b, bn.weight, bn.bias, mean, var, bn.eps, groups, transposed,
@@ -208,7 +207,8 @@ class FusedBN(Constrained):
         """
         if self.bn.running_mean is None:
             raise ValueError(f"{type(self).__name__}: a BatchNorm without running statistics has no folded form")
-        return fold(self.layer, self.bn, self.bn.running_mean, self.bn.running_var, self.limits)
+        with torch._C.DisableTorchFunction():  # constants of an exported file
+            return fold(self.layer, self.bn, self.bn.running_mean, self.bn.running_var, self.limits)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """See the class."""
