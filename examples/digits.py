@@ -132,7 +132,7 @@ def main(platform="venusA", qat_method="MOM", epochs=(20, 8, 8), folder=None):
             opset_version=12,
             input_names=["input"],
             output_names=["output"],
-            dynamic_axes={"input": {0: "batch"}},
+            dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}},
         )
     runner = linger.onnx.OnnxRunner(str(model_file))
     count("exported (runner)", torch.from_numpy(runner.run(images)["output"]))
