@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_recomputation
-from linger.runtime import Format, Leaf, coded, current_tape, info, remember, remembered, scale_value, tag
+from linger.runtime import Format, Leaf, coded, current_tape, info, remember, remembered, tag
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -167,8 +167,3 @@ def _mixed(cls: type[nn.Module], user: type[nn.Module]) -> type[nn.Module]:
 def _rebuild(cls: type[nn.Module], user: type[nn.Module]) -> nn.Module:
     mixed = _mixed(cls, user)
     return mixed.__new__(mixed)
-
-
-def export_scale(x: ops.Coded) -> float:
-    """Host read of an operand's scale for a node's attributes."""
-    return scale_value(Format(x.scale, 8))
