@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..settings import allow_calibration
+
 if TYPE_CHECKING:
     from .quantizer import Quantizer, State
 
@@ -68,7 +70,8 @@ def register_calibrate_method(name: str) -> Callable[[_F], _F]:
         TypeError: Used without a name.
 
     Example:
-        >>> @register_calibrate_method("mean_x4")
+        >>> import linger
+        >>> @linger.register_calibrate_method("mean_x4")
         ... def mean_x4(quantizer, tensor, bits):
         ...     quantizer.running_data = 4 * tensor.abs().mean()
     """
@@ -79,6 +82,7 @@ def register_calibrate_method(name: str) -> Callable[[_F], _F]:
 
     def register(fn: _F) -> _F:
         _registered[name] = fn
+        allow_calibration(name)
         return fn
 
     return register
@@ -280,9 +284,13 @@ def calibration(
         ValueError: A method name is unknown.
 
     Example:
+        >>> import torch, linger
+        >>> model = linger.init(torch.nn.Sequential(torch.nn.Linear(4, 2)))
         >>> with linger.calibration():
-        ...     for batch in batches:
-        ...         model(batch)
+        ...     for batch in torch.randn(3, 8, 4):
+        ...         out = model(batch)
+        >>> model[0].output_quantizer.ready
+        True
 
     Source: docs/numerics.md, "Calibration".
     """

@@ -72,8 +72,12 @@ def freeze_statistics(model: nn.Module, frozen: bool = True, batch_norm: bool = 
         batch_norm: Include BatchNorm layers.
 
     Example:
+        >>> import torch, linger
+        >>> model = linger.init(torch.nn.Sequential(torch.nn.Linear(4, 2)))
         >>> with linger.freeze_statistics(model):
-        ...     model(x)  # trains, scales stay
+        ...     out = model(torch.randn(8, 4))
+        >>> model[0].output_quantizer.ready
+        False
 
     Source: docs/numerics.md, "Training".
     """

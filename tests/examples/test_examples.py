@@ -46,8 +46,9 @@ def run(tmp_path, capsys, platform, method, epochs):
 
 
 @pytest.mark.parametrize("method", ["MOM", "TQT"])
-def test_digits_fast(tmp_path, capsys, method):
-    run(tmp_path, capsys, "venusA", method, (8, 3, 3))
+@pytest.mark.parametrize("platform", ["arcs", "venusA", "venus", "mars"])
+def test_digits_fast(tmp_path, capsys, platform, method):
+    run(tmp_path, capsys, platform, method, (8, 3, 3))
 
 
 @pytest.mark.slow
