@@ -321,6 +321,27 @@ def test_empty_batch(isa):
     assert y.value.shape == (0, 3, 2, 2) and not w.grad.any() and out.stats.n_batches.item() == 0
 
 
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # dynamo itself
+def test_compiled_whole_with_equal_numbers(method):
+    torch.manual_seed(0)
+    x, w, wl = (torch.randn(s, requires_grad=True) for s in ((2, 4, 8, 8), (4, 4, 3, 3), (5, 144)))
+    results = []
+    for compiled in (False, True):
+        t = torch.tensor([2.1], requires_grad=True) if method == "TQT" else None
+        outs = [oracle.output(clamp=8.0, threshold=t if i == 2 else None) for i in range(5)]
+
+        def step(x, w, wl, outs=outs):
+            c = ops.conv(ops.quantize(x, outs[0]), w, None, Geometry(), outs[1], outs[2])
+            flat = Coded(c.value.reshape(2, -1), c.codes.reshape(2, -1), c.scale)
+            return ops.linear(flat, wl, None, outs[3], outs[4]).value
+
+        y = (torch.compile(step, backend="aot_eager", fullgraph=True) if compiled else step)(x, w, wl)
+        grads = torch.autograd.grad(y.square().sum(), (x, w, wl) if t is None else (x, w, wl, t))
+        results.append([y, *grads, outs[2].stats.running, outs[2].stats.n_batches])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 @pytest.mark.parametrize("grad", [False, True])
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("threshold", [None, torch.tensor([2.1])])

@@ -78,7 +78,8 @@ void lgr_epilogue_rows_avx2(const lgr_epilogue *ep, const int32_t *sums, int64_t
                      .slope_one = _mm256_set1_ps(ep->slope_one)};
     const lgr_outputs to = *out; /* a local: byte stores must not reload it */
     const int64_t row_bytes = lgr_mask_row_bytes(o);
-    const int stream = to.stream && to.value && (o | ch | n) % 16 == 0 && (uintptr_t)to.value % 32 == 0;
+    const int stream =
+        to.stream && to.value && (o | ch | n) % 16 == 0 && (uintptr_t)to.value % 32 == 0;
     __m256i up = _mm256_setzero_si256(), down = _mm256_setzero_si256();
 
     for (int64_t r = 0; r < rows; ++r) {
