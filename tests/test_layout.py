@@ -107,7 +107,7 @@ def test_includes_follow_the_arrows(path):
 @pytest.mark.parametrize("path", PYTHON + NATIVE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_small_and_honest(path):
     text = path.read_text(encoding="utf-8")
-    limit = 400 if path.suffix == ".py" else 350
+    limit = 500 if path.suffix == ".py" else 350
     assert text.count("\n") <= limit, f"{path}: more than {limit} lines; split it by idea"
     assert not re.search(r"\b(TODO|FIXME|XXX)\b", text), f"{path}: unfinished business belongs into an issue"
     if path.suffix == ".py":

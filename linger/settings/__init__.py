@@ -9,6 +9,7 @@ from linger.settings.enums import (
     QuantMode,
     QuantStrategy,
 )
+from linger.settings.rules import allow_calibration
 from linger.settings.schema import ClampInfo, LayerSettings, QuantInfo, Section, Settings
 from linger.settings.store import config_save_to_yaml, current, defaults, load, loads, save, use
 from linger.settings.view import QUANT_CONFIGS, ConfigView
@@ -29,6 +30,7 @@ __all__ = [
     "QuantStrategy",
     "Section",
     "Settings",
+    "allow_calibration",
     "config_save_to_yaml",
     "current",
     "defaults",

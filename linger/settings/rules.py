@@ -11,7 +11,7 @@ import torch
 from linger.errors import ConfigError, config_error
 from linger.settings.enums import ActivationType, PlatForm, QatMethod, QuantMethod, QuantMode, QuantStrategy
 
-__all__ = ["CLAMP", "QUANT", "SECTION_QUANT", "TOP", "Rule", "Scalar", "check", "describe"]
+__all__ = ["CLAMP", "QUANT", "SECTION_QUANT", "TOP", "Rule", "Scalar", "allow_calibration", "check", "describe"]
 
 Scalar = None | bool | int | float | str
 
@@ -57,6 +57,11 @@ class Rule:
         if reason is not None:
             return f"{describe(value)} is not available: {reason}; allowed: {self.expected}"
         return f"must be {self.expected}, got {describe(value)}"
+
+
+def allow_calibration(name: str) -> None:
+    """Accept a registered calibration method's name in configurations from now on."""
+    _calibration_methods.add(name)
 
 
 def check(key: str, value: object, rule: Rule) -> ConfigError | None:
@@ -108,8 +113,10 @@ _STRATEGY = _names(
     QuantStrategy,
     {name: "this strategy is not implemented" for name in QuantStrategy.__members__ if name != "RANGE_MEAN"},
 )
+_calibration_methods = {"abs_max", "top_10", "w_like"}  # and what `linger.register_calibrate_method` has added
 _METHOD_NAME = Rule(
-    "the name of a calibration method (built in: abs_max, top_10, w_like)", lambda v: type(v) is str and v != ""
+    "abs_max, top_10, w_like or a name that linger.register_calibrate_method knows",
+    lambda v: type(v) is str and v in _calibration_methods,
 )
 _BOOL = Rule("true or false", lambda v: type(v) is bool)
 _LIMIT = Rule("a finite number above 0, or null", _is_limit)

@@ -91,6 +91,7 @@ REFUSALS = {
     "clamp above float32": ("clamp_info: {clamp_bias_value: 1e39}", 1, 32, "clamp_bias_value", []),
     "clamp below float32": ("clamp_info: {clamp_bias_value: 1e-46}", 1, 32, "clamp_bias_value", []),
     "clamp of 300 digits": ("clamp_info: {clamp_bias_value: 1" + "0" * 300 + "}", 1, 32, "clamp_bias_value", []),
+    "unknown method name": ("quant_info: {a_calibrate_name: top10}", 1, 32, "a_calibrate_name", ["top_10", "'top10'"]),
     "empty method name": ("quant_info: {w_calibrate_name: ''}", 1, 32, "w_calibrate_name", []),
     "mix_parts": ("mix_parts: [1]", 1, 12, "mix_parts", ["sections"]),
     "bad YAML": ("seed: [1, 2\ndevice: cpu\n", 2, 7, None, []),

@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 import torch
 
+import linger
 from linger import settings
 from linger.errors import ConfigError
 from linger.settings import ClampInfo, QuantInfo, QuantMode, Section, Settings
@@ -187,9 +188,17 @@ def test_two_configurations_share_nothing():
 
 
 def test_a_later_check_can_blame_a_key_with_its_place():
-    read = settings.loads("seed: 1\nquant_info:\n  a_calibrate_name: top10\n", "c.yaml")
+    read = settings.loads("seed: 1\nquant_info:\n  a_calibrate_name: w_like\n", "c.yaml")
     error = read.error("quant_info.a_calibrate_name", "no such method")
     assert str(error) == "c.yaml, line 3, column 21: quant_info.a_calibrate_name: no such method"
     assert (error.file, error.line, error.column, error.key) == ("c.yaml", 3, 21, "a_calibrate_name")
     absent = read.error("device", "no such device")
     assert (str(absent), absent.line) == ("c.yaml: device: no such device", None)
+
+
+def test_a_registered_calibration_method_is_accepted():
+    name = "method_of_this_test"
+    with pytest.raises(ConfigError, match=f"w_like or a name .* got the string '{name}'"):
+        settings.loads(f"quant_info: {{w_calibrate_name: {name}}}")
+    linger.register_calibrate_method(name)(lambda quantizer, tensor, bits: None)
+    assert settings.loads(f"quant_info: {{w_calibrate_name: {name}}}").layer("x").w_calibrate == name
