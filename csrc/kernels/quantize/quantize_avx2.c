@@ -1,8 +1,5 @@
 /* quantize_avx2.c - 32 elements at a time: one store of codes, one of the mask. */
-#include "kernels/quantize/quantize_isa.h"
-#include <immintrin.h>
-
-#define LGR_ALWAYS static inline __attribute__((always_inline))
+#include "kernels/quantize/quantize_avx2.h"
 
 struct vectors {
     __m256 mul, inv, lo, hi, pass_lo, cut, clamp, minus_clamp, slope_on;
@@ -12,16 +9,6 @@ struct lane8 {
     __m256 value, slope;
     unsigned pass;
 };
-
-LGR_ALWAYS __m256 round8(__m256 v, int rounding)
-{
-    switch (rounding) { /* constant after inlining */
-    case LGR_FLOOR: return _mm256_floor_ps(v);
-    case LGR_HALF_EVEN: return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    case LGR_CEIL: return _mm256_ceil_ps(v);
-    default: return _mm256_floor_ps(_mm256_add_ps(v, _mm256_set1_ps(0.5f)));
-    }
-}
 
 LGR_ALWAYS struct lane8 quantize8(__m256 x, const struct vectors *k, int rounding, int slope)
 {
@@ -48,14 +35,6 @@ LGR_ALWAYS struct lane8 quantize8(__m256 x, const struct vectors *k, int roundin
     return out;
 }
 
-LGR_ALWAYS int32_t highest(__m256i v)
-{
-    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
-    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
-    return _mm_cvtsi128_si32(m);
-}
-
 LGR_ALWAYS void run(const float *x, int64_t n, const struct lgr_quantize_consts *c,
                     const struct lgr_quantize_out *out, lgr_range *range, int rounding, int slope)
 {
@@ -70,7 +49,6 @@ LGR_ALWAYS void run(const float *x, int64_t n, const struct lgr_quantize_consts 
         _mm256_set1_ps(-c->clamp),
         _mm256_castsi256_ps(_mm256_set1_epi32(c->slope_on ? -1 : 0)),
     };
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256i top = _mm256_setzero_si256(), peak = top;
     float *const value = out->value;
@@ -92,11 +70,8 @@ LGR_ALWAYS void run(const float *x, int64_t n, const struct lgr_quantize_consts 
             if (slope) _mm256_storeu_ps(out->slope + i + 8 * j, q[j].slope);
         }
         if (s8) {
-            const __m256i low = _mm256_packs_epi32(q[0].code, q[1].code);
-            const __m256i high = _mm256_packs_epi32(q[2].code, q[3].code);
-            const __m256i all = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
-            if (stream) _mm256_stream_si256((__m256i *)(void *)(s8 + i), all);
-            else _mm256_storeu_si256((__m256i *)(void *)(s8 + i), all);
+            const __m256i code[4] = {q[0].code, q[1].code, q[2].code, q[3].code};
+            store_codes(s8 + i, code, stream);
         }
         if (out->mask) {
             const uint32_t m = q[0].pass | q[1].pass << 8 | q[2].pass << 16 | q[3].pass << 24;
@@ -109,8 +84,8 @@ LGR_ALWAYS void run(const float *x, int64_t n, const struct lgr_quantize_consts 
     lgr_quantize_f32_ref(x + i, n - i, c, &rest, range);
 }
 
-void lgr_quantize_f32_avx2(const float *x, int64_t n, const struct lgr_quantize_consts *c,
-                           const struct lgr_quantize_out *out, lgr_range *range)
+static void run_any(const float *x, int64_t n, const struct lgr_quantize_consts *c,
+                    const struct lgr_quantize_out *out, lgr_range *range)
 {
     const int slope = out->slope != NULL;
     switch (c->rounding * 2 + slope) { /* one loop for each combination */
@@ -123,6 +98,14 @@ void lgr_quantize_f32_avx2(const float *x, int64_t n, const struct lgr_quantize_
     case LGR_FLOOR_ADD * 2 + 1: return run(x, n, c, out, range, LGR_FLOOR_ADD, 1);
     default: return run(x, n, c, out, range, LGR_FLOOR_ADD, 0);
     }
+}
+
+void lgr_quantize_f32_avx2(const float *x, int64_t n, const struct lgr_quantize_consts *c,
+                           const struct lgr_quantize_out *out, lgr_range *range)
+{
+    const int64_t done = lgr_quantize_plain_avx2(x, n, c, out, range);
+    const struct lgr_quantize_out rest = lgr_quantize_out_at(*out, done, c->wide ? 32 : 8);
+    run_any(x + done, n - done, c, &rest, range);
 }
 
 void lgr_dequantize_s8_f32_avx2(const int8_t *codes, int64_t n, float inv, float *value)
