@@ -120,7 +120,9 @@ class _ConvInt(QuantLayer, _ConvNd):
         if flat:
             source = _reshaped(tape, source, "Unsqueeze", [0], name)
         if self.padding_mode != "zeros":
-            source = write_padding(tape, source, x.value, pads[1::2] if one_d else pads, self.padding_mode, x.scale, name)
+            source = write_padding(
+                tape, source, x.value, pads[1::2] if one_d else pads, self.padding_mode, x.scale, name
+            )
             pads = (0, 0, 0, 0)
         stride, dilation = [int(s) for s in self.stride], [int(d) for d in self.dilation]
         depthwise = self.groups > 1 and self.groups == self.weight.shape[1] * self.groups == self.weight.shape[0]

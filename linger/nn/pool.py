@@ -31,7 +31,9 @@ def _same_size(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], pad:
     return all(span % s == 0 for span, s in zip(spans, stride, strict=True))
 
 
-def _write(tape: Tape, x: Tensor, y: Tensor, op_type: str, geometry: dict[str, Any], n: int, squeeze: list[int]) -> None:
+def _write(
+    tape: Tape, x: Tensor, y: Tensor, op_type: str, geometry: dict[str, Any], n: int, squeeze: list[int]
+) -> None:
     """Unsqueeze where the operand is not 4-D, the pooling node, Squeeze."""
     flat, one_d = x.dim() == n + 1, n == 1
     source: Tensor | Value = x

@@ -164,7 +164,9 @@ def _is_slicing(index: Any) -> bool:
     return all(i is None or i is Ellipsis or isinstance(i, (int, slice)) and not isinstance(i, bool) for i in items)
 
 
-def _write_slices(tape: Tape, x: Tensor, y: Tensor, cuts: list[tuple[int, int, int]], drop: list[int], add: list[int]) -> None:
+def _write_slices(
+    tape: Tape, x: Tensor, y: Tensor, cuts: list[tuple[int, int, int]], drop: list[int], add: list[int]
+) -> None:
     """One Slice per (axis, start, end), then Squeeze, then Unsqueeze; the packer takes one axis per node."""
     steps: list[tuple[str, list[Any], dict[str, Any]]] = []
     for axis, start, end in cuts:
@@ -283,7 +285,11 @@ def _is_plain_cast(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return True
 
 
-_keeps("contiguous", "Tensor.contiguous torch.clone Tensor.clone torch.detach Tensor.detach Tensor.requires_grad_", _write_alias)
+_keeps(
+    "contiguous",
+    "Tensor.contiguous torch.clone Tensor.clone torch.detach Tensor.detach Tensor.requires_grad_",
+    _write_alias,
+)
 _keeps("cast", "Tensor.to Tensor.type_as Tensor.cpu Tensor.cuda", _write_alias)
 
 

@@ -22,7 +22,7 @@ from .validate import validate
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_OBSOLETE = frozenset(  # noqa: SIM905
+_OBSOLETE = frozenset(
     """export_params verbose training aten export_raw_ir operator_export_type operator_export_types _retain_param_name
     do_constant_folding example_outputs strip_doc_string keep_initializers_as_inputs custom_opsets enable_onnx_checker
     use_external_data_format is_update_dequant is_scoped_info debug_dump dynamo external_data fallback optimize verify
@@ -72,7 +72,9 @@ def export(
         raise ExportError(f"export: opset_version must be 11 or 12 (axes are attributes there), got {opset_version}")
     settings = model.__dict__.get("_linger_settings")
     if settings is None:
-        raise ExportError("export: the model is not initialised; call linger.init(model, ...) first, then train or calibrate")
+        raise ExportError(
+            "export: the model is not initialised; call linger.init(model, ...) first, then train or calibrate"
+        )
     _check_finite(model)
     from .write_float import write_float  # its tables are only needed here
 
@@ -86,7 +88,8 @@ def export(
         )
     if tape.violations:
         raise ExportError(
-            f"export: {settings.platform} cannot run {len(tape.violations)} layer(s):\n  " + "\n  ".join(tape.violations)
+            f"export: {settings.platform} cannot run {len(tape.violations)} layer(s):\n  "
+            + "\n  ".join(tape.violations)
         )
     proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)

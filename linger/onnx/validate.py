@@ -74,7 +74,9 @@ def validate(model: ModelProto) -> None:
         elif quantized and node.op_type in _PASS:
             produced = scale[quantized[0]]
         elif quantized:
-            raise ExportError(f"export: {where}: quantized tensor '{quantized[0]}' enters a float operator without a Dequant")
+            raise ExportError(
+                f"export: {where}: quantized tensor '{quantized[0]}' enters a float operator without a Dequant"
+            )
         else:
             produced = None
         for name in node.output:

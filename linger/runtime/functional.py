@@ -146,7 +146,9 @@ class _Transient(dict[Any, str]):
         return _Transient()
 
 
-def create_from_state(owner: nn.Module, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]) -> None:
+def create_from_state(
+    owner: nn.Module, state_dict: Mapping[str, Any], prefix: str, metadata: Mapping[str, Any]
+) -> None:
     """Create the operators of ``owner`` that a checkpoint contains, before any forward has met them."""
     found: dict[str, tuple[str, int]] = {}
     for key in state_dict:

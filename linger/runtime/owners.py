@@ -72,7 +72,11 @@ def owner_class(base: type[nn.Module]) -> type[nn.Module]:
             return _enter(self, base, args, kwargs)
 
         def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
-            return (_rebuild, (base,), cast(Any, self).__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
+            return (
+                _rebuild,
+                (base,),
+                cast(Any, self).__getstate__() if hasattr(self, "__getstate__") else self.__dict__,
+            )
 
         body = {
             "forward": forward,

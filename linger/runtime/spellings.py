@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,11 +21,10 @@ _SPACES: dict[str, Any] = {"torch": torch, "Tensor": Tensor, "F": F, "operator":
 def resolve(spelling: str) -> Callable[..., Any] | None:
     """``"Tensor.view"`` -> the function object the mode sees, or None where this torch has no such name."""
     space, name = spelling.split(".", 1)
-    found = getattr(_SPACES[space], name, None)
+    found: Any = getattr(_SPACES[space], name, None)
     if isinstance(found, property) or type(found).__name__ == "getset_descriptor":
-        getter: Callable[..., Any] = found.__get__
-        return getter
-    return found
+        found = found.__get__
+    return cast("Callable[..., Any] | None", found)
 
 
 def handles(name: str, spellings: str) -> Callable[[Handler], Handler]:
@@ -58,7 +57,14 @@ def _silent() -> frozenset[Any]:
         element_size itemsize nbytes is_sparse is_quantized is_meta is_cpu is_mkldnn is_inference __bool__ __int__ __float__
         __hash__ __deepcopy__ _backward_hooks _base _is_view type new_empty new_zeros new_ones new_tensor new_full"""
     found = {resolve(f"Tensor.{name}") for name in names.split()}
-    found |= {torch.zeros_like, torch.ones_like, torch.empty_like, torch.is_tensor, torch.is_floating_point, torch.numel}
+    found |= {
+        torch.zeros_like,
+        torch.ones_like,
+        torch.empty_like,
+        torch.is_tensor,
+        torch.is_floating_point,
+        torch.numel,
+    }
     return frozenset(f for f in found if f is not None)
 
 
