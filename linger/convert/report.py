@@ -117,6 +117,19 @@ class Summary:
         }
 
 
+def _limits(m: nn.Module) -> str:
+    """The clamps of a layer in words; a static weight limit wins over the factor."""
+    quant = getattr(m, "quant", None)
+    factor = getattr(m, "normalize_factor", None if quant is None else quant.clamp.clamp_factor_value)
+    out, weight, bias = (getattr(m, f"normalize_{k}", None) for k in ("data", "weight", "bias"))
+    parts = [f"out {out:g}"] if out is not None else []
+    if weight is not None:
+        parts.append(f"weight {weight:g}")
+    elif factor is not None:
+        parts.append(f"weight {factor:g} x mean")
+    return ", ".join(parts + ([f"bias {bias:g}"] if bias is not None else []))
+
+
 def summary(model: nn.Module) -> Summary:
     """Layers, number formats, limits and what stays float of a converted model, as a table.
 
@@ -133,7 +146,7 @@ def summary(model: nn.Module) -> Summary:
     rows: list[tuple[str, ...]] = []
     for name, m in model.named_modules():
         q = getattr(m, "quant", None)
-        limits = ",".join(str(getattr(m, f"normalize_{k}", None)) for k in ("data", "weight", "bias", "factor"))
+        limits = _limits(m)
         if q is not None and hasattr(m, "output_quantizer"):
             bits = f"{q.input_bits}/{q.weight_bits}/{q.output_bits}"
             note = f"{q.method}" + (", ReLU fused" if getattr(m, "fused_relu", False) else "")
