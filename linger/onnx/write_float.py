@@ -1,0 +1,98 @@
+"""What a float operator becomes in the file: standard ONNX nodes behind a Dequant, from a closed list of spellings.
+
+The list is the union of the tables in ``write_math``, ``write_activation``, ``write_shape``, ``write_layers`` and
+``write_recurrent``; plain shape operators share their writers with the quantized ones in ``linger.nn.shape``.
+``islands*.py`` holds the inverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linger.errors import ExportError
+from linger.nn import shape
+from linger.runtime import Tape, info, tensors
+
+from . import write_activation, write_layers, write_math, write_recurrent, write_shape  # noqa: F401  each fills its part of the table
+from .write_call import CODES, TABLE, Call, Value
+
+
+def write_float(
+    tape: Tape, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> bool:
+    """Append what a float call is in the file and bind its results.
+
+    Args:
+        tape: The recording.
+        func: Torch function that has just run, under any of its spellings.
+        args: Its positional arguments; at least one tensor among all arguments flows in the graph.
+        kwargs: Its named arguments.
+        result: What it returned.
+
+    Returns:
+        Whether the call is on the list. Where it is not, nothing is bound.
+
+    Raises:
+        ExportError: The operator is on the list, but not in this form; says what is in the way.
+
+    Source: docs/numerics.md, "Files".
+    """
+    outputs = list(tensors([result]))
+    given = list(tensors([*args, *kwargs.values()]))
+    if any(t is g for t in outputs for g in given):
+        return _returns_argument(tape, func, kwargs, outputs)
+    if func in TABLE:
+        return _from_table(tape, func, args, kwargs, result)
+    return _from_shapes(tape, func, args, kwargs, result)
+
+
+def _returns_argument(tape: Tape, func: Callable[..., Any], kwargs: dict[str, Any], outputs: list[Tensor]) -> bool:
+    """The result is an argument: nothing happened (``contiguous``, ``to``), or it was written in place."""
+    name = getattr(func, "__name__", str(func))
+    in_place = name.endswith("_") and not name.endswith("__") or name.startswith("__i") and name != "__invert__"
+    if in_place or kwargs.get("inplace") or kwargs.get("out") is not None:  # seen by version, except in inference mode
+        for t in outputs:
+            tape.poison(t, f"in-place `{name}` on a float tensor has no form in the file: {tape.where()}")
+    return True
+
+
+def _from_table(
+    tape: Tape, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> bool:
+    writer, signatures = TABLE[func]
+    named = next((n for n in (s.bind(args, kwargs) for s in signatures) if n is not None), None)
+    if named is None:
+        return False
+    call = Call(tape, func, named, result)
+    wrong = next((t.dtype for t in tensors([result]) if t.dtype not in CODES or t.dtype == torch.float64), None)
+    if wrong is not None:
+        call.refuse(f"its result is {wrong}; files carry float32, int32, int64 and bool")
+    written = writer(call)
+    if written is None:
+        return False
+    values = [written] if isinstance(written, (Value, np.ndarray)) else written
+    results = [result] if isinstance(result, Tensor) else [t for t in result if t is not None]
+    for t, value in zip(results, values, strict=True):
+        tape.bind(t, tape.constant(value, "constant") if isinstance(value, np.ndarray) else value.name)
+    return True
+
+
+def _from_shapes(
+    tape: Tape, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+) -> bool:
+    """Reshaping and moving axes: the writer that quantized tensors use."""
+    writer = shape.WRITERS.get(func)
+    x = args[0] if args else kwargs.get("input")
+    if writer is None or not isinstance(x, Tensor) or info(x) is not None:
+        return False
+    rest = args[1:] if args else args
+    others = kwargs if args else {k: v for k, v in kwargs.items() if k != "input"}
+    if any(isinstance(v, torch.dtype) for v in [*rest, *others.values()]):
+        raise ExportError(f"a view of the bits as another type has no form in the file: {tape.where()}")
+    writer(tape, shape.Call(func, x, rest, others, result))
+    return True
