@@ -8,7 +8,8 @@ TORCH ?= torch==2.13.0
 C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-c lint bench docs build clean
+#   make format   rewrites files the way `make lint` wants them
+.PHONY: demo test test-slow test-c lint format bench docs build clean
 
 demo: build
 	$(PY) examples/digits.py
@@ -29,6 +30,11 @@ lint: $(VENV)/.ready
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 	$(VENV)/bin/codespell $(shell git ls-files)
 	LINGER_WERROR=1 LINGER_CUDA=0 $(PY) setup.py -q build_ext --build-lib build/werror
+
+format: $(VENV)/.ready
+	$(PY) -m ruff check -q --fix .
+	$(PY) -m ruff format -q .
+	$(VENV)/bin/clang-format -i $(C_FILES)
 
 bench: build
 	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
