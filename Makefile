@@ -1,5 +1,5 @@
 # The same commands here and in CI. Everything is set up on the first call: see `ready` below.
-#   make demo | test | test-c | lint | bench | docs | build
+#   make demo | test | test-slow | test-c | lint | format | bench | docs | build | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,6 @@ TORCH ?= torch==2.13.0
 C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-#   make format   rewrites files the way `make lint` wants them
 .PHONY: demo test test-slow test-c lint format bench docs build clean
 
 demo: build
@@ -37,7 +36,7 @@ format: $(VENV)/.ready
 	$(VENV)/bin/clang-format -i $(C_FILES)
 
 bench: build
-	@for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
+	@shopt -s nullglob; for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
 
 docs: build
 	$(PY) -m pytest --doctest-modules linger --doctest-glob='docs/*.md' docs -p no:cacheprovider
