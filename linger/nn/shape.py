@@ -217,8 +217,14 @@ def _write_getitem(tape: Tape, call: Call) -> None:
     _write_slices(tape, call.x, call.result, cuts, drop, add)
 
 
+def _integers(call: Call, *names: str) -> list[int]:
+    """Integer arguments in the order of ``names``, however the call gave them."""
+    given = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
+    return [int(given[name]) for name in names]
+
+
 def _write_select(tape: Tape, call: Call) -> None:
-    dim, index = (int(v) for v in (*call.args, *call.kwargs.values()))
+    dim, index = _integers(call, "dim", "index")
     dim %= call.x.dim()
     position = index % call.x.shape[dim]
     cuts = [] if call.x.shape[dim] == 1 else [(dim, position, position + 1)]
@@ -226,7 +232,7 @@ def _write_select(tape: Tape, call: Call) -> None:
 
 
 def _write_narrow(tape: Tape, call: Call) -> None:
-    dim, start, length = (int(v) for v in (*call.args, *call.kwargs.values()))
+    dim, start, length = _integers(call, "dim", "start", "length")
     dim %= call.x.dim()
     start %= max(call.x.shape[dim], 1)
     whole = length == call.x.shape[dim]

@@ -146,6 +146,7 @@ def attach(model: _M, settings: LayerLookup, on_owner: Callable[[nn.Module], Non
         settings: Answers ``layer(qualified_name)`` for operators that are created later.
         on_owner: Called for each new owner (registers the state hooks).
     """
+    model.__dict__["_linger_settings"] = settings  # a bare layer is a model too
     for name, module in walk(model):
         module.__dict__["_linger_name"] = name
         if can_attach(module):
