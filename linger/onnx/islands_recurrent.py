@@ -1,4 +1,4 @@
-"""Float islands: LSTM and GRU, run by torch's own layers."""
+"""Float islands: LSTM, GRU and plain RNN, run by torch's own layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from linger.onnx.values import Node
 
-_REFUSED = ("activations", "activation_alpha", "activation_beta", "clip")
+_REFUSED = ("activation_alpha", "activation_beta", "clip")
 # direction -> which weights torch's forward and backward halves take; reverse is the backward half of such a pair
 _TURNS = {"forward": (0,), "reverse": (0, 0), "bidirectional": (0, 1)}
 
@@ -41,9 +41,10 @@ def _recurrent(gates: tuple[int, ...], run: Callable[..., Any], n_states: int) -
         direction = node.text("direction", "forward")
         if x.dim() != 3 or r.dim() != 3 or direction not in _TURNS:
             raise node.error(f"direction {direction!r}, input {tuple(x.shape)} and weights do not fit together")
-        if any(node.has(a) for a in _REFUSED) or any(node.integer(a, 0) for a in ("layout", "input_forget")):
-            raise node.error(f"attributes {', '.join(_REFUSED)}, layout and input_forget are not supported")
-        if node.has_input(5 + n_states) or (n_states == 1 and not node.integer("linear_before_reset", 0)):
+        refused = _REFUSED if node.op_type == "RNN" else ("activations", *_REFUSED)
+        if any(node.has(a) for a in refused) or any(node.integer(a, 0) for a in ("layout", "input_forget")):
+            raise node.error(f"attributes {', '.join(refused)}, layout and input_forget are not supported")
+        if node.has_input(5 + n_states) or (node.op_type == "GRU" and not node.integer("linear_before_reset", 0)):
             raise node.error("peepholes and linear_before_reset = 0 are not supported")
         (steps, batch, size), hidden, turns = x.shape, r.shape[2], _TURNS[direction]
         n_dirs, n_rows = len(set(turns)), len(gates) * hidden
@@ -88,7 +89,16 @@ def _sequence(
     return y.index_select(1, back), [end.index_select(1, back) for end in out[1:]]
 
 
+def _plain(node: Node) -> None:
+    chosen = node.texts("activations", ("Tanh",))
+    run = {frozenset(["Tanh"]): torch.rnn_tanh, frozenset(["Relu"]): torch.rnn_relu}.get(frozenset(chosen))
+    if run is None:
+        raise node.error(f"attribute 'activations' must be Tanh or Relu, got {chosen}")
+    _recurrent((0,), run, 1)(node)
+
+
 RECURRENT: dict[str, Callable[[Node], None]] = {
     "LSTM": _recurrent((0, 2, 3, 1), torch.lstm, 2),
     "GRU": _recurrent((1, 0, 2), torch.gru, 1),
+    "RNN": _plain,
 }

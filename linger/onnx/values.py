@@ -137,6 +137,15 @@ class Node:
             raise self._wrong(name, "a text", found)
         return found
 
+    def texts(self, name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        """List-of-texts attribute."""
+        found = self._attribute(name)
+        if found is None:
+            return default
+        if not isinstance(found, tuple) or any(not isinstance(v, str) for v in found):
+            raise self._wrong(name, "a list of texts", found)
+        return tuple(str(v) for v in found)
+
     def tensor(self, name: str, default: Tensor) -> Tensor:
         """Tensor attribute."""
         found = self._attribute(name)

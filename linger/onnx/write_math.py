@@ -361,7 +361,8 @@ def _cast(c: Call) -> Written:
 
 
 add(
-    "Tensor.float Tensor.int Tensor.long Tensor.bool Tensor.type_as Tensor.cpu Tensor.cuda Tensor.to Tensor.type",
+    """Tensor.float Tensor.int Tensor.long Tensor.bool Tensor.half Tensor.bfloat16 Tensor.double Tensor.short Tensor.type_as
+    Tensor.cpu Tensor.cuda Tensor.to Tensor.type""",
     "input *how|input *how dtype=None device=None non_blocking=False copy=False memory_format=None other=None",
     _cast,
 )

@@ -169,6 +169,25 @@ add("torch.tril Tensor.tril", "input diagonal=0", lambda c: _triangle(c, torch.t
 add("torch.triu Tensor.triu", "input diagonal=0", lambda c: _triangle(c, torch.triu))
 
 
+# ---- sizes that stay are written as 0, so that a batch of another size passes
+
+
+@writes("torch.flatten Tensor.flatten", "input start_dim=0 end_dim=-1")
+def _flatten(c: Call) -> Written:
+    if c.rank == 0:
+        return c.node("Reshape", c(), ints(1))
+    first, last = c.axis("start_dim"), c.axis("end_dim")
+    if first == 1 and last == c.rank - 1:
+        return c.node("Flatten", c(), axis=1)
+    return c.node("Reshape", c(), ints(*[0] * first, -1, *c.shape[first + 1 :]))
+
+
+@writes("torch.unflatten Tensor.unflatten", "input dim sizes")
+def _unflatten(c: Call) -> Written:
+    axis = c.axis()
+    return c.node("Reshape", c(), ints(*[0] * axis, *c.shape[axis:]))
+
+
 # ---- stretching and turning
 
 

@@ -118,6 +118,7 @@ def test_the_table_is_covered():
         "BatchNormalization",
         "LSTM",
         "GRU",
+        "RNN",
         "LayerNormalization",
         "ConstantOfShape",
         "Mish",
@@ -166,8 +167,8 @@ def test_layers_are_torchs_to_the_last_bit():
 
 def rnn_case(kind, direction, bias):
     torch.manual_seed(1)
-    layer = {"LSTM": nn.LSTM, "GRU": nn.GRU}[kind](5, 4, bidirectional=direction == "bidirectional", bias=bias)
-    order = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}[kind]  # torch's rows -> ONNX's
+    layer = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}[kind](5, 4, bidirectional=direction == "bidirectional", bias=bias)
+    order = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}[kind]  # torch's rows -> ONNX's
 
     def rows(t):
         chunks = t.detach().chunk(len(order))
@@ -186,13 +187,13 @@ def rnn_case(kind, direction, bias):
 @pytest.mark.parametrize("lengths", [None, [3, 6, 1]])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
-@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 def test_recurrent_layers_are_torchs(kind, direction, bias, lengths):
     layer, weights = rnn_case(kind, direction, bias)
     n_dirs, n_states = len(weights[0]), 2 if kind == "LSTM" else 1
     x, states = torch.from_numpy(f32(6, 3, 5)), [torch.from_numpy(f32(n_dirs, 3, 4)) for _ in range(n_states)]
     given = np.array(lengths, np.int32) if lengths else None
-    attributes = {"hidden_size": 4, "direction": direction, **({} if kind == "LSTM" else {"linear_before_reset": 1})}
+    attributes = {"hidden_size": 4, "direction": direction, **({"linear_before_reset": 1} if kind == "GRU" else {})}
     inputs = [x.numpy(), *weights, given, *[s.numpy() for s in states]]
     data, feed = one_node(kind, inputs, attributes, n_out=1 + n_states)
     got = list(OnnxRunner(data).run(feed).values())
