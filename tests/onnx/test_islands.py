@@ -167,7 +167,9 @@ def test_layers_are_torchs_to_the_last_bit():
 
 def rnn_case(kind, direction, bias):
     torch.manual_seed(1)
-    layer = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}[kind](5, 4, bidirectional=direction == "bidirectional", bias=bias)
+    layer = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}[kind](
+        5, 4, bidirectional=direction == "bidirectional", bias=bias
+    )
     order = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}[kind]  # torch's rows -> ONNX's
 
     def rows(t):
