@@ -131,6 +131,16 @@ class QuantLayer(Leaf):
         limit = self.quant.clamp.clamp_activation_value
         return 0.0 if limit is None or not self.training else float(limit)
 
+    def parameter_codes(self, weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> tuple[list[Any], Tensor]:
+        """What a file holds: int8 weight codes and, where there is a bias, its int32 codes; and the weight's scale."""
+        spec = self.weight_quantizer.output()._replace(observe=False)
+        weight, bias = weight.float(), None if bias is None else bias.float()
+        codes, w_scale, *_ = ops.quantize_weight(weight, spec, bias, x_scale)
+        arrays = [codes.cpu().numpy()]
+        if bias is not None:
+            arrays.append(ops.quantize_bias(bias, x_scale, w_scale).cpu().numpy())
+        return arrays, w_scale
+
     def extra_repr(self) -> str:
         """The torch part first, then the formats."""
         q = self.quant

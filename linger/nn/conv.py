@@ -108,12 +108,8 @@ class _ConvInt(QuantLayer, _ConvNd):
 
     def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, flat: bool) -> None:
         name = self.__dict__.get("_linger_name", "") or "conv"
-        weight, bias = self._folded()
-        spec = self.weight_quantizer.output()._replace(observe=False)
-        codes, w_scale, *_ = ops.quantize_weight(weight, spec, bias, x.scale)
-        inputs: list[Any] = [None, codes.cpu().numpy()]
-        if bias is not None:
-            inputs.append(ops.quantize_bias(bias, x.scale, w_scale).cpu().numpy())
+        arrays, w_scale = self.parameter_codes(*self._folded(), x.scale)
+        inputs: list[Any] = [None, *arrays]
         source: Tensor | Value = x.value
         one_d = len(self.kernel_size) == 1
         pads = self.pads()

@@ -73,12 +73,8 @@ class LinearInt(QuantLayer, nn.Linear):
 
     def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor) -> None:
         name = self.__dict__.get("_linger_name", "") or "linear"
-        weight, bias = self._folded()
-        spec = self.weight_quantizer.output()._replace(observe=False)
-        codes, w_scale, *_ = ops.quantize_weight(weight, spec, bias, x.scale)
-        inputs: list[Any] = [x.value, codes.cpu().numpy()]
-        if bias is not None:
-            inputs.append(ops.quantize_bias(bias, x.scale, w_scale).cpu().numpy())
+        arrays, w_scale = self.parameter_codes(*self._folded(), x.scale)
+        inputs: list[Any] = [x.value, *arrays]
         attributes = {
             "platform": tape.platform,
             "quant_mode": "floor_add",

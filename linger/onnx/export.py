@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 import warnings
@@ -48,8 +49,8 @@ def export(
 
     Args:
         model: Result of ``linger.init``.
-        args: One tensor, a tuple of positional arguments (a dict at its end is a positional dict), or a dict of keyword
-            arguments.
+        args: One tensor, a tuple of positional arguments, or a dict of keyword arguments. A dict at the end of a tuple is
+            keywords when its keys are parameters of the forward, else a positional argument.
         f: Path or writable binary object. A path is written to a temporary name first and then renamed.
         input_names: Names of the tensors in ``args``, in order.
         output_names: Names of the outputs, in order.
@@ -140,6 +141,31 @@ def _copied(value: Any, bind: Any) -> Any:
     return value
 
 
+def _arguments(model: nn.Module, args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of one call.
+
+    A dict at the end of a tuple is keywords, as torch's exporter has it, when all its keys are parameters that are still
+    free; otherwise it is a positional argument.
+    """
+    if isinstance(args, dict):
+        return (), dict(args)
+    if not isinstance(args, tuple):
+        return (args,), {}
+    if not args or type(args[-1]) is not dict:
+        return args, {}
+    signature, last = inspect.signature(model.forward), args[-1]
+    named = all(key in signature.parameters for key in last) and _binds(signature, args[:-1], last)
+    return (args[:-1], last) if named and (last or not _binds(signature, args, {})) else (args, {})
+
+
+def _binds(signature: inspect.Signature, positional: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+    try:
+        signature.bind(*positional, **keywords)
+    except TypeError:
+        return False
+    return True
+
+
 def _record(
     model: nn.Module, args: Any, tape: Tape, input_names: list[str], output_names: list[str]
 ) -> tuple[list[GraphPort], list[GraphPort]]:
@@ -147,20 +173,19 @@ def _record(
     inputs: list[GraphPort] = []
 
     def bind(t: Tensor) -> Tensor:
-        wanted = input_names[len(inputs)] if len(inputs) < len(input_names) else f"input{len(inputs) or ''}"
-        name = tape.fresh(wanted)
+        i = len(inputs)
+        name = input_names[i] if i < len(input_names) else tape.fresh(f"input{i or ''}")
         tape.bind(t, name)
         inputs.append(GraphPort(name, t))
         return t
 
-    positional, keywords = ((), args) if isinstance(args, dict) else (args if isinstance(args, tuple) else (args,), {})
+    positional, keywords = _arguments(model, args)
     if state.frames or state.tape is not None:
         raise ExportError("export: called from inside a running model")
-    reserved = [n for n in output_names if n not in input_names]
-    for name in reserved:
+    for name in (*input_names, *output_names):
         tape.reserve(name)
     with _evaluating(model):
-        positional, keywords = _copied(tuple(positional), bind), _copied(dict(keywords), bind)
+        positional, keywords = _copied(positional, bind), _copied(keywords, bind)
         if len(inputs) < len(input_names):
             raise ExportError(f"export: {len(input_names)} input names for {len(inputs)} tensors")
         state.tape = tape

@@ -22,14 +22,12 @@ class GraphPort(NamedTuple):
 
 
 _TYPES = {
-    torch.float32: 1,
     torch.uint8: 2,
     torch.int8: 3,
     torch.int16: 5,
     torch.int32: 6,
     torch.int64: 7,
     torch.bool: 9,
-    torch.float64: 11,
 }
 
 
@@ -51,9 +49,10 @@ def _port(port: GraphPort, axes: Any, as_int8: bool = False) -> ValueInfoProto:
     for axis in symbols:
         symbol = symbols[axis] if isinstance(symbols, dict) else f"{port.name}_dynamic_{axis}"
         dims[int(axis)] = str(symbol)
-    if port.tensor.dtype not in _TYPES:
+    kind = 1 if port.tensor.is_floating_point() else _TYPES.get(port.tensor.dtype)  # every float is float32 in a file
+    if kind is None:
         raise ExportError(f"export: '{port.name}' has dtype {port.tensor.dtype}, which files do not carry")
-    kind = 3 if as_int8 else _TYPES[port.tensor.dtype]
+    kind = 3 if as_int8 else kind
     return helper.make_tensor_value_info(port.name, kind, dims)
 
 

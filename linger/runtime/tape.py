@@ -124,7 +124,9 @@ class Tape:
         if name is None:
             if info(t) is not None:
                 raise ExportError(f"a quantized tensor of shape {tuple(t.shape)} reached {self.where()} unrecorded")
-            name = self.constant(t.detach().cpu().numpy(), self.parameters.get(id(t), "constant"))
+            content = t.detach().cpu()
+            content = content.float() if content.is_floating_point() else content  # files hold no other float
+            name = self.constant(content.numpy(), self.parameters.get(id(t), "constant"))
             self.bind(t, name)
         return name
 
@@ -207,7 +209,15 @@ class Tape:
         self.node("Quant", [source], [quantized], attributes, domain="linger", hint=f"{self.name_of(source)}_q")
 
     def reserve(self, name: str) -> None:
-        """Keep a name for an output."""
+        """Keep the name that the user gave to an input or output, exactly as it is.
+
+        Raises:
+            ExportError: It is empty or taken.
+        """
+        if not name or name in self._used:
+            raise ExportError(
+                f"export: the name {name!r} is {'given twice' if name else 'empty'}; tensors need names of their own"
+            )
         self._used.add(name)
 
     def dequantized_output(self, source: str, name: str, fmt: Format) -> None:

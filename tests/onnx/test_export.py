@@ -37,3 +37,77 @@ def test_a_bare_layer_is_a_model(layer, shape, tmp_path):
     model.train()(x)
     file = _same(model, (x,), tmp_path / "m.onnx")
     assert [n.op_type for n in file.graph.node].count("Quant") == 1
+
+
+class _Options(nn.Module):
+    """Takes a tensor, then a tensor or a dict of tensors, then a keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x, extra=None, *, bias=None):
+        x = self.layer(x)
+        if extra is not None:
+            x = x + (extra["m"] if isinstance(extra, dict) else extra)
+        return x if bias is None else x + bias
+
+
+A, B = torch.randn(2, 4), torch.randn(2, 4)
+CALLS = [
+    ((A, {"m": B}), (A, {"m": B}), {}),
+    ((A, {"m": B}, {}), (A, {"m": B}), {}),
+    ((A, {"extra": B}), (A, B), {}),
+    ((A, {"bias": B}), (A,), {"bias": B}),
+    ({"x": A, "bias": B}, (A,), {"bias": B}),
+    ((A, B), (A, B), {}),
+]
+
+
+@pytest.mark.parametrize(("args", "positional", "keywords"), CALLS)
+def test_positional_dictionaries_and_keywords(args, positional, keywords, tmp_path):
+    model = linger.init(_Options())
+    model.train()(*positional, **keywords)
+    with torch.no_grad():
+        want = model.eval()(*positional, **keywords)
+    linger.onnx.export(model, args, tmp_path / "m.onnx")
+    runner = OnnxRunner(tmp_path / "m.onnx")
+    (got,) = runner.run([A, B]).values()
+    assert np.array_equal(got, want.numpy())
+
+
+def _linear():
+    torch.manual_seed(0)
+    model = linger.init(nn.Sequential(nn.Linear(4, 4)))
+    model.train()(A)
+    return model
+
+
+def test_names_are_taken_as_they_are_given(tmp_path):
+    linger.onnx.export(_linear(), A, tmp_path / "m.onnx", input_names=["x:0"], output_names=["Scale/y"])
+    (got,) = OnnxRunner(tmp_path / "m.onnx").run({"x:0": A}).items()
+    assert got[0] == "Scale/y"
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(["x"], ["x"]), ([""], ["y"])])
+def test_names_must_differ(inputs, outputs, tmp_path):
+    with pytest.raises(linger.onnx.ExportError, match="names of their own"):
+        linger.onnx.export(_linear(), A, tmp_path / "m.onnx", input_names=inputs, output_names=outputs)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_parameters_of_every_float_type_are_exported(dtype, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2)).to(dtype)
+    x = torch.randn(1, 1, 4, 4).to(dtype)
+    model = linger.init(net, example_inputs=x)
+    model.train()(x)
+    assert {p.dtype for p in model.parameters()} >= {dtype}
+    with torch.no_grad():
+        want = model.eval()(x)
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    (got,) = OnnxRunner(tmp_path / "m.onnx").run(x.float()).values()
+    assert np.array_equal(got, want.float().numpy())
+    file = onnx.load(tmp_path / "m.onnx")
+    assert file.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
