@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -127,6 +128,8 @@ class _ConvInt(QuantLayer, _ConvNd):
             source = _reshaped(tape, source, "Unsqueeze", [2], name)
             inputs[1] = inputs[1][:, :, None]
             stride, dilation = [1, *stride], [1, *dilation]
+        borders = [int(p) for p in (pads[1::2] if one_d and not wide else pads)]
+        inputs[1] = reach_stride(inputs[1], stride, borders, dilation)
         attributes: dict[str, Any] = {
             "platform": tape.platform,
             "quant_mode": "floor_add",
@@ -140,7 +143,7 @@ class _ConvInt(QuantLayer, _ConvNd):
             "kernel_shape": [int(k) for k in inputs[1].shape[2:]],
             "strides": stride,
             "dilations": dilation,
-            "pads": [int(p) for p in (pads[1::2] if one_d and not wide else pads)],
+            "pads": borders,
             "group": self.groups,
         }
         geometry = (attributes["kernel_shape"], stride, attributes["pads"], dilation)
@@ -157,6 +160,21 @@ class _ConvInt(QuantLayer, _ConvNd):
             following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
             tape.node(op, [target], [following], {"axes": axes} if axes else {}, hint=name)
             target = following
+
+
+def reach_stride(weight: Any, stride: list[int], pads: list[int], dilation: list[int]) -> Any:
+    """Weight whose kernel is at least the stride, as the chips demand: zeros behind it, the same number of pads at the end.
+
+    A 1x1 convolution of stride 2 (the shortcut of every residual network) becomes a 2x2 one with the same sums.
+    ``pads`` (begin of every axis, then end) and the ``dilation`` of one-element kernels change in place.
+    """
+    axes = len(stride)
+    extra = [0] * axes
+    for i, (kernel, step) in enumerate(zip(weight.shape[2:], stride, strict=True)):
+        if kernel < step and (kernel == 1 or dilation[i] == 1):
+            extra[i], dilation[i] = step - kernel, 1
+            pads[axes + i] += extra[i]
+    return np.pad(weight, [(0, 0), (0, 0), *((0, e) for e in extra)])
 
 
 def _each(x: ops.Coded, change: Any) -> ops.Coded:

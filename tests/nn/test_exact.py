@@ -132,3 +132,29 @@ def test_backward_works_in_eval_mode():
     model(*batch(cls))
     model.eval()(*batch(cls)).sum().backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+class _Strided(torch.nn.Module):
+    """Kernels below their stride, which no chip takes as they are; odd and even sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Conv2d(2, 3, 1, stride=2)
+        self.b = torch.nn.Conv2d(3, 4, (3, 1), stride=(1, 4), padding=1)
+        self.c = torch.nn.Conv1d(4, 4, 1, stride=2)
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x)).flatten(2))
+
+
+@pytest.mark.parametrize("size", [(9, 11), (10, 12), (11, 8)])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_kernels_below_the_stride_are_written_in_a_form_the_chip_takes(platform, size, tmp_path):
+    torch.manual_seed(0)
+    model = linger.init(_Strided(), _config(tmp_path, platform, "MOM"))
+    for _ in range(3):
+        model(torch.randn(2, 2, *size))
+    x = torch.randn(1, 2, *size)
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    (got,) = OnnxRunner(tmp_path / "m.onnx").run(x).values()
+    assert np.array_equal(got, model.eval()(x).detach().numpy())
