@@ -37,16 +37,20 @@ Piece: TypeAlias = Value | Array
 Written: TypeAlias = Value | Array | Sequence[Value | Array] | None
 Writer = Callable[["Call"], Written]
 
-CODES = {torch.float32: 1, torch.int32: 6, torch.int64: 7, torch.bool: 9, torch.float64: 11}
+CODES = {torch.float32: 1, torch.int32: 6, torch.int64: 7, torch.bool: 9}
 _ARRAYS: dict[torch.dtype, Any] = {
     torch.float32: np.float32,
     torch.int32: np.int32,
     torch.int64: np.int64,
     torch.bool: np.bool_,
-    torch.float64: np.float64,
 }
 _SYNONYMS = {"self": "input", "axis": "dim", "keepdims": "keepdim", "tensor": "input", "x": "input", "a": "input"}
 _REQUIRED = object()
+
+
+def in_file(dtype: torch.dtype) -> torch.dtype:
+    """Type that a file has for a torch type: every float is float32."""
+    return torch.float32 if dtype.is_floating_point else dtype
 
 
 class Signature:
@@ -98,7 +102,7 @@ class Call:
     def __init__(self, tape: Tape, func: Callable[..., Any], named: dict[str, Any], result: Any) -> None:
         self.tape, self.func, self.named, self.result = tape, func, named, result
         first = result if isinstance(result, Tensor) else next(t for t in result if isinstance(t, Tensor))
-        self.dtype: torch.dtype = first.dtype
+        self.dtype = in_file(first.dtype)
 
     def __getitem__(self, name: str) -> Any:
         return self.named[name]
@@ -141,10 +145,10 @@ class Call:
             return what
         if not isinstance(what, Tensor):
             return np.array(what, _ARRAYS[dtype or self.dtype])
-        wanted = dtype or what.dtype
-        if wanted not in CODES or what.dtype not in (*CODES, torch.uint8, torch.int8, torch.int16):
-            self.refuse(f"files do not carry {what.dtype}")
-        if wanted == what.dtype:
+        wanted = in_file(dtype or what.dtype)
+        if wanted not in CODES:
+            self.refuse(f"files do not carry {wanted}")
+        if wanted == in_file(what.dtype):
             return Value(self.tape.float_name(what))
         if not self.tape.has(what):
             return np.asarray(what.detach().cpu().to(wanted).numpy())
@@ -163,7 +167,7 @@ class Call:
         """Content of a tensor that does not depend on the graph's inputs, or None."""
         if self.tape.has(t) and self.tape.name_of(t) not in self.tape.initializers:
             return None
-        content: Array = t.detach().cpu().numpy()
+        content: Array = t.detach().cpu().to(in_file(t.dtype)).numpy()
         return content
 
     # ---- nodes
@@ -200,12 +204,22 @@ def find(spelling: str) -> Callable[..., Any] | None:
 
 
 def add(spellings: str, signature: str, writer: Writer) -> None:
-    """Enter a writer for every spelling that the running torch has; ``|`` separates alternative signatures."""
+    """Enter a writer for every spelling that the running torch has, in-place twins (``add_``, ``__iadd__``) included.
+
+    ``|`` separates alternative signatures.
+    """
     signatures = tuple(Signature(text) for text in signature.split("|"))
     for spelling in spellings.split():
-        func = find(spelling)
-        if func is not None:
-            TABLE[func] = (writer, signatures)
+        space, _, name = spelling.partition(".")
+        twin = (
+            f"__i{name[2:]}"
+            if name.startswith("__") and space == "Tensor" and name[2] != "r"
+            else f"{name.rstrip('_')}_"
+        )
+        for form in (spelling, f"{space}.{twin}", f"operator.i{name.rstrip('_')}" if space == "operator" else spelling):
+            func = find(form)
+            if callable(func):
+                TABLE[func] = (writer, signatures)
 
 
 def writes(spellings: str, signature: str) -> Callable[[Writer], Writer]:

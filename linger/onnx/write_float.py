@@ -19,7 +19,7 @@ from linger.nn import shape
 from linger.runtime import Tape, info, tensors
 
 from . import write_activation, write_layers, write_math, write_recurrent, write_shape  # noqa: F401  each fills its part of the table
-from .write_call import CODES, TABLE, Call, Value
+from .write_call import CODES, TABLE, Call, Value, in_file
 
 
 def write_float(
@@ -45,20 +45,27 @@ def write_float(
     outputs = list(tensors([result]))
     given = list(tensors([*args, *kwargs.values()]))
     if any(t is g for t in outputs for g in given):
-        return _returns_argument(tape, func, kwargs, outputs)
+        if not _in_place(func, kwargs):
+            return True  # nothing happened: ``contiguous``, ``to`` and their like
+        if any(t.is_inference() for t in outputs):
+            _refuse_overwriting(tape, func, outputs)
+            return True
     if func in TABLE:
         return _from_table(tape, func, args, kwargs, result)
     return _from_shapes(tape, func, args, kwargs, result)
 
 
-def _returns_argument(tape: Tape, func: Callable[..., Any], kwargs: dict[str, Any], outputs: list[Tensor]) -> bool:
-    """The result is an argument: nothing happened (``contiguous``, ``to``), or it was written in place."""
+def _in_place(func: Callable[..., Any], kwargs: dict[str, Any]) -> bool:
     name = getattr(func, "__name__", str(func))
-    in_place = name.endswith("_") and not name.endswith("__") or name.startswith("__i") and name != "__invert__"
-    if in_place or kwargs.get("inplace") or kwargs.get("out") is not None:  # seen by version, except in inference mode
-        for t in outputs:
-            tape.poison(t, f"in-place `{name}` on a float tensor has no form in the file: {tape.where()}")
-    return True
+    own = name.endswith("_") and not name.endswith("__") or name.startswith("__i") and name != "__invert__"
+    return own or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
+
+
+def _refuse_overwriting(tape: Tape, func: Callable[..., Any], outputs: list[Tensor]) -> None:
+    """Inference tensors count no versions: nobody knows which other tensors saw the write."""
+    for t in outputs:
+        name = getattr(func, "__name__", str(func))
+        tape.poison(t, f"in-place `{name}` on a float tensor has no form in the file in inference mode: {tape.where()}")
 
 
 def _from_table(
@@ -69,9 +76,9 @@ def _from_table(
     if named is None:
         return False
     call = Call(tape, func, named, result)
-    wrong = next((t.dtype for t in tensors([result]) if t.dtype not in CODES or t.dtype == torch.float64), None)
+    wrong = next((t.dtype for t in tensors([result]) if in_file(t.dtype) not in CODES), None)
     if wrong is not None:
-        call.refuse(f"its result is {wrong}; files carry float32, int32, int64 and bool")
+        call.refuse(f"its result is {wrong}; islands hold float32, int32, int64 and bool")
     written = writer(call)
     if written is None:
         return False

@@ -247,7 +247,7 @@ def _layer_norm(c: Call) -> Written:
 
 @writes("F.rms_norm torch.rms_norm", "input normalized_shape weight=None eps=None")
 def _rms_norm(c: Call) -> Written:
-    eps = torch.finfo(c.dtype).eps if c["eps"] is None else float(c["eps"])
+    eps = torch.finfo(c.x.dtype).eps if c["eps"] is None else float(c["eps"])
     return _affine(c, _standardised(c, _last(c), eps, centred=False), c["weight"], None)
 
 

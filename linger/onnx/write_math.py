@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .write_call import CODES, Call, Piece, Writer, Written, add, ints, writes
+from .write_call import CODES, Call, Piece, Writer, Written, add, in_file, ints, writes
 
 # ---- one operand, one node
 
@@ -144,14 +144,14 @@ def _addcdiv(c: Call) -> Written:
 
 
 def _compared(c: Call) -> tuple[Piece, Piece]:
-    common = torch.result_type(c["input"], c["other"])
-    if common == torch.float64:  # a number beside a float64 tensor only; numbers never widen float32
-        c.refuse("files do not carry torch.float64")
+    common = in_file(torch.result_type(c["input"], c["other"]))
     return c("input", common), c("other", common)
 
 
 def _compare(op_type: str, negated: bool = False) -> Writer:
     def write(c: Call) -> Written:
+        if c.dtype != torch.bool:
+            return None
         a, b = _compared(c)
         found = c.node(op_type, a, b)
         return c.node("Not", found) if negated else found
@@ -163,6 +163,8 @@ def _or_equal(op_type: str) -> Writer:
     """With Or, because GreaterOrEqual came with opset 12; unlike Not(Less) it is false for NaN, as in torch."""
 
     def write(c: Call) -> Written:
+        if c.dtype != torch.bool:
+            return None
         a, b = _compared(c)
         return c.node("Or", c.node(op_type, a, b), c.node("Equal", a, b))
 
@@ -354,10 +356,10 @@ def _cumsum(c: Call) -> Written:
 
 def _cast(c: Call) -> Written:
     """Every spelling of a cast: the result's type says what was asked for; nothing happens where it is the input's."""
-    x: Any = c.named["input"]
-    if x.dtype == c.dtype:
-        return c()
-    return c.node("Cast", c(), to=CODES[c.dtype])
+    before, after = c.x.dtype, c.result.dtype
+    if after in (torch.float16, torch.bfloat16) and before in (torch.float32, torch.float64):
+        c.refuse(f"a rounding to {after}; floats are float32 in files")
+    return c() if in_file(before) == c.dtype else c.node("Cast", c(), to=CODES[c.dtype])
 
 
 add(

@@ -288,10 +288,10 @@ def _dropout(c: Call) -> Written:
 
 @writes("torch.full_like", "input fill_value")
 def _full_like(c: Call) -> Written:
-    filled: Array = c.result.detach().cpu().numpy()
+    filled: Array = c.result.detach().cpu().to(c.dtype).numpy()
     return filled
 
 
 @writes("Tensor.__deepcopy__ torch.positive Tensor.positive Tensor.__pos__ torch.asarray torch.as_tensor", "input")
 def _same(c: Call) -> Written:
-    return c() if c.dtype == c.x.dtype else None
+    return c() if c.result.dtype == c.x.dtype else None

@@ -237,7 +237,7 @@ REFUSED = {
     "adaptive": (lambda m, x: F.adaptive_avg_pool2d(x, (3, 5)), "4 x 6 is no multiple of 3 x 5"),
     "circular": (lambda m, x: F.pad(x, (1, 1, 1, 1), mode="circular"), "circular"),
     "nearest-exact": (lambda m, x: F.interpolate(x, scale_factor=2, mode="nearest-exact"), "nearest-exact"),
-    "half": (lambda m, x: x.half(), "float16"), "double": (lambda m, x: x.double() + 1, "float64"),
+    "half": (lambda m, x: x.half(), "float16"),
     "boolean index": (lambda m, x: x[:, torch.tensor([True, False, True])], "mask"),
     "two tensors": (lambda m, x: x[[0, 1], [1, 2]], "only one axis"),
     "rounding": (lambda m, x: torch.div(x, 3, rounding_mode="floor"), "rounding_mode"),
@@ -248,7 +248,7 @@ REFUSED = {
     "indices": (lambda m, x: F.max_pool2d(x, 2, return_indices=True)[0], "max_pool2d"),
     "einsum": (lambda m, x: torch.einsum("nchw,nchw->nc", x, x), "`einsum`"),
     "bits": (lambda m, x: x.view(torch.int32), "bits"),
-    "in place": (lambda m, x: x.add_(1.0), "in-place"),
+    "copy into a constant": (lambda m, x: torch.zeros_like(x).copy_(x), "`copy_`"),
 }  # fmt: skip
 
 
@@ -277,6 +277,11 @@ def test_in_place_write_in_inference_mode_is_seen():
     model = linger.init(Body(lambda m, x: F.relu(x, inplace=True) + x))
     with torch.inference_mode(), pytest.raises(ExportError, match="in-place `relu`"):
         exported(model, X.clone())
+
+
+def test_other_floats_are_float32_in_the_file():
+    check(lambda m, x: torch.exp((x.double() + 1) * 2).float() + x.to(torch.float64).softmax(1).float(), X)
+    check(lambda m, x: (x > 0.1).double().sum(1).float(), X)
 
 
 def test_table_holds_functions_of_this_torch():
