@@ -3,23 +3,16 @@
 #include "ops/state.h"
 
 namespace {
-using lgr::ScalarType;
 using lgr::Tensor;
-
-int32_t code_bytes(const Tensor &codes, const char *op) {
-    const bool narrow = codes.scalar_type() == ScalarType::Char;
-    STD_TORCH_CHECK(narrow || codes.scalar_type() == ScalarType::Int, op,
-                    ": codes must be int8 or int32");
-    return narrow ? 1 : 4;
-}
 
 // Two operands of one shape, one type and one memory order.
 struct Pair {
     Tensor x, y;
     int32_t bytes;
-    Pair(const Tensor &a, const Tensor &b, const char *op) : x(a), y(b), bytes(code_bytes(a, op)) {
+    Pair(const Tensor &a, const Tensor &b, const char *op)
+        : x(a), y(b), bytes(lgr::code_bytes(a, op)) {
         STD_TORCH_CHECK(lgr::same_sizes(a, b), op, ": x and y must have one shape");
-        STD_TORCH_CHECK(code_bytes(b, op) == bytes, op, ": x and y must have one dtype");
+        STD_TORCH_CHECK(lgr::code_bytes(b, op) == bytes, op, ": x and y must have one dtype");
         if (lgr::is_dense(a) && lgr::same_strides(a, b)) return;
         x = lgr::contiguous(a);
         y = lgr::contiguous(b);
@@ -112,8 +105,8 @@ Tensor add_codes(const Tensor &x, const Tensor &y, int64_t shift_x, int64_t shif
 }
 
 Tensor requant_codes(const Tensor &x, int64_t shift, int64_t bits) {
-    const int32_t bytes = code_bytes(x, "requant_codes"), b = lgr::to_bits(bits, "requant_codes"),
-                  s = lgr::to_i32(shift, "shift");
+    const int32_t bytes = lgr::code_bytes(x, "requant_codes"),
+                  b = lgr::to_bits(bits, "requant_codes"), s = lgr::to_i32(shift, "shift");
     const Tensor in = lgr::dense(x), out = lgr::fresh_like(in, lgr::code_dtype(b));
     const char *src = static_cast<const char *>(in.const_data_ptr());
     char *dst = static_cast<char *>(out.mutable_data_ptr());

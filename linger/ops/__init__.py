@@ -1,5 +1,6 @@
 """Checked entries to the native operators, with their gradients; one module per family."""
 
+from linger.ops.cat import cat
 from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes
@@ -18,6 +19,7 @@ __all__ = [
     "add_codes",
     "avg_pool",
     "avg_pool_codes",
+    "cat",
     "clamp",
     "clamp_weight",
     "codes_of",

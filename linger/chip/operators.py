@@ -1,0 +1,38 @@
+"""What each chip does with an operator: the one table that layers, files and documents read.
+
+*native*: the chip has it. *rewrite*: an exact expression in operators the chip has; training, eval and file all use its
+arithmetic. *island*: computed in float between a Dequant and a Quant. *refused*: an error that says why.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["native", "rewrite", "island", "refused"]
+
+
+class Support(NamedTuple):
+    """One cell of the table.
+
+    Attributes:
+        kind: native, rewrite, island or refused.
+        note: What is special about it, in words for the documents; empty where nothing is.
+    """
+
+    kind: Kind
+    note: str = ""
+
+
+_CAT_ANY = Support("native", "each input is shifted to the scale of the result; at most 6 bits to the left")
+_CAT_LEFT = Support("native", "shifts left only: the scale of the result is the largest of the inputs'")
+
+
+def _everywhere(cell: Support, **others: Support) -> dict[str, Support]:
+    return {platform: others.get(platform, cell) for platform in ("arcs", "mars", "venusA", "venus")}
+
+
+OPERATORS: dict[str, dict[str, Support]] = {
+    "iqCat": _everywhere(_CAT_ANY, venusA=_CAT_LEFT),
+}
+
+__all__ = ["OPERATORS", "Kind", "Support"]

@@ -1,0 +1,95 @@
+"""Concatenation and stacking in every spelling, on every chip, from module to file."""
+
+import pytest
+import torch
+from torch import nn
+
+import linger
+from linger.runtime import SPELLINGS, resolve
+from tests.nn.same import PLATFORMS, assert_same_everywhere
+
+
+class Cats(nn.Module):
+    """Branches of very different ranges, two and three inputs, one of them a float tensor."""
+
+    def __init__(self, gain=1.0):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 2, 1), nn.Conv2d(6, 5, 1)
+        with torch.no_grad():
+            self.a.weight *= gain
+            self.a.bias *= gain
+            self.b.weight /= gain
+            self.b.bias /= gain
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        y = self.c(torch.cat([a, b], 1))
+        y = torch.cat((y, a, x), dim=-3)
+        return torch.concat([y[:, :, :2], torch.concatenate([y, y], axis=3)[:, :, 2:, :5]], 2)
+
+
+def batches(*shapes, n=3):
+    generator = torch.Generator().manual_seed(0)
+    return [tuple(torch.randn(1, *s, generator=generator) for s in shapes) for _ in range(n)]
+
+
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("gain", [1.0, 1 / 16, 2048.0])
+def test_cat(gain, platform, method, tmp_path):
+    torch.manual_seed(1)
+    nodes = assert_same_everywhere(Cats(gain), batches((3, 4, 5)), tmp_path, platform, method)
+    assert nodes.count("iqCat") == 4
+    if gain == 2048.0 and method == "MOM":
+        assert ("iqMul" in nodes) == (platform == "venusA")  # more than 6 bits apart
+
+
+class Stacks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(4, 6)
+
+    def forward(self, x):
+        return torch.stack([self.a(x), self.b(x), self.b(x)], dim=-1)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_stack(platform, tmp_path):
+    torch.manual_seed(1)
+    nodes = assert_same_everywhere(Stacks(), batches((4,)), tmp_path, platform)
+    assert nodes.count("Unsqueeze") == 3
+
+
+@pytest.mark.parametrize("spelling", [*SPELLINGS["cat"], *SPELLINGS["stack"]])
+def test_spellings(spelling):
+    func = resolve(spelling)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 6)
+
+        def forward(self, x):
+            return func((self.a(x), x), 1) if "stack" not in spelling else func([self.a(x), self.a(x)])
+
+    torch.manual_seed(0)
+    model = linger.init(Net())
+    y = model(torch.randn(2, 4))
+    assert linger.runtime.is_quantized(y)
+    assert any(name.endswith("qcat_0") for name, _ in model.named_modules())
+
+
+def test_more_inputs_than_before_is_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, *xs):
+            return torch.cat([self.a(x) for x in xs], 1)
+
+    model = linger.init(Net())
+    x = torch.randn(2, 4)
+    model(x, x)
+    with pytest.raises(linger.errors.UnsupportedError, match="has 2 inputs so far and now got 3"):
+        model(x, x, x)
