@@ -51,7 +51,8 @@ def check_convolution(
         found.append(Violation(layer, what, str(value), str(limit)))
 
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        top = chip.max_kernel if all(v == 1 for v in dilation) else chip.max_kernel_dilated
+        plane = len(kernel) == 2 and all(v == 1 for v in dilation)  # the 1-D node has the longer kernels
+        top = chip.max_kernel if plane else chip.max_kernel_dilated
         if not 1 <= k <= top:
             broken("kernel", k, f"1..{top}")
         if s not in chip.strides:

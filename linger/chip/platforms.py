@@ -11,7 +11,8 @@ class Limits:
 
     Args:
         file_name: Value of the ``platform`` attribute in files; mars is written as arcs.
-        max_kernel: Largest kernel per axis with dilation 1 (``max_kernel_dilated`` otherwise).
+        max_kernel: Largest kernel per axis of a 2-D convolution with dilation 1.
+        max_kernel_dilated: Largest kernel per axis of 1-D convolutions and of dilated ones.
         max_pad: Largest padding per side.
         dilations: Dilations the engine has.
         conv_row_bytes: Size of the input row buffer, ``align(C) * ceil(W / 8 sw) * 8 sw * kh`` bytes; ``row_align`` aligns C.

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
+from linger.chip import Violation
 from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_recomputation
 from linger.runtime import Format, Leaf, coded, current_tape, info, remember, remembered, tag
 
 if TYPE_CHECKING:
+    from linger.runtime import Tape
     from linger.settings import LayerSettings
 
 
@@ -27,17 +29,23 @@ def weight_quantizer(quant: LayerSettings) -> Quantizer:
     return Quantizer(quant.weight_bits, method=quant.method, role="weight", calibrate=quant.w_calibrate)
 
 
-def accept(x: Tensor, quantizer: Quantizer) -> ops.Coded:
-    """Value, codes and scale of an operand.
+def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
+    """Value, codes and scale of an operand of at most ``widest`` bits.
 
     A quantized tensor is taken over as it is. A float tensor is quantized by ``quantizer``, once: the result is remembered
     on the source for this forward, so that all its consumers (and the file) see one scale.
 
     Raises:
-        UnsupportedError: A recomputation in backward lost the quantized context.
+        UnsupportedError: The operand is wider, or a recomputation in backward lost the quantized context.
         TypeError: ``x`` is not a floating point tensor.
     """
     fmt = info(x)
+    bits = quantizer.bits if fmt is None else fmt.bits
+    if bits > widest:
+        raise UnsupportedError(
+            f"linger: '{quantizer.name}': the operand has {bits} bits, the chips take {widest}: set input_bits of this layer, "
+            f"or output_bits of the one in front of it, to {widest}; or keep one of the two in float"
+        )
     if fmt is not None and fmt.exact:
         return coded(x, fmt)
     known = remembered(x)
@@ -130,6 +138,12 @@ class QuantLayer(Leaf):
         """Limit of the training clamp of the output, 0.0 for none."""
         limit = self.quant.clamp.clamp_activation_value
         return 0.0 if limit is None or not self.training else float(limit)
+
+    def check_width(self, tape: Tape, name: str, allowed: tuple[int, ...]) -> None:
+        """Note on the tape when the chip's node cannot give results of this layer's width."""
+        bits = self.output_quantizer.bits
+        if bits not in allowed:
+            tape.violations.append(str(Violation(name, "output_bits", str(bits), f"one of {allowed}")))
 
     def parameter_codes(self, weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> tuple[list[Any], Tensor]:
         """What a file holds: int8 weight codes and, where there is a bias, its int32 codes; and the weight's scale."""

@@ -16,6 +16,7 @@ from linger.runtime import Tape, Value, current_tape
 
 from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
 from .padding import pad_coded, write_padding
+from .reading import CHIPS
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -75,7 +76,7 @@ class _ConvInt(QuantLayer, _ConvNd):
 
     def _integers(self, x: Tensor) -> Tensor:
         flat = x.dim() == len(self.kernel_size) + 1  # torch's form without a batch axis
-        source = accept(x, self.input_quantizer)
+        source = accept(x, self.input_quantizer, 8)
         operand = source
         if flat:
             operand = _each(operand, lambda t: t.unsqueeze(0))
@@ -135,7 +136,8 @@ class _ConvInt(QuantLayer, _ConvNd):
             "quant_mode": "floor_add",
             "platform_quant": "luna_quant",
             "data_bits": self.input_quantizer.bits,
-            "parameter_bits": self.weight_quantizer.bits,
+            # venus has no 4-bit convolution; the same codes are right as 8-bit weights
+            "parameter_bits": 8 if tape.platform == "venus" else self.weight_quantizer.bits,
             "o_bits": self.output_quantizer.bits,
             "scale_x": float(x.scale),
             "scale_w": float(w_scale),
@@ -150,6 +152,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         tape.violations += map(str, check_convolution(name, tape.platform, *geometry))
         inputs[0] = source
         op_type = "Conv1dInt" if one_d and not wide else "Conv2dInt"
+        self.check_width(tape, name, CHIPS[tape.platform].conv1d_bits if op_type == "Conv1dInt" else (8,))
         squeezes = ([2] if wide else []) + ([0] if flat else [])
         chain: list[tuple[str, list[int]]] = [("Squeeze", [axis]) for axis in squeezes]
         if self.fused_relu:

@@ -14,6 +14,7 @@ from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Tape, Value, current_tape
 
 from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+from .reading import CHIPS
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -61,7 +62,7 @@ class LinearInt(QuantLayer, nn.Linear):
                 calibrate_input(x, self.input_quantizer)
                 self.weight_quantizer.observe_calibration(weight)
                 return emit_calibrated(F.linear(x, weight, bias), self.output_quantizer, relu=self.fused_relu)
-            operand = accept(x, self.input_quantizer)
+            operand = accept(x, self.input_quantizer, 8)
             warn_without_data(self.output_quantizer)
             target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
             out = ops.linear(operand, weight, bias, self.weight_quantizer.output(), target)
@@ -86,6 +87,7 @@ class LinearInt(QuantLayer, nn.Linear):
             "scale_w": float(w_scale),
             "scale_o": float(out.scale),
         }
+        self.check_width(tape, name, CHIPS[tape.platform].linear_bits)
         reshape = x.value.dim() not in (2, 3)  # the packer takes rank 2 and 3
         if reshape:
             inputs[0] = tape.value(f"{name}.in")
