@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import tempfile
 import warnings
@@ -17,11 +18,13 @@ from linger.chip import file_platform, limits_of
 from linger.errors import ExportError
 from linger.runtime import Tape, info, state
 
-from .serialise import GraphPort, build_model
+from .serialise import GraphPort, build_model, live_nodes
 from .validate import validate
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+_log = logging.getLogger("linger")
 
 _OBSOLETE = frozenset(
     """export_params verbose training aten export_raw_ir operator_export_type operator_export_types _retain_param_name
@@ -95,6 +98,7 @@ def export(
     proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)
     _warn(settings, ports[0])
+    _report_floats(tape, *ports)
     _write(proto, f)
 
 
@@ -225,6 +229,24 @@ def _warn(settings: Any, inputs: list[GraphPort]) -> None:
             f"linger: exported with a batch of {batch}; convolution and average pooling on {settings.platform} compute only "
             "the first sample: export with a batch of 1",
             stacklevel=3,
+        )
+
+
+_MOVES = frozenset("Dequant Identity Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather Cast".split())
+
+
+def _report_floats(tape: Tape, inputs: list[GraphPort], outputs: list[GraphPort]) -> None:
+    """Say once which operators of the file compute in float, and where they are called."""
+    floats = {p.name for p in inputs if p.tensor.is_floating_point()}
+    found: dict[str, None] = {}
+    for node in live_nodes(tape, {p.name for p in outputs}):
+        if node.op_type == "Dequant" or (node.domain == "" and floats.intersection(node.inputs)):
+            floats.update(node.outputs)
+            if node.op_type not in _MOVES:
+                found[f"{node.op_type}: {node.where}"] = None
+    if found:
+        _log.warning(
+            "linger.onnx.export: these operators compute in float, no chip runs them:\n  %s", "\n  ".join(found)
         )
 
 

@@ -111,3 +111,29 @@ def test_parameters_of_every_float_type_are_exported(dtype, tmp_path):
     assert np.array_equal(got, want.float().numpy())
     file = onnx.load(tmp_path / "m.onnx")
     assert file.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+
+
+def test_operators_that_compute_in_float_are_named_with_their_line(tmp_path, caplog):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.layer = nn.AvgPool2d(2), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return torch.exp(self.layer(self.pool(x).flatten(1)[:, :2]))
+
+    x = torch.randn(1, 1, 4, 4)
+    model = linger.init(Scaled())
+    model.train()(x)
+    caplog.clear()
+    with caplog.at_level("WARNING", "linger"):
+        _same(model, (x,), tmp_path / "m.onnx")
+    (said,) = [r.getMessage() for r in caplog.records if "compute in float" in r.getMessage()]
+    assert "AveragePool: '(root)'" in said and "Exp: '(root)'" in said and "test_export.py:" in said
+    assert "Flatten" not in said and "Slice" not in said
+
+
+def test_a_file_without_float_operators_says_nothing(tmp_path, caplog):
+    with caplog.at_level("INFO", "linger"):
+        linger.onnx.export(_linear(), A, tmp_path / "m.onnx")
+    assert not caplog.records
