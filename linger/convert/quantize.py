@@ -294,7 +294,8 @@ class _Conversion:
     def _clamp_now(self, m: Any) -> None:
         """A layer that was constrained computes with clamped parameters already: keep them."""
         info = m.quant.clamp
-        clamp_weight_once(m.weight, m.weight_quantizer, info)
+        if m.weight is not None:
+            clamp_weight_once(m.weight, m.weight_quantizer, info)
         if m.bias is not None and m.bias.requires_grad and info.clamp_bias_value is not None:
             with torch.no_grad():
                 m.bias.copy_(clamp(m.bias.detach(), info.clamp_bias_value))

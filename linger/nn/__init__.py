@@ -11,6 +11,8 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     cat_nodes,
     conv_nodes,
     linear_nodes,
+    mul,
+    mul_nodes,
     norm_nodes,
     pool,
     pool_nodes,
@@ -20,6 +22,7 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
 )
 from .add import AddInt
 from .base import QuantLayer
+from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .conv import Conv1dInt, Conv2dInt
 from .linear import LinearInt
 
@@ -28,6 +31,8 @@ swaps: dict[type[nn.Module], type[QuantLayer]] = {
     nn.Conv1d: Conv1dInt,
     nn.Conv2d: Conv2dInt,
     nn.Linear: LinearInt,
+    nn.BatchNorm1d: BatchNorm1dInt,
+    nn.BatchNorm2d: BatchNorm2dInt,
 }
 
-__all__ = ["AddInt", "Conv1dInt", "Conv2dInt", "LinearInt", "QuantLayer", "swaps"]
+__all__ = ["AddInt", "BatchNorm1dInt", "BatchNorm2dInt", "Conv1dInt", "Conv2dInt", "LinearInt", "QuantLayer", "swaps"]

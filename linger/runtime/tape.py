@@ -7,6 +7,7 @@ float operator becomes and turns the tape into a file. Nothing here knows the ON
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -51,6 +52,8 @@ class FloatWriter(Protocol):
     ) -> bool:
         """Append the nodes and bind the results."""
 
+
+_READS = frozenset({"item", "tolist", "__bool__", "__int__", "__float__", "numpy"})
 
 Operand = Tensor | Value | Array | None
 
@@ -124,6 +127,9 @@ class Tape:
         if name is None:
             if info(t) is not None:
                 raise ExportError(f"a quantized tensor of shape {tuple(t.shape)} reached {self.where()} unrecorded")
+            for other in self._sharing([t])[1:]:  # e.g. a buffer into which the graph's data was copied through a view
+                if id(other) in self._reasons:
+                    raise ExportError(self._reasons[id(other)])
             content = t.detach().cpu()
             content = content.float() if content.is_floating_point() else content  # files hold no other float
             name = self.constant(content.numpy(), self.parameters.get(id(t), "constant"))
@@ -233,6 +239,13 @@ class Tape:
     def read(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A getter or another call that computes nothing; sizes remember where they came from."""
         result = func(*args, **kwargs)
+        if args and _name(func) in _READS and self.has(args[0]):
+            warnings.warn(
+                f"linger: export: {self.where()} reads the value of a tensor; the file keeps what it was for this input",
+                stacklevel=2,
+            )
+        if func == Tensor.data.__get__ and self.has(args[0]):  # type: ignore[attr-defined]
+            self.bind(result, self.float_name(args[0]))
         if args and self.has(args[0]) and (func is Tensor.size or func == Tensor.shape.__get__):  # type: ignore[attr-defined]
             axis = args[1] if len(args) > 1 else kwargs.get("dim")
             if axis is not None:
@@ -244,15 +257,23 @@ class Tape:
         """A call that runs in float: written as standard ONNX where the closed list has a form for it."""
         from .mode import tensors  # the mode imports the state that holds this tape
 
-        involved = [t for t in tensors([*args, *kwargs.values()]) if self.has(t)]
-        versions = [(t, t._version) for t in involved if not t.is_inference()]
+        given = list(tensors([*args, *kwargs.values()]))
+        involved = [t for t in given if self.has(t)]
+        before = [(t, t._version, info(t)) for t in given if not t.is_inference()]
         result = func(*args, **kwargs)
         outputs = list(tensors([result]))
-        if not involved or not outputs:
+        if not involved:
             return result
-        if any(t._version != v for t, v in versions):
-            for t in [*involved, *outputs]:
-                self.poison(t, f"in-place `{_name(func)}` on a float tensor has no form in the file: {self.where()}")
+        overwritten = {id(t): fmt for t, version, fmt in before if t._version != version}
+        if overwritten:
+            reason = f"in-place `{_name(func)}` on a float tensor has no form in the file: {self.where()}"
+            target = result if isinstance(result, Tensor) and overwritten.get(id(result), info) is None else None
+            for t in self._sharing([t for t in given if id(t) in overwritten]):
+                if t is not target:
+                    self.poison(t, reason)
+            if target is None:
+                return result
+        if not outputs:
             return result
         try:
             written = self.write_float(self, func, args, kwargs, result)
@@ -262,9 +283,15 @@ class Tape:
             reason = f"operator `{_name(func)}` stays in float and has no form in the file: {self.where()}"
         if not written:
             for t in outputs:
-                if not any(t is i for i in involved):
+                if id(t) in overwritten or not any(t is i for i in involved):
                     self.poison(t, reason)
         return result
+
+    def _sharing(self, written: list[Tensor]) -> list[Tensor]:
+        """``written`` and every known tensor in the same memory."""
+        memory = {t.untyped_storage().data_ptr() for t in written}
+        known = [t for t in self._keep if t.untyped_storage().data_ptr() in memory]
+        return [*written, *known]
 
 
 def _name(func: Callable[..., Any]) -> str:

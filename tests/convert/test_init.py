@@ -155,7 +155,7 @@ def test_disable(caplog):
     with caplog.at_level(logging.INFO, "linger"):
         m = linger.init(Net(), disable_module=(nn.Linear,), disable_submodel=("body*",))
     assert isinstance(m.conv, Conv2dInt) and type(m.body[0]) is nn.Conv2d and type(m.body[1]) is nn.BatchNorm2d
-    assert type(m.fc) is nn.Linear and type(m.norm) is nn.BatchNorm1d
+    assert type(m.fc) is nn.Linear and type(m.norm) is linger.BatchNorm1dInt
     assert "switched off: " in caplog.text and "head" in caplog.text
     m.train()(images()).sum().backward()
     m = linger.init(Net(), disable_module=(nn.BatchNorm2d,))

@@ -69,8 +69,9 @@ def test_training_with_frozen_statistics_equals_eval(name, tmp_path):
     inputs = batch(cls, 3, 7)
     with torch.no_grad():
         want = tensors(model.eval()(*inputs))
-    linger.freeze_statistics(model)
-    for got, expected in zip(tensors(model.train()(*inputs)), want, strict=True):
+    model.train()
+    linger.freeze_statistics(model, batch_norm=True)
+    for got, expected in zip(tensors(model(*inputs)), want, strict=True):
         assert torch.equal(got.detach(), expected)
 
 
@@ -155,6 +156,40 @@ def test_kernels_below_the_stride_are_written_in_a_form_the_chip_takes(platform,
     for _ in range(3):
         model(torch.randn(2, 2, *size))
     x = torch.randn(1, 2, *size)
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    (got,) = OnnxRunner(tmp_path / "m.onnx").run(x).values()
+    assert np.array_equal(got, model.eval()(x).detach().numpy())
+
+
+def test_a_value_read_in_forward_is_said_at_export(tmp_path):
+    class Reads(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.fc(x)
+            return y[:, :2] if float(y.detach().sum()) > 1e9 else y.view_as(x)
+
+    model = linger.init(Reads())
+    model(torch.randn(2, 4))
+    with pytest.warns(UserWarning, match=r"reads the value of a tensor"):
+        linger.onnx.export(model, torch.randn(1, 4), tmp_path / "m.onnx")
+
+
+def test_strided_slices_run_in_float_and_are_reported(tmp_path):
+    class Strides(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(4, 8), torch.nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.b(self.a(x)[:, ::2])
+
+    model = linger.init(Strides())
+    model(torch.randn(2, 4))
+    assert [i.operator for i in islands_of(model)] == ["__getitem__"]
+    x = torch.randn(1, 4)
     linger.onnx.export(model, x, tmp_path / "m.onnx")
     (got,) = OnnxRunner(tmp_path / "m.onnx").run(x).values()
     assert np.array_equal(got, model.eval()(x).detach().numpy())

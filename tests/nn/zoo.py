@@ -126,7 +126,25 @@ class Two(nn.Module):
         return {"sum": self.out(a + b), "first": a}
 
 
-ZOO = {cls.__name__: cls for cls in (ConvNet, Relu6Net, Sequence1d, Paddings, Shapes, Two)}
+class PreActivation(nn.Module):
+    """BatchNorms that stand alone, on every rank; one with a ReLU behind it, one without parameters."""
+
+    shape = (3, 6, 8)
+
+    def __init__(self):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, padding=1)
+        self.bn2, self.conv2 = nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1)
+        self.bn3, self.fc, self.bn4 = nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=None)
+
+    def forward(self, x):
+        x = self.conv1(F.relu(self.bn1(x)))
+        x = self.conv2(self.bn2(x) + x) + x
+        x = self.bn3(x.flatten(2)).mean(2)
+        return self.bn4(self.fc(x) + x)
+
+
+ZOO = {cls.__name__: cls for cls in (ConvNet, Relu6Net, Sequence1d, Paddings, Shapes, Two, PreActivation)}
 
 
 def batch(cls, n=2, seed=0):

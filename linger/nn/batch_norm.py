@@ -1,0 +1,157 @@
+"""BatchNorm layers that stand alone (read back in ``norm_nodes.py``). Behind a convolution they are folded into it instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from linger import ops
+from linger.quantizers import calibrating, in_recomputation
+from linger.runtime import Tape, Value, current_tape
+
+from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+_B = TypeVar("_B", bound="_BatchNormInt")
+
+
+class _BatchNormInt(QuantLayer, _BatchNorm):
+    """One multiplication and one addition per channel: a depthwise convolution of one element with the folded statistics."""
+
+    @classmethod
+    def from_float(cls: type[_B], m: nn.Module, quant: LayerSettings) -> _B:
+        """Turn a float layer into this one in place, with the same Parameters, buffers, hooks and flags; returns it."""
+        convert_class(m, cls)
+        layer = cast(_B, m)
+        layer.set_quantizers(quant)
+        layer.train(layer.training)
+        return layer
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance per channel; in training those of the batch, which move the running ones."""
+        if not self.training and self.running_mean is not None and self.running_var is not None:
+            return self.running_mean, self.running_var
+        axes = [i for i in range(x.dim()) if i != 1]
+        var, mean = torch.var_mean(x, axes, correction=0)
+        if self.training and self.running_mean is not None and not in_recomputation() and not calibrating():
+            self._move(mean.detach(), var.detach(), x.numel() // x.shape[1])
+        return mean, var
+
+    def _move(self, mean: Tensor, var: Tensor, count: int) -> None:
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        if self.running_mean is None or self.running_var is None:
+            return
+        with torch.no_grad():
+            step: Any = self.momentum
+            if step is None:
+                step = 1.0 / float(cast(Tensor, self.num_batches_tracked))
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), step)
+            self.running_var.lerp_((var * (count / max(count - 1, 1))).to(self.running_var.dtype), step)
+
+    def _factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``alpha`` and ``beta`` of ``alpha * x + beta``."""
+        mean, var = self._statistics(x)
+        alpha = torch.rsqrt(var + self.eps)
+        if self.affine:
+            alpha = alpha * self.weight
+        beta = -mean * alpha
+        return alpha, beta + self.bias if self.affine else beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Chip integers in forward; the gradients are those of the float layer, identity through the integer steps."""
+        cast(Any, self)._check_input_dim(x)
+        with torch._C.DisableTorchFunction():
+            if calibrating():
+                calibrate_input(x, self.input_quantizer)
+                alpha, beta = self._factors(x)
+                shape = [1, -1] + [1] * (x.dim() - 2)
+                self.weight_quantizer.observe_calibration(alpha)
+                y = x * alpha.view(shape) + beta.view(shape)
+                return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
+            source = accept(x, self.input_quantizer)
+            alpha, beta = self._factors(source.value)
+            shape = [*x.shape[:2], 1, -1] if x.dim() != 4 else [*x.shape]
+            four = ops.Coded(source.value.reshape(shape), source.codes.reshape(shape), source.scale)
+            warn_without_data(self.output_quantizer)
+            target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
+            geometry = ops.Geometry((1, 1), (0, 0, 0, 0), (1, 1), self.num_features)
+            weight = alpha.view(-1, 1, 1, 1)
+            out = ops.conv(four, weight, beta, geometry, self.weight_quantizer.output(), target)
+            out = ops.Coded(out.value.reshape(x.shape), out.codes.reshape(x.shape), out.scale)
+            y = emit(out, self.output_quantizer, relu=self.fused_relu)
+            tape = current_tape()
+            if tape is not None:
+                self._write(tape, source, out, y, alpha, beta)
+            return y
+
+    def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, alpha: Tensor, beta: Tensor) -> None:
+        name = self.__dict__.get("_linger_name", "") or "bn"
+        spec = self.weight_quantizer.output()._replace(observe=False)
+        codes, w_scale, *_ = ops.quantize_weight(alpha, spec, beta, x.scale)
+        bias = ops.quantize_bias(beta, x.scale, w_scale)
+        attributes = {
+            "platform": tape.platform,
+            "quant_mode": "floor_add",
+            "platform_quant": "luna_quant",
+            "data_bits": self.input_quantizer.bits,
+            "parameter_bits": self.weight_quantizer.bits,
+            "o_bits": self.output_quantizer.bits,
+            "scale_x": float(x.scale),
+            "scale_w": float(w_scale),
+            "scale_o": float(out.scale),
+        }
+        source: Tensor | Value = x.value
+        reshape = y.dim() != 4  # the packer has the 4-D form only
+        if reshape:
+            source = tape.value(f"{name}.in")
+            four = np.array([*y.shape[:2], 1, -1], np.int64)
+            tape.node("Reshape", [x.value, four], [source], hint=name)
+        chain = (["Relu"] if self.fused_relu else []) + (["Reshape"] if reshape else [])
+        target: Tensor | Value = tape.value(f"{name}.sum") if chain else y
+        inputs = [source, codes.cpu().numpy(), bias.cpu().numpy()]
+        tape.node("BatchNorm2dInt", inputs, [target], attributes, domain="linger", hint=name)
+        for i, op in enumerate(chain):
+            following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
+            shape = [np.array(y.shape, np.int64)] if op == "Reshape" else []
+            tape.node(op, [target, *shape], [following], hint=name)
+            target = following
+
+
+class BatchNorm1dInt(_BatchNormInt, nn.BatchNorm1d):
+    """BatchNorm over ``(N, C)`` or ``(N, C, L)`` in the chip's integers; as ``torch.nn.BatchNorm1d`` otherwise.
+
+    Args:
+        *args: As ``torch.nn.BatchNorm1d``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Source: docs/numerics.md, "BatchNorm alone".
+    """
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+
+class BatchNorm2dInt(_BatchNormInt, nn.BatchNorm2d):
+    """BatchNorm over ``(N, C, H, W)`` in the chip's integers; as ``torch.nn.BatchNorm2d`` otherwise.
+
+    Args:
+        *args: As ``torch.nn.BatchNorm2d``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Source: docs/numerics.md, "BatchNorm alone".
+    """
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+
+__all__ = ["BatchNorm1dInt", "BatchNorm2dInt"]
