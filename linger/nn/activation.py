@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linger.runtime import Format, Tape, Value, current_tape, handles, info, scale_value, tag
+from linger.runtime import NAMES, Format, Tape, Value, current_tape, handles, info, scale_value, tag
 
 from .add import store
 
 
 def _finish(x: Tensor, y: Tensor, codes: Tensor | None, fmt: Format, in_place: bool) -> Tensor:
-    tag(y, fmt.like(codes))
+    y = tag(y, fmt.like(codes))
     return store(x, y) if in_place else y
 
 
@@ -36,13 +36,13 @@ def _relu_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     fmt = info(x)
     if fmt is None or not isinstance(x, Tensor):
         return NotImplemented
-    in_place = func.__name__.endswith("_") or bool(args[1] if len(args) > 1 else kwargs.get("inplace", False))
+    in_place = NAMES[func].endswith("_") or bool(args[1] if len(args) > 1 else kwargs.get("inplace", False))
     return _relu(x, fmt, in_place)
 
 
 def _bounds(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, bool]:
     """Lower bound, upper bound and in-place flag of a clamp-like call; None for an open side."""
-    name = func.__name__
+    name = NAMES[func]
     rest = list(args[1:])
     if name == "relu6":
         return 0, 6, bool(rest[0] if rest else kwargs.get("inplace", False))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from linger import ops
 from linger.quantizers import calibrating
-from linger.runtime import Leaf, Tape, current_tape, factory, handles, info, operator_at_site, tag, untag
+from linger.runtime import Leaf, Tape, current_tape, factory, handles, info, operator_at_site, overwritten
 
 from .base import accept, activation_quantizer, calibrate_input, emit, emit_calibrated, warn_without_data
 
@@ -112,8 +112,6 @@ def _add(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 def _add_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = operands(args, kwargs)
     if pair is None:
-        for t in args[:1]:
-            untag(t)
         return NotImplemented
     return store(pair[0], operator_at_site("add", 2)(*pair))
 
@@ -125,10 +123,7 @@ def store(target: Tensor, result: Tensor) -> Tensor:
     """
     fmt = info(result)
     target.copy_(result)
-    if target._is_view() and target._base is not None:
-        untag(target._base)
-    if fmt is not None:
-        tag(target, fmt.like(fmt.codes))
+    overwritten(target, None if fmt is None else fmt.like(fmt.codes))
     tape = current_tape()
     if tape is not None:
         tape.alias(target, result)

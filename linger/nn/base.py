@@ -61,7 +61,7 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
         )
     warn_without_data(quantizer)
     out = quantizer.forward(x if x.dtype == torch.float32 else x.float())
-    tag(out.value, Format(out.scale, quantizer.bits, out.codes))
+    out = out._replace(value=tag(out.value, Format(out.scale, quantizer.bits, out.codes)))
     remember(x, out.value)
     tape = current_tape()
     if tape is not None:
@@ -71,7 +71,7 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
 
 def warn_without_data(quantizer: Quantizer) -> None:
     """One warning per quantizer that is evaluated before it has seen any data (its range is then that of the batch)."""
-    if quantizer.training or quantizer.ready:
+    if quantizer.training or torch.compiler.is_compiling() or quantizer.ready:
         return
     tape = current_tape()
     if tape is not None:

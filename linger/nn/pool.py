@@ -10,7 +10,7 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import check_pool
-from linger.runtime import Format, Tape, Value, coded, current_tape, handles, info, scale_value, tag
+from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, scale_value, tag
 
 
 def _pair(value: Any, n: int) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     fmt = info(x)
     if fmt is None:
         return NotImplemented
-    n = 1 if "1d" in func.__name__ else 2
+    n = 1 if "1d" in NAMES[func] else 2
     kernel = _pair(named["kernel_size"], n)
     stride = _pair(named.get("stride") or kernel, n)
     pad = _pair(named.get("padding", 0), n)
@@ -132,7 +132,7 @@ def _adaptive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     fmt = info(x)
     if fmt is None:
         return NotImplemented
-    n = 1 if "1d" in func.__name__ else 2
+    n = 1 if "1d" in NAMES[func] else 2
     spatial = x.shape[x.dim() - n :]
     sizes = [size] * n if isinstance(size, int) or size is None else list(size) * (n if len(size) == 1 else 1)
     out = [int(s) if o is None else int(o) for o, s in zip(sizes, spatial, strict=True)]
@@ -168,7 +168,7 @@ def _max_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     fmt = info(x)
     if fmt is None or named.pop("return_indices", False):
         return NotImplemented
-    n = 1 if "1d" in func.__name__ else 2
+    n = 1 if "1d" in NAMES[func] else 2
     kernel = _pair(named["kernel_size"], n)
     stride = _pair(named.get("stride") or kernel, n)
     pad = _pair(named.get("padding", 0), n)

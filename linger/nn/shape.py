@@ -34,6 +34,18 @@ Writer = Callable[[Tape, Call], None]
 WRITERS: dict[Callable[..., Any], Writer] = {}
 
 
+def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
+    dim %= x.dim()
+    return x.reshape([*x.shape[:dim], *sizes, *x.shape[dim + 1 :]])
+
+
+# What runs in the place of the user's spelling.
+_RUNS: dict[Callable[..., Any], Callable[..., Any]] = {
+    Tensor.view: Tensor.reshape,  # a channels-last result has no NCHW view
+    Tensor.unflatten: _unflatten,  # dynamo cannot look into the method
+}
+
+
 def _keeps(name: str, spellings: str, write: Writer) -> None:
     """Register a shape operator: run it on value and codes, tag the results, let ``write`` record it."""
 
@@ -49,7 +61,7 @@ def _keeps(name: str, spellings: str, write: Writer) -> None:
             return NotImplemented
         if name == "getitem" and not _is_slicing(args[1]):
             return NotImplemented
-        run = Tensor.reshape if name == "view" else func  # a channels-last result has no NCHW view
+        run = _RUNS.get(func, func)
         rest = args[1:] if args else args
         others = kwargs if args else {k: v for k, v in kwargs.items() if k != "input"}
         result = run(x, *rest, **others)
@@ -59,10 +71,10 @@ def _keeps(name: str, spellings: str, write: Writer) -> None:
                 codes = run(fmt.codes, *rest, **others)
         if isinstance(result, Tensor):
             if result is not x:
-                tag(result, fmt.like(codes))
+                result = tag(result, fmt.view(codes))
         else:
-            for i, part in enumerate(result):
-                tag(part, fmt.like(None if codes is None else codes[i]))
+            parts = (tag(p, fmt.view(None if codes is None else codes[i])) for i, p in enumerate(result))
+            result = type(result)(parts)
         tape = current_tape()
         if tape is not None:
             write(tape, Call(func, x, rest, others, result))
@@ -80,6 +92,8 @@ def _keeps(name: str, spellings: str, write: Writer) -> None:
 def _write_reshape(tape: Tape, call: Call) -> None:
     x, y = call.x, call.result
     asked = call.args[0] if len(call.args) == 1 and isinstance(call.args[0], (tuple, list)) else call.args
+    if not all(isinstance(s, int) for s in asked):
+        asked = ()
     keeps_batch = y.dim() == 2 and x.dim() > 2 and x.shape[0] == y.shape[0]
     batch_from_size = bool(asked) and isinstance(asked[0], Dim) and asked[0].axis == 0
     flattens = call.func.__name__ == "flatten" or batch_from_size or (bool(asked) and asked[0] == y.shape[0])
@@ -87,7 +101,9 @@ def _write_reshape(tape: Tape, call: Call) -> None:
         tape.node("Flatten", [x], [y], {"axis": 1})
         return
     shape = [int(s) for s in y.shape]
-    if len(asked) == y.dim() and all(isinstance(s, int) for s in asked):
+    if call.func.__name__ == "flatten" and y.dim() > 1 and x.shape[0] == y.shape[0]:
+        shape[0] = 0
+    elif len(asked) == y.dim():
         for i, size in enumerate(asked):
             if isinstance(size, Dim) and size.axis == i < x.dim():
                 shape[i] = 0
@@ -161,7 +177,15 @@ _keeps("unsqueeze", "torch.unsqueeze Tensor.unsqueeze", _write_unsqueeze)
 
 def _is_slicing(index: Any) -> bool:
     items = index if isinstance(index, tuple) else (index,)
-    return all(i is None or i is Ellipsis or isinstance(i, (int, slice)) and not isinstance(i, bool) for i in items)
+    return all(
+        i is None
+        or i is Ellipsis
+        or isinstance(i, slice)
+        and i.step in (None, 1)
+        or isinstance(i, int)
+        and not isinstance(i, bool)
+        for i in items
+    )
 
 
 def _write_slices(

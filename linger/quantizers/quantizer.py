@@ -330,10 +330,24 @@ def clamp_weight_once(weight: Tensor, quantizer: Quantizer, clamp: ClampInfo) ->
     if quantizer._clamped or not weight.requires_grad:
         return
     done = quantizer._buffers.get("is_init_mom_clamp_weight")
-    if not (bool(done) if done is not None else quantizer.ready):
+    if torch.compiler.is_compiling():
+        _clamp_unless(weight, quantizer._buffers[quantizer._flag] if done is None else done, clamp)
+        if done is not None:
+            done.fill_(True)
+    elif not (bool(done) if done is not None else quantizer.ready):
         with torch.no_grad():
             if clamp.clamp_weight_value is not None or clamp.clamp_factor_value is not None:
                 weight.copy_(ops.clamp_weight(weight.detach(), clamp.clamp_weight_value, clamp.clamp_factor_value))
             if done is not None:
                 done.fill_(True)
     quantizer._clamped = True
+
+
+def _clamp_unless(weight: Tensor, done: Tensor | None, clamp: ClampInfo) -> None:
+    """Clamps ``weight`` where the flag ``done`` is false, without reading it on the host: for compiled code."""
+    assert done is not None
+    if clamp.clamp_weight_value is not None or clamp.clamp_factor_value is not None:
+        with torch.no_grad():
+            now = weight.detach()
+            clamped = ops.clamp_weight(now, clamp.clamp_weight_value, clamp.clamp_factor_value)
+            weight.copy_(torch.where(done, now, clamped))

@@ -7,14 +7,15 @@ from .graph import CodeValue, NodeReader, reader_of, reads
 from .islands import Island, islands_of
 from .mode import Interception, tensors
 from .owners import LayerLookup, Leaf, active, attach, base_class, can_attach, float_region, is_owner, walk
-from .spellings import HANDLERS, SILENT, SPELLINGS, handles, resolve
+from .spellings import HANDLERS, NAMES, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, remember, remembered, state
-from .tag import Format, coded, codes, follow, info, is_quantized, scale_value, tag, untag
+from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
 from .tape import Dim, FloatWriter, Node, Operand, Tape, Value
 
 __all__ = [
     "FACTORIES",
     "HANDLERS",
+    "NAMES",
     "SILENT",
     "SPELLINGS",
     "CodeValue",
@@ -47,6 +48,7 @@ __all__ = [
     "is_quantized",
     "islands_of",
     "operator_at_site",
+    "overwritten",
     "reader_of",
     "reads",
     "register_state_hooks",

@@ -6,8 +6,9 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import nn
 
 from linger.errors import UnsupportedError
@@ -16,7 +17,7 @@ from linger.quantizers import Quantizer
 from . import sites
 from .owners import BOUNDARY
 from .sites import StoredSite
-from .state import state
+from .state import Frame, state
 
 PREFIX = "_linger_qtensor_"
 _KEY = re.compile(re.escape(PREFIX) + r"q([a-z_]+)_(\d+)\.(?:input_quantizer\.(\d+)\.)?")
@@ -65,8 +66,8 @@ def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> n
     return module
 
 
-def _stored(operator: str, frames: list[Any], visit: int) -> StoredSite:
-    return (operator, tuple(sites.step(f) for f in frames), visit)
+def _stored(operator: str, calls: list[sites.Call], visit: int) -> StoredSite:
+    return (operator, tuple(sites.step(c) for c in calls), visit)
 
 
 def _bind(owner: nn.Module, site: StoredSite) -> str | None:
@@ -117,8 +118,10 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
         raise UnsupportedError(f"linger: quantized `{operator}` was called outside a converted model")
     frame = state.frames[-1]
     owner = frame.owner
-    chain = sites.user_frames(sys._getframe(1), BOUNDARY)
-    key = (operator, *((f.f_code, f.f_lasti) for f in chain))
+    if torch.compiler.is_dynamo_compiling():
+        return _traced_operator(frame, operator, n_inputs)
+    chain = sites.user_calls(sys._getframe(1), BOUNDARY)
+    key = (operator, *chain)
     visit = frame.visits.get(key, 0)
     frame.visits[key] = visit + 1
     bindings: dict[Any, str] = owner.__dict__.setdefault("_linger_bindings", _Transient())
@@ -127,13 +130,47 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
         module = owner._modules.get(attribute)
         if module is not None:
             return module
+    attribute = bindings[key, visit] = _attribute(owner, operator, n_inputs, chain, visit)
+    return cast(nn.Module, owner._modules[attribute])
+
+
+def _attribute(owner: nn.Module, operator: str, n_inputs: int, chain: list[sites.Call], visit: int) -> str:
+    """Name of the operator's module in its owner; created at the first call."""
     site = _stored(operator, chain, visit)
     attribute = _bind(owner, site)
     if attribute is None:
         attribute = f"{PREFIX}q{operator}_{max((_number(a) for a in _operators(owner)), default=-1) + 1}"
     owner.__dict__["_linger_sites"][site] = attribute
-    bindings[key, visit] = attribute
-    return owner._modules.get(attribute) or _create(owner, attribute, operator, n_inputs)
+    if owner._modules.get(attribute) is None:
+        _create(owner, attribute, operator, n_inputs)
+    return attribute
+
+
+def _traced_operator(frame: Frame, operator: str, n_inputs: int) -> nn.Module:
+    """As :func:`operator_at_site` while dynamo traces: what concerns the site is done once, at trace time."""
+    key = _traced_key(operator)
+    visit = frame.visits.get(key, 0)
+    frame.visits[key] = visit + 1
+    module: nn.Module = getattr(frame.owner, _traced_attribute(frame.owner, operator, n_inputs, visit))
+    return module
+
+
+def _traced_key(operator: str) -> str:
+    return f"{operator} {[sites.step(call) for call in sites.traced_calls(BOUNDARY)]}"
+
+
+def _traced_attribute(owner: nn.Module, operator: str, n_inputs: int, visit: int) -> str:
+    from torch._dynamo.exc import RestartAnalysis
+
+    known = len(owner._modules)
+    attribute = _attribute(owner, operator, n_inputs, sites.traced_calls(BOUNDARY), visit)
+    if len(owner._modules) != known:  # dynamo has taken stock of the owner already: let it look again
+        raise RestartAnalysis(restart_reason=f"linger created {attribute}")
+    return attribute
+
+
+for _constant in (_traced_key, _traced_attribute):  # torch.compiler.assume_constant_result, without importing dynamo
+    _constant.__dict__["_dynamo_marked_constant"] = True
 
 
 class _Transient(dict[Any, str]):

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from . import islands
-from .spellings import HANDLERS, SILENT
-from .state import state
+from .spellings import HANDLERS, IN_PLACE, SILENT
+from .state import forget, state
 from .tag import info
 
 
@@ -22,6 +23,18 @@ def tensors(args: Iterable[Any]) -> Iterable[Tensor]:
             yield a
         elif isinstance(a, (list, tuple)):
             yield from (t for t in a if isinstance(t, Tensor))
+
+
+def written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The tensor that a call without a handler overwrites: in-place methods, ``out=`` and ``inplace=True``."""
+    out = kwargs.get("out")
+    if isinstance(out, Tensor):
+        return out
+    in_place = func in IN_PLACE
+    if not torch.compiler.is_compiling():  # it knows no names; functional forms with a positional flag are rare
+        in_place |= getattr(func, "__module__", "") == "torch.nn.functional" and any(a is True for a in args)
+    target = args[0] if args else kwargs.get("input")
+    return target if isinstance(target, Tensor) and (in_place or kwargs.get("inplace") is True) else None
 
 
 class Interception(TorchFunctionMode):
@@ -45,8 +58,11 @@ class Interception(TorchFunctionMode):
                 return result
         if func in SILENT:
             return func(*args, **kwargs) if tape is None else tape.read(func, args, kwargs)
-        if any(info(t) is not None for t in tensors([*args, *kwargs.values()])):
+        traced = torch.compiler.is_compiling()
+        if not traced and any(info(t) is not None for t in tensors([*args, *kwargs.values()])):
             islands.record(func, sys._getframe(1))
-        if tape is not None:
-            return tape.float_call(func, args, kwargs)
-        return func(*args, **kwargs)
+        target = written(func, args, kwargs)
+        result = func(*args, **kwargs) if tape is None else tape.float_call(func, args, kwargs)
+        if target is not None:
+            forget(target)
+        return result

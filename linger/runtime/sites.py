@@ -5,12 +5,18 @@ from __future__ import annotations
 import dis
 import hashlib
 import os
+import sys
+from bisect import bisect_right
+from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
 import torch
 
+from linger.errors import UnsupportedError
+
 # A step is one user frame between the owner's forward and the operator; a site is the chain of steps plus the visit number.
+Call = tuple[CodeType, int]  # code object and offset of the instruction that it is executing
 Step = tuple[str, int, str]  # qualified name of the function, rank of the instruction among its calls, fingerprint
 StoredSite = tuple[str, tuple[Step, ...], int]  # operator, steps, visit
 
@@ -31,15 +37,70 @@ def _is_foreign(code: CodeType) -> bool:
     return known
 
 
-def user_frames(start: FrameType | None, boundary: CodeType) -> list[FrameType]:
-    """User frames from the operator outwards, up to the owner's entry (the frame that runs ``boundary``)."""
+def user_calls(start: FrameType | None, boundary: CodeType) -> list[Call]:
+    """Calls in user code from the operator outwards, up to the owner's entry (the frame that runs ``boundary``)."""
     found = []
     frame = start
     while frame is not None and frame.f_code is not boundary:
         if not _is_foreign(frame.f_code):
-            found.append(frame)
+            found.append((frame.f_code, frame.f_lasti))
         frame = frame.f_back
+    return found if "torch._dynamo" not in sys.modules else _as_written(found)
+
+
+def traced_calls(boundary: CodeType) -> list[Call]:
+    """As :func:`user_calls`, of the code that ``torch.compile`` is tracing: it has no frames, dynamo knows where it is."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    found = []
+    tracer: Any = InstructionTranslator.current_tx().output.current_tx
+    while tracer is not None and tracer.f_code is not boundary:
+        if not _is_foreign(tracer.f_code):
+            found.append((tracer.f_code, tracer.current_instruction.offset or 0))
+        tracer = tracer.parent
+    if tracer is None:  # the graph broke inside the owner's forward: its entry runs as usual
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code is not boundary:
+            if not _is_foreign(frame.f_code):
+                found.append((frame.f_code, frame.f_lasti))
+            frame = frame.f_back
+    return _as_written(found)
+
+
+def _as_written(calls: list[Call]) -> list[Call]:
+    """Around a graph break, code that dynamo made runs in the place of the user's; its positions are those of the user's.
+
+    What follows a break is a function of its own, called at the end of what precedes it: one user frame, not two.
+    """
+    from torch._dynamo.resume_execution import ContinueExecutionCache
+    from torch._dynamo.utils import orig_code_map
+
+    resumed, rewritten = ContinueExecutionCache.generated_code_metadata, orig_code_map
+    found: list[Call] = []
+    continues: CodeType | None = None
+    for code, offset in calls:
+        user, continued = code, False
+        while user in rewritten or user in resumed:
+            continued |= user in resumed
+            user = resumed[user].code if user in resumed else rewritten[user]
+        if continues is not user:
+            found.append((code, offset) if user is code else (user, _offset_in(user, code, offset)))
+        continues = user if continued else None
     return found
+
+
+def _offset_in(user: CodeType, made: CodeType, offset: int) -> int:
+    """The call in the user's code that stands for one in code made of it."""
+    spans = {at: span for span, at in _spans(made)}
+    starts = sorted(spans)
+    span = spans.get(starts[bisect_right(starts, offset) - 1]) if starts else None
+    known = _offsets(user)
+    if span not in known:
+        raise UnsupportedError(
+            f"linger: a graph break of torch.compile hides which call in {user.co_name} ({user.co_filename}:"
+            f"{user.co_firstlineno}) this operator is; compile with fullgraph=True, or keep the break out of this function"
+        )
+    return known[span]
 
 
 def where(start: FrameType | None) -> tuple[str, int]:
@@ -56,29 +117,43 @@ def _plain(const: Any) -> str:
     return repr(sorted(map(repr, const))) if isinstance(const, frozenset) else repr(const)
 
 
+def _span(instruction: Any) -> tuple[int, ...]:
+    """First and last line and column of an instruction's source text."""
+    span = getattr(instruction, "positions", None)
+    return tuple(-1 if p is None else p for p in span) if span else (instruction.offset or 0,)
+
+
+def _spans(code: CodeType) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Source text and offset of every call-like instruction."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname.startswith(_CALLS):
+            yield _span(instruction), instruction.offset
+
+
+def _offsets(code: CodeType) -> dict[tuple[int, ...], int]:
+    return dict(_spans(code))
+
+
 def _analyse(code: CodeType) -> tuple[str, dict[int, int]]:
     """Fingerprint that does not depend on positions, and offset -> rank of every call-like instruction."""
     known = _fingerprints.get(code)
     if known is None:
-        calls = []
-        for instruction in dis.get_instructions(code):
-            if instruction.opname.startswith(_CALLS):
-                span = getattr(instruction, "positions", None)
-                key = tuple(-1 if p is None else p for p in span) if span else (instruction.offset,)
-                calls.append((key, instruction.offset))
-        ranks = {offset: rank for rank, (_, offset) in enumerate(sorted(calls))}
+        calls = sorted((span, offset) for span, offset in _spans(code))
+        ranks = {offset: rank for rank, (_, offset) in enumerate(calls)}
         text = [code.co_name, *code.co_varnames, "|", *code.co_names, "|", str(len(calls))]
         text += [_plain(c) for c in code.co_consts[1:]]  # the first constant is the docstring or None
         known = _fingerprints[code] = (hashlib.sha256("\0".join(text).encode()).hexdigest()[:12], ranks)
     return known
 
 
-def step(frame: FrameType) -> Step:
-    """Stable name of the instruction that a user frame is executing."""
-    code, offset = frame.f_code, frame.f_lasti
-    known = _steps.get((code, offset))
+def step(call: Call) -> Step:
+    """Stable name of a call in user code."""
+    known = _steps.get(call)
     if known is None:
+        code, offset = call
         fingerprint, ranks = _analyse(code)
         name = getattr(code, "co_qualname", code.co_name)
-        known = _steps[code, offset] = (name, ranks.get(offset, offset), fingerprint)
+        starts = sorted(ranks)  # while a call runs, its frame may stand behind the instruction's start
+        at = bisect_right(starts, offset) - 1
+        known = _steps[call] = (name, ranks[starts[at]] if at >= 0 else offset, fingerprint)
     return known

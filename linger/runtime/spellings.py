@@ -14,6 +14,7 @@ Handler = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 HANDLERS: dict[Callable[..., Any], Handler] = {}
 SPELLINGS: dict[str, list[str]] = {}
+NAMES: dict[Callable[..., Any], str] = {}  # compiled code cannot ask a torch function for its name
 
 _SPACES: dict[str, Any] = {"torch": torch, "Tensor": Tensor, "F": F, "operator": operator, "_VF": torch._VF}
 
@@ -44,6 +45,7 @@ def handles(name: str, spellings: str) -> Callable[[Handler], Handler]:
             func = resolve(spelling)
             if func is not None:
                 HANDLERS[func] = handler
+                NAMES.setdefault(func, spelling.split(".", 1)[1])
                 SPELLINGS.setdefault(name, []).append(spelling)
         return handler
 
@@ -68,4 +70,16 @@ def _silent() -> frozenset[Any]:
     return frozenset(f for f in found if f is not None)
 
 
+def _in_place() -> frozenset[Any]:
+    """Functions that write into their first argument."""
+    words = "add sub mul matmul truediv floordiv mod pow and or xor lshift rshift".split()
+    found = {getattr(operator, f"i{w}", None) for w in words} | {getattr(Tensor, f"__i{w}__", None) for w in words}
+    found |= {operator.setitem, Tensor.__setitem__}
+    for space in (Tensor, torch, F):
+        names = dir(F) if space is F else dir(Tensor)  # torch has more that are none
+        found |= {getattr(space, n, None) for n in names if n[0] != "_" and n.endswith("_")}
+    return frozenset(f for f in found if callable(f) and f not in SILENT)
+
+
 SILENT = _silent()
+IN_PLACE = dict.fromkeys(_in_place(), True)  # compiled code looks functions up in dictionaries only

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
-from .tag import info
+from .tag import info, overwritten, version_of
 
 if TYPE_CHECKING:
     from .tape import Tape
@@ -28,7 +29,8 @@ class _State(threading.local):
         self.frames: list[Frame] = []
         self.tape: Tape | None = None
         self.float_depth = 0
-        self.quantized_sources: dict[int, tuple[Tensor, int, Tensor]] = {}
+        self.quantized_sources: dict[int, tuple[Tensor, int | None, Tensor]] = {}
+        self.compiled_sources: list[tuple[Tensor, Tensor]] = []  # dynamo has no ids of tensors
 
 
 state = _State()
@@ -41,13 +43,36 @@ def current_tape() -> Tape | None:
 
 def remembered(source: Tensor) -> Tensor | None:
     """The quantized form that an earlier consumer made of this float tensor in this forward."""
+    if torch.compiler.is_compiling():
+        for known, quantized in state.compiled_sources:
+            if known is source:
+                return quantized
+        return None
     entry = state.quantized_sources.get(id(source))
-    if entry is None or source.is_inference() or entry[1] != source._version or info(entry[2]) is None:
+    if entry is None or entry[1] != version_of(source) or info(entry[2]) is None:
         return None
     return entry[2]
 
 
 def remember(source: Tensor, quantized: Tensor) -> None:
     """One source, several consumers: keep the first consumer's quantized tensor until the outermost forward ends."""
-    if state.frames and not source.is_inference():
-        state.quantized_sources[id(source)] = (source, source._version, quantized)
+    if torch.compiler.is_compiling():
+        if state.frames:
+            state.compiled_sources.append((source, quantized))
+    elif state.frames:
+        state.quantized_sources[id(source)] = (source, version_of(source), quantized)
+
+
+def forget(source: Tensor) -> None:
+    """``source`` has been written: its format and its quantized form no longer hold (needed where torch counts no versions)."""
+    overwritten(source)
+    if version_of(source) is None:
+        forget_sources()  # nothing tells which of them share its memory
+    else:
+        state.quantized_sources.pop(id(source), None)
+
+
+def forget_sources() -> None:
+    """The outermost forward has ended: what its consumers shared is no longer needed."""
+    state.quantized_sources.clear()
+    state.compiled_sources.clear()

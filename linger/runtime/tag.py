@@ -12,6 +12,16 @@ from torch import Tensor
 from linger import ops
 
 _ATTRIBUTE = "_linger_format"
+_COPIED = -1
+
+
+class Memory:
+    """Counts the in-place writes that handlers know of, where torch's own counter cannot be read; views share it."""
+
+    __slots__ = ("writes",)
+
+    def __init__(self) -> None:
+        self.writes = 0
 
 
 class Format:
@@ -25,16 +35,24 @@ class Format:
         relu: The producer has applied the ReLU that follows it.
     """
 
-    __slots__ = ("bits", "codes", "exact", "relu", "scale", "version")
+    __slots__ = ("bits", "codes", "exact", "memory", "relu", "scale", "version", "writes")
 
     def __init__(
         self, scale: Tensor, bits: int, codes: Tensor | None = None, *, exact: bool = True, relu: bool = False
     ) -> None:
         self.scale, self.bits, self.codes, self.exact, self.relu = scale, bits, codes, exact, relu
         self.version: int | None = None
+        self.memory: Memory | None = None
+        self.writes = 0
+
+    def view(self, codes: Tensor | None) -> Format:
+        """The same format for a tensor that may share memory with this one's."""
+        fmt = self.like(codes)
+        fmt.memory = self.memory
+        return fmt
 
     def like(self, codes: Tensor | None) -> Format:
-        """The same format for another tensor (a view, a slice, a maximum) with its own codes."""
+        """The same format for another tensor (a maximum, a sum) with its own codes."""
         return Format(self.scale, self.bits, codes, exact=self.exact)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -43,25 +61,51 @@ class Format:
 
 def _restore(scale: Tensor, bits: int, exact: bool) -> Format:
     restored = Format(scale, bits, exact=exact)
-    restored.version = -1  # a copy of a tensor starts its versions anew: never trust the tag
+    restored.version = _COPIED  # a copy of a tensor starts its versions anew: never trust the tag
     return restored
 
 
-def _version(t: Tensor) -> int | None:
-    return None if t.is_inference() else t._version
+def version_of(t: Tensor) -> int | None:
+    """None where torch keeps no version, or where compiled code cannot read it: handlers drop the tag there themselves."""
+    return None if torch.compiler.is_compiling() or t.is_inference() else t._version
 
 
 def tag(t: Tensor, fmt: Format) -> Tensor:
-    """Mark ``t`` as quantized with ``fmt``; returns ``t``."""
-    fmt.version = _version(t)
-    setattr(t, _ATTRIBUTE, fmt)
+    """Mark ``t`` as quantized with ``fmt``; use the result: in compiled code it is a view of ``t``."""
+    if torch.compiler.is_compiling():
+        t = t.view_as(t)  # attributes stay only on results of operators with one output
+    _mark(t, fmt)
     return t
+
+
+def _mark(t: Tensor, fmt: Format) -> None:
+    fmt.version = version_of(t)
+    if fmt.version is None:
+        if fmt.memory is None:
+            fmt.memory = Memory()
+        fmt.writes = fmt.memory.writes
+    setattr(t, _ATTRIBUTE, fmt)
+
+
+def overwritten(t: Tensor, fmt: Format | None = None) -> None:
+    """An in-place write has changed ``t``: it and all that share its memory lose their format; ``t`` then has ``fmt``."""
+    old: Format | None = getattr(t, _ATTRIBUTE, None)
+    memory = None if old is None else old.memory
+    if memory is not None:
+        memory.writes += 1
+    if not torch.compiler.is_compiling() and t._is_view() and t._base is not None:
+        untag(t._base)
+    if fmt is not None:
+        fmt.memory = memory
+        _mark(t, fmt)
+    elif old is not None:
+        untag(t)
 
 
 def untag(t: Tensor) -> None:
     """Forget the format of ``t`` (an in-place write changed its values)."""
     if hasattr(t, _ATTRIBUTE):
-        delattr(t, _ATTRIBUTE)
+        setattr(t, _ATTRIBUTE, None)  # compiled code cannot delete
 
 
 def info(t: object) -> Format | None:
@@ -69,7 +113,11 @@ def info(t: object) -> Format | None:
     fmt: Format | None = getattr(t, _ATTRIBUTE, None)
     if fmt is None or not isinstance(t, Tensor):
         return None
-    return fmt if fmt.version == _version(t) else None
+    if fmt.memory is not None and fmt.memory.writes != fmt.writes:
+        return None
+    now = version_of(t)
+    unseen = (now is None or fmt.version is None) and fmt.version != _COPIED
+    return fmt if unseen or fmt.version == now else None
 
 
 def codes(t: Tensor, fmt: Format) -> Tensor:
