@@ -1,31 +1,13 @@
 // add.cpp - sum of two quantized tensors; shifts of codes. No arithmetic here.
 #include "lgr/add.h"
+#include "ops/pair.h"
 #include "ops/state.h"
 
 namespace {
 using lgr::Tensor;
 
-// Two operands of one shape, one type and one memory order.
-struct Pair {
-    Tensor x, y;
-    int32_t bytes;
-    Pair(const Tensor &a, const Tensor &b, const char *op)
-        : x(a), y(b), bytes(lgr::code_bytes(a, op)) {
-        STD_TORCH_CHECK(lgr::same_sizes(a, b), op, ": x and y must have one shape");
-        STD_TORCH_CHECK(lgr::code_bytes(b, op) == bytes, op, ": x and y must have one dtype");
-        if (lgr::is_dense(a) && lgr::same_strides(a, b)) return;
-        x = lgr::contiguous(a);
-        y = lgr::contiguous(b);
-    }
-    const char *at_x(int64_t i) const {
-        return static_cast<const char *>(x.const_data_ptr()) + i * bytes;
-    }
-    const char *at_y(int64_t i) const {
-        return static_cast<const char *>(y.const_data_ptr()) + i * bytes;
-    }
-};
-
-void pass(const Pair &in, const lgr_add_params &p, const lgr_quantize_out &out, lgr::Range *range) {
+void pass(const lgr::Pair &in, const lgr_add_params &p, const lgr_quantize_out &out,
+          lgr::Range *range) {
     const char *xp = in.at_x(0), *yp = in.at_y(0);
     lgr::for_blocks(in.x.numel(), "add", [=](int64_t at, int64_t n) {
         const lgr_quantize_out to = lgr_quantize_out_at(out, at, p.bits);
@@ -44,7 +26,7 @@ add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_sca
     int64_t rounding, int64_t flags) {
     const lgr_stats st =
         lgr::state("add", running, is_init, scale, n_batches, n_skipped, threshold);
-    const Pair in(x, y, "add");
+    const lgr::Pair in(x, y, "add");
     const int64_t n = in.x.numel();
     lgr_add_params p = {};
     p.exp2_x = lgr::exp2_of(x_scale, "add");
@@ -90,7 +72,7 @@ add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_sca
 }
 
 Tensor add_codes(const Tensor &x, const Tensor &y, int64_t shift_x, int64_t shift_y, int64_t bits) {
-    const Pair in(x, y, "add_codes");
+    const lgr::Pair in(x, y, "add_codes");
     const int32_t b = lgr::to_bits(bits, "add_codes"), sx = lgr::to_i32(shift_x, "shift_x"),
                   sy = lgr::to_i32(shift_y, "shift_y");
     const Tensor out = lgr::fresh_like(in.x, lgr::code_dtype(b));

@@ -25,6 +25,9 @@ class Support(NamedTuple):
 
 _CAT_ANY = Support("native", "each input is shifted to the scale of the result; at most 6 bits to the left")
 _CAT_LEFT = Support("native", "shifts left only: the scale of the result is the largest of the inputs'")
+_MUL = Support(
+    "native", "same shape, per channel with batch 1 and C <= H*W, or an int8 constant; other broadcasts are islands"
+)
 
 
 def _everywhere(cell: Support, **others: Support) -> dict[str, Support]:
@@ -33,6 +36,7 @@ def _everywhere(cell: Support, **others: Support) -> dict[str, Support]:
 
 OPERATORS: dict[str, dict[str, Support]] = {
     "iqCat": _everywhere(_CAT_ANY, venusA=_CAT_LEFT),
+    "iqMul": _everywhere(_MUL),
 }
 
 __all__ = ["OPERATORS", "Kind", "Support"]

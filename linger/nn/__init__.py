@@ -24,15 +24,29 @@ from .add import AddInt
 from .base import QuantLayer
 from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .conv import Conv1dInt, Conv2dInt
+from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
 from .linear import LinearInt
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
 swaps: dict[type[nn.Module], type[QuantLayer]] = {
     nn.Conv1d: Conv1dInt,
     nn.Conv2d: Conv2dInt,
+    nn.ConvTranspose1d: ConvTranspose1dInt,
+    nn.ConvTranspose2d: ConvTranspose2dInt,
     nn.Linear: LinearInt,
     nn.BatchNorm1d: BatchNorm1dInt,
     nn.BatchNorm2d: BatchNorm2dInt,
 }
 
-__all__ = ["AddInt", "BatchNorm1dInt", "BatchNorm2dInt", "Conv1dInt", "Conv2dInt", "LinearInt", "QuantLayer", "swaps"]
+__all__ = [
+    "AddInt",
+    "BatchNorm1dInt",
+    "BatchNorm2dInt",
+    "Conv1dInt",
+    "Conv2dInt",
+    "ConvTranspose1dInt",
+    "ConvTranspose2dInt",
+    "LinearInt",
+    "QuantLayer",
+    "swaps",
+]

@@ -6,6 +6,7 @@ from linger.ops.conv import Geometry, conv, conv_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes
 from linger.ops.fold_bn import fold_bn
 from linger.ops.linear import linear, linear_codes
+from linger.ops.mul import mul, mul_codes
 from linger.ops.pool import avg_pool, avg_pool_codes
 from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, quantize_codes, quantize_weight
 from linger.ops.spec import Coded, Output, Stats
@@ -29,6 +30,8 @@ __all__ = [
     "fold_bn",
     "linear",
     "linear_codes",
+    "mul",
+    "mul_codes",
     "quantize",
     "quantize_bias",
     "quantize_codes",
