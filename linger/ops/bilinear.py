@@ -11,6 +11,7 @@ from linger.errors import UnsupportedError
 from linger.ops import checks
 from linger.ops.spec import GRAD, Coded, Output
 
+_dequantize = torch.ops.linger.dequantize.default
 _quantize_weight = torch.ops.linger.quantize_weight.default
 
 
@@ -76,6 +77,12 @@ def quantize_weight(weight: Tensor, bias: Tensor | None, x_scale: Tensor, out: O
     """Codes of a weight, its exponent lowered where the bias would not fit 32 bits."""
     flags = int(out.observe) + GRAD * grad
     return Weight(*_quantize_weight(weight, *out.stats, out.threshold, bias, x_scale, out.bits, flags))
+
+
+def dequantized(codes: Tensor, scale: Tensor) -> Tensor:
+    """A saved operand for the float gradients. Behind a NaN its codes are 0 and its scale is NaN: it then counts as 0."""
+    value: Tensor = _dequantize(codes, torch.where(scale.isnan(), 1.0, scale))
+    return value
 
 
 def weight_gradients(grad: Tensor, w: Weight, want_weight: bool, want_threshold: bool) -> tuple[Any, Any]:

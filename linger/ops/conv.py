@@ -16,6 +16,7 @@ from linger.ops.bilinear import (
     check_codes,
     check_operands,
     codes_dtype,
+    dequantized,
     fake_outputs,
     quantize_weight,
     weight_gradients,
@@ -24,7 +25,6 @@ from linger.ops.spec import Coded, Output, flags_of
 
 _conv = torch.ops.linger.conv.default
 _conv_codes = torch.ops.linger.conv_codes.default
-_dequantize = torch.ops.linger.dequantize.default
 
 
 class Geometry(NamedTuple):
@@ -213,7 +213,7 @@ def _float_gradients(
 ) -> tuple[Tensor | None, Any, Tensor | None]:
     """Gradients as torch computes them of the convolution of the dequantized operands with respect to x, w and bias."""
     top, left, bottom, right = g.padding
-    x = _dequantize(codes, scale)
+    x = dequantized(codes, scale)
     pads = [top, left]
     uneven = (top, left) != (bottom, right)
     if uneven:
@@ -222,7 +222,7 @@ def _float_gradients(
     gx, gw, gb = torch.ops.aten.convolution_backward(
         grad,
         x,
-        _dequantize(w.codes, w.scale),
+        dequantized(w.codes, w.scale),
         [w.codes.shape[0]],
         list(g.stride),
         pads,

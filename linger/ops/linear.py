@@ -14,6 +14,7 @@ from linger.ops.bilinear import (
     check_codes,
     check_operands,
     codes_dtype,
+    dequantized,
     fake_outputs,
     quantize_weight,
     weight_gradients,
@@ -22,7 +23,6 @@ from linger.ops.spec import Coded, Output, flags_of
 
 _linear = torch.ops.linger.linear.default
 _linear_codes = torch.ops.linger.linear_codes.default
-_dequantize = torch.ops.linger.dequantize.default
 
 
 def linear(
@@ -146,9 +146,9 @@ class _Linear(torch.autograd.Function):
         gx = gw = gb = gwt = None
         rows = checks.mask_grad(grad, mask, o).view(-1, o)
         if want_x:
-            gx = (rows @ _dequantize(w.codes, w.scale)).view(codes.shape)
+            gx = (rows @ dequantized(w.codes, w.scale)).view(codes.shape)
         if want_w or want_wt:
-            gw = rows.t() @ _dequantize(codes, scale).reshape(-1, k)
+            gw = rows.t() @ dequantized(codes, scale).reshape(-1, k)
             gw, gwt = weight_gradients(gw, w, want_w, want_wt)
         if want_b:
             gb = rows.sum(0)
