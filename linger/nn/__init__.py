@@ -7,6 +7,8 @@ from torch import nn
 from . import (  # noqa: F401  imported for what they register: spellings, writers and readers
     activation,
     add_nodes,
+    bmm,
+    bmm_nodes,
     cat,
     cat_nodes,
     conv_nodes,
@@ -25,15 +27,17 @@ from .base import QuantLayer
 from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .conv import Conv1dInt, Conv2dInt
 from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
+from .embedding import EmbeddingInt
 from .linear import LinearInt
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
-swaps: dict[type[nn.Module], type[QuantLayer]] = {
+swaps: dict[type[nn.Module], type[QuantLayer] | type[EmbeddingInt]] = {
     nn.Conv1d: Conv1dInt,
     nn.Conv2d: Conv2dInt,
     nn.ConvTranspose1d: ConvTranspose1dInt,
     nn.ConvTranspose2d: ConvTranspose2dInt,
     nn.Linear: LinearInt,
+    nn.Embedding: EmbeddingInt,
     nn.BatchNorm1d: BatchNorm1dInt,
     nn.BatchNorm2d: BatchNorm2dInt,
 }
@@ -46,6 +50,7 @@ __all__ = [
     "Conv2dInt",
     "ConvTranspose1dInt",
     "ConvTranspose2dInt",
+    "EmbeddingInt",
     "LinearInt",
     "QuantLayer",
     "swaps",

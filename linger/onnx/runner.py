@@ -158,7 +158,8 @@ def _reader(node: Node) -> Reader | Island:
     quantized = reader_of(node.op_type)
     island = ISLANDS.get(node.op_type)
     first = node.value(0) if node.has_input(0) else None
-    if first is not None and first.is_codes and not first.constant:
+    table = first is not None and node.op_type == "Gather" and first.tensor.dtype == torch.int8  # an embedding's
+    if first is not None and first.is_codes and (table or not first.constant):
         if quantized is not None:
             return quantized
         node.floats(0)  # says that the Dequant is missing

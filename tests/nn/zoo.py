@@ -144,12 +144,52 @@ class PreActivation(nn.Module):
         return self.bn4(self.fc(x) + x)
 
 
-ZOO = {cls.__name__: cls for cls in (ConvNet, Relu6Net, Sequence1d, Paddings, Shapes, Two, PreActivation)}
+class UpSample(nn.Module):
+    """Transposed convolutions: stride, output padding, output_size, a kernel below its stride, BatchNorm and ReLU behind, 1-D."""
+
+    shape = (3, 5, 6)
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.up1 = nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(6)
+        self.up2 = nn.ConvTranspose2d(6, 4, (3, 2), stride=(2, 1), padding=(1, 0), output_padding=(1, 0))
+        self.up3 = nn.ConvTranspose2d(4, 2, 1, stride=2)
+        self.up4 = nn.ConvTranspose1d(2, 3, 5, stride=2, padding=3)
+
+    def forward(self, x):
+        x = F.relu(self.bn(self.up1(self.down(x))))
+        x = torch.relu(self.up2(x))
+        x = self.up3(x, output_size=[2 * x.shape[2], 2 * x.shape[3] - 1])
+        return self.up4(x.flatten(2))
+
+
+class Words(nn.Module):
+    """An embedding, its sum with a projection, and a linear layer."""
+
+    shape = (6,)
+    integers = 11
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.project, self.out = nn.Embedding(11, 8, padding_idx=0), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        e = self.table(x)
+        return self.out(torch.relu(self.project(e) + e))
+
+
+ZOO = {
+    cls.__name__: cls for cls in (ConvNet, Relu6Net, Sequence1d, Paddings, Shapes, Two, PreActivation, UpSample, Words)
+}
 
 
 def batch(cls, n=2, seed=0):
     """Inputs of a zoo network."""
     generator = torch.Generator().manual_seed(seed)
+    if hasattr(cls, "integers"):
+        return (torch.randint(0, cls.integers, (n, *cls.shape), generator=generator),)
     return tuple(torch.randn(n, *cls.shape, generator=generator) for _ in range(getattr(cls, "inputs", 1)))
 
 

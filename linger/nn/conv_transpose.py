@@ -1,0 +1,229 @@
+"""Transposed convolutions: a convolution of the input with zeros put between its elements, in forward and in the reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from linger import ops
+from linger.chip import check_convolution
+from linger.ops.conv import conv_codes
+from linger.quantizers import calibrating, clamp_weight_once
+from linger.runtime import NodeReader, Tape, Value, current_tape, reads
+
+from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+from .conv import reach_stride
+from .reading import bias, bits8, borders, operand, positive, right_shift, weight_bits, weights
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+_T = TypeVar("_T", bound="_ConvTransposeInt")
+
+
+def spread(x: Tensor, stride: tuple[int, int], edges: tuple[int, int, int, int]) -> Tensor:
+    """``x`` (N, C, H, W) with ``stride - 1`` zeros between neighbours and (top, left, bottom, right) around; negative crops."""
+    n, c, h, w = x.shape
+    sh, sw = stride
+    if sh > 1 or sw > 1:
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, sw - 1, 0, 0, 0, sh - 1)).reshape(n, c, h * sh, w * sw)
+    top, left, bottom, right = edges
+    return F.pad(x, (left, right - (sw - 1), top, bottom - (sh - 1)))
+
+
+def turned(weight: Tensor, groups: int) -> Tensor:
+    """Weight (C, O/groups, kh, kw) of a transposed convolution as that of the convolution: (O, C/groups, kh, kw), reversed."""
+    c, o, kh, kw = weight.shape
+    grouped = weight.reshape(groups, c // groups, o, kh, kw).transpose(1, 2)
+    return grouped.reshape(groups * o, c // groups, kh, kw).flip(2, 3)
+
+
+def _edges(
+    kernel: tuple[int, ...], pads: tuple[int, ...], extra: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """Border of the spread input; ``pads`` is (top, left, bottom, right)."""
+    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    return (reach[0] - pads[0], reach[1] - pads[1], reach[0] - pads[2] + extra[0], reach[1] - pads[3] + extra[1])
+
+
+class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
+    """What 1-D and 2-D transposed convolutions share; 1-D is 2-D of height 1."""
+
+    @classmethod
+    def from_float(cls: type[_T], m: nn.Module, quant: LayerSettings) -> _T:
+        """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
+        convert_class(m, cls)
+        layer = cast(_T, m)
+        layer.set_quantizers(quant)
+        layer.train(layer.training)
+        return layer
+
+    def _two(self, values: Any, fill: int) -> tuple[int, int]:
+        """A per-axis setting of the 2-D form."""
+        items = [int(v) for v in values]
+        return (items[0], items[1]) if len(items) == 2 else (fill, items[0])
+
+    def forward(self, x: Tensor, output_size: Any = None) -> Tensor:
+        """Chip integers in forward, float gradients in backward; ``output_size`` as in torch."""
+        with torch._C.DisableTorchFunction():
+            n = len(self.kernel_size)
+            clamp = self.training or calibrating()
+            if clamp:
+                clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+            if calibrating():
+                calibrate_input(x, self.input_quantizer)
+                self.weight_quantizer.observe_calibration(self.weight)
+                y = type(self).float_class.forward(self, x, output_size)
+                return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
+            extra = cast(Any, self)._output_padding(
+                x, output_size, self.stride, self.padding, self.kernel_size, n, self.dilation
+            )
+            source = accept(x, self.input_quantizer, 8)
+            flat = x.dim() == n + 1
+            lift = [0] * flat + [2] * (n == 1)
+            value, codes = source.value, source.codes
+            for axis in lift:
+                value, codes = value.unsqueeze(axis), codes.unsqueeze(axis)
+            stride, dilation = self._two(self.stride, 1), self._two(self.dilation, 1)
+            pad, more = self._two(self.padding, 0), self._two(extra, 0)
+            kernel = self._two(self.kernel_size, 1)
+            edges = _edges(kernel, (*pad, *pad), more, dilation)
+            spaced = ops.Coded(spread(value, stride, edges), spread(codes, stride, edges), source.scale)
+            weight = self.weight.unsqueeze(2) if n == 1 else self.weight
+            warn_without_data(self.output_quantizer)
+            target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
+            geometry = ops.Geometry((1, 1), (0, 0, 0, 0), dilation, self.groups)
+            folded = turned(weight, self.groups)
+            out = ops.conv(spaced, folded, self.bias, geometry, self.weight_quantizer.output(), target)
+            for axis in reversed(lift):
+                out = ops.Coded(out.value.squeeze(axis), out.codes.squeeze(axis), out.scale)
+            y = emit(out, self.output_quantizer, relu=self.fused_relu)
+            tape = current_tape()
+            if tape is not None:
+                self._write(tape, source, out, y, lift, more)
+            return y
+
+    def _write(
+        self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, lift: list[int], extra: tuple[int, int]
+    ) -> None:
+        name = self.__dict__.get("_linger_name", "") or "conv_transpose"
+        spec = self.weight_quantizer.output()._replace(observe=False)
+        codes, w_scale, *_ = ops.quantize_weight(self.weight, spec, self.bias, x.scale)
+        weight = codes.cpu().numpy()
+        weight = weight[:, :, None] if weight.ndim == 3 else weight
+        zeros = torch.zeros(self.out_channels, device=self.weight.device)  # the packer wants a bias
+        shift = ops.quantize_bias(zeros if self.bias is None else self.bias, x.scale, w_scale).cpu().numpy()
+        pad, stride = self._two(self.padding, 0), list(self._two(self.stride, 1))
+        pads, dilation = [*pad, *pad], list(self._two(self.dilation, 1))
+        weight = reach_stride(weight, stride, pads, dilation)
+        if self.groups != 1:
+            tape.violations.append(f"{name}: transposed convolution with groups {self.groups}, the chips take 1")
+        if dilation != [1, 1]:
+            tape.violations.append(f"{name}: transposed convolution with dilation {dilation}, the chips take 1")
+        kernel = [int(k) for k in weight.shape[2:]]
+        tape.violations += map(str, check_convolution(name, tape.platform, kernel, stride, pads, dilation))
+        attributes: dict[str, Any] = {
+            "platform": tape.platform,
+            "quant_mode": "floor_add",
+            "platform_quant": "luna_quant",
+            "data_bits": self.input_quantizer.bits,
+            "parameter_bits": self.weight_quantizer.bits,
+            "o_bits": self.output_quantizer.bits,
+            "scale_x": float(x.scale),
+            "scale_w": float(w_scale),
+            "scale_o": float(out.scale),
+            "kernel_shape": kernel,
+            "strides": stride,
+            "dilations": dilation,
+            "pads": pads,
+            "output_padding": [*extra, 0, 0],
+            "group": self.groups,
+        }
+        source: Tensor | Value = x.value
+        for axis in lift:
+            lifted = tape.value(f"{name}.in")
+            tape.node("Unsqueeze", [source], [lifted], {"axes": [axis]}, hint=name)
+            source = lifted
+        chain: list[tuple[str, dict[str, Any]]] = [("Squeeze", {"axes": [axis]}) for axis in reversed(lift)]
+        chain += [("Relu", {})] if self.fused_relu else []
+        target: Tensor | Value = tape.value(f"{name}.sum") if chain else y
+        tape.node("ConvTranspose2dInt", [source, weight, shift], [target], attributes, domain="linger", hint=name)
+        for i, (op, settings) in enumerate(chain):
+            following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
+            tape.node(op, [target], [following], settings, hint=name)
+            target = following
+
+    float_class: type[Any] = nn.ConvTranspose2d
+
+
+class ConvTranspose1dInt(_ConvTransposeInt, nn.ConvTranspose1d):
+    """1-D transposed convolution in the chip's integers; as ``torch.nn.ConvTranspose1d`` otherwise.
+
+    Args:
+        *args: As ``torch.nn.ConvTranspose1d``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Source: docs/numerics.md, "Convolution".
+    """
+
+    float_class = nn.ConvTranspose1d
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+
+class ConvTranspose2dInt(_ConvTransposeInt, nn.ConvTranspose2d):
+    """2-D transposed convolution in the chip's integers; as ``torch.nn.ConvTranspose2d`` otherwise.
+
+    Args:
+        *args: As ``torch.nn.ConvTranspose2d``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Source: docs/numerics.md, "Convolution".
+    """
+
+    float_class = nn.ConvTranspose2d
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+
+@reads("ConvTranspose2dInt", "QConvTranspose2d")
+def read_conv_transpose(node: NodeReader) -> None:
+    """``sat_8(RSH(sat_32(sum + bias), s))``; group 1, dilation 1, the bias is mandatory."""
+    bits8(node, "x_bits", "o_bits")
+    x, x_exp2 = operand(node, 0, "scale_x", 4)
+    w = weights(node, 1, 4, weight_bits(node))
+    b = bias(node, 2, w.shape[1])
+    kernel, stride = positive(node, "kernel_shape", 2), positive(node, "strides", 2)
+    if b is None:
+        raise node.error("needs a bias: the packer reads one in any case")
+    if tuple(w.shape[2:]) != kernel or w.shape[0] != x.shape[1]:
+        raise node.error(f"weight {tuple(w.shape)} does not fit kernel_shape {kernel} and input {tuple(x.shape)}")
+    if node.integer("group", 1) != 1 or set(positive(node, "dilations", 2, (1, 1))) != {1}:
+        raise node.error("group and dilations must be 1")
+    act = node.integer("act_type", 0)
+    if act not in (0, 1):
+        raise node.error(f"attribute 'act_type' must be 0 or 1 (ReLU), got {act}")
+    pads = borders(node, 4, kernel)
+    extra = node.integers("output_padding", default=(0, 0))[:2]
+    if len(extra) != 2 or any(not 0 <= e <= s for e, s in zip(extra, stride, strict=True)):
+        raise node.error(f"attribute 'output_padding' must start with two sizes below the stride, got {extra}")
+    o_exp2 = node.scale("scale_o")
+    shift = right_shift(node, x_exp2 + node.scale("scale_w") - o_exp2, "q_x + q_w - q_o")
+    size = [(x.shape[2 + a] - 1) * stride[a] + extra[a] + kernel[a] - pads[a] - pads[2 + a] for a in (0, 1)]
+    if min(size) < 1:
+        raise node.error(f"the output would have size {size}")
+    node.room((x.shape[0], w.shape[1], *size), w.shape[0] * kernel[0] * kernel[1])
+    spaced = spread(x, (stride[0], stride[1]), _edges(kernel, pads, extra, (1, 1)))
+    y = conv_codes(spaced, turned(w, 1), b, (1, 1), (0, 0, 0, 0), (1, 1), 1, shift, 8, act == 1)
+    node.put(0, y, o_exp2)
+
+
+__all__ = ["ConvTranspose1dInt", "ConvTranspose2dInt"]

@@ -1,0 +1,118 @@
+"""Embedding tables: a row of integers per index (a standard Gather in files; read here too)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linger import ops
+from linger.quantizers import Quantizer, calibrating, clamp_weight_once
+from linger.runtime import Format, Leaf, NodeReader, Tape, current_tape, reads, tag
+
+from .base import convert_class, warn_without_data, weight_quantizer
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+_E = TypeVar("_E", bound="EmbeddingInt")
+_HALF_EVEN = 2
+
+
+class EmbeddingInt(Leaf, nn.Embedding):
+    """Embedding whose table holds the chip's integers; its rows come out at the table's scale.
+
+    Args:
+        *args: As ``torch.nn.Embedding``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Shape:
+        indices of any shape ``(...)`` -> ``(..., embedding_dim)``, float32 on a power-of-two grid, tagged with its format.
+
+    Source: docs/numerics.md, "Operators that keep codes".
+    """
+
+    quant: LayerSettings
+    weight_quantizer: Quantizer
+    fused_relu: bool
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_quantizer(quant)
+
+    def _set_quantizer(self, quant: LayerSettings) -> None:
+        self.quant = quant
+        self.fused_relu = False
+        self.weight_quantizer = weight_quantizer(quant)
+        prefix = self.__dict__.get("_linger_name", "")
+        self.weight_quantizer.name = f"{prefix}.weight_quantizer" if prefix else "weight_quantizer"
+
+    @classmethod
+    def from_float(cls: type[_E], m: nn.Module, quant: LayerSettings) -> _E:
+        """Turn a float layer into this one in place, with the same Parameter, hooks and flags; returns it."""
+        convert_class(m, cls)
+        layer = cast(_E, m)
+        layer._set_quantizer(quant)
+        layer.train(layer.training)
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Chip integers in forward; the gradient of a row reaches the table where it does not saturate."""
+        with torch._C.DisableTorchFunction():
+            if self.training or calibrating():
+                clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+            if calibrating():
+                self.weight_quantizer.observe_calibration(self.weight)
+                scale = self.weight_quantizer.scale.detach().clone()
+                return tag(self._rows(x, self.weight), Format(scale, self.weight_quantizer.bits, exact=False))
+            warn_without_data(self.weight_quantizer)
+            out = ops.quantize(self.weight, self.weight_quantizer.output()._replace(rounding=_HALF_EVEN))
+            y = self._rows(x, out.value)
+            tag(y, Format(out.scale, self.weight_quantizer.bits, F.embedding(x, out.codes)))
+            tape = current_tape()
+            if tape is not None:
+                self._write(tape, x, out, y)
+            return y
+
+    def _rows(self, x: Tensor, table: Tensor) -> Tensor:
+        return F.embedding(x, table, self.padding_idx, None, 2.0, self.scale_grad_by_freq, False)
+
+    def _write(self, tape: Tape, x: Tensor, table: ops.Coded, y: Tensor) -> None:
+        name = self.__dict__.get("_linger_name", "") or "embedding"
+        codes = table.codes.detach().cpu().numpy()
+        attributes = {"axis": 0, "scale_o": float(table.scale), "platform": tape.platform}
+        tape.node("Gather", [codes, x], [y], attributes, domain="linger", hint=name)
+
+    def extra_repr(self) -> str:
+        """The torch part first, then the formats."""
+        q = self.quant
+        return f"{super().extra_repr()}, weight_bits:{q.weight_bits}, platform:{q.platform}"
+
+
+@reads("Gather")
+def read_gather(node: NodeReader) -> None:
+    """Rows of an int8 table or of int8 codes, along ``axis``; an exact copy. ``scale_o`` sets the table's scale."""
+    indices = node.data(1)
+    axis = node.integer("axis", 0)
+    table = node.data(0)
+    if indices.dtype not in (torch.int32, torch.int64):
+        raise node.error(f"indices must be int32 or int64, got {indices.dtype}")
+    if not -table.dim() <= axis < table.dim():
+        raise node.error(f"attribute 'axis' must fit an input of {table.dim()} dimensions, got {axis}")
+    axis %= table.dim()
+    size = table.shape[axis]
+    if indices.numel() and not (-size <= int(indices.min()) and int(indices.max()) < size):
+        raise node.error(f"indices must lie in [{-size}, {size}), got {int(indices.min())}..{int(indices.max())}")
+    node.room((*table.shape[:axis], *indices.shape, *table.shape[axis + 1 :]))
+    flat = indices.reshape(-1).long() % max(size, 1)
+    rows = table.index_select(axis, flat).reshape(*table.shape[:axis], *indices.shape, *table.shape[axis + 1 :])
+    if node.has("scale_o"):
+        node.match(0, node.scale("scale_o"))
+        node.put(0, rows, node.scale("scale_o"))
+    else:
+        node.put_like(0, rows, 0)
+
+
+__all__ = ["EmbeddingInt"]
