@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from .limits import Violation, check_convolution, check_pool
+from .operators import OPERATORS, Support
 from .platforms import LIMITS, Limits, file_platform, limits_of
 
-__all__ = ["LIMITS", "Limits", "Violation", "check_convolution", "check_pool", "file_platform", "limits_of"]
+__all__ = [
+    "LIMITS",
+    "OPERATORS",
+    "Limits",
+    "Support",
+    "Violation",
+    "check_convolution",
+    "check_pool",
+    "file_platform",
+    "limits_of",
+]

@@ -17,10 +17,12 @@ class Support(NamedTuple):
     Attributes:
         kind: native, rewrite, island or refused.
         note: What is special about it, in words for the documents; empty where nothing is.
+        bits: Widths of the result.
     """
 
     kind: Kind
     note: str = ""
+    bits: tuple[int, ...] = (8,)
 
 
 _CAT_ANY = Support("native", "each input is shifted to the scale of the result; at most 6 bits to the left")
@@ -28,6 +30,7 @@ _CAT_LEFT = Support("native", "shifts left only: the scale of the result is the 
 _MUL = Support(
     "native", "same shape, per channel with batch 1 and C <= H*W, or an int8 constant; other broadcasts are islands"
 )
+_BMM = Support("native", "rank 2 or 3, higher ranks through Reshape; transposes are nodes of their own")
 
 
 def _everywhere(cell: Support, **others: Support) -> dict[str, Support]:
@@ -37,6 +40,11 @@ def _everywhere(cell: Support, **others: Support) -> dict[str, Support]:
 OPERATORS: dict[str, dict[str, Support]] = {
     "iqCat": _everywhere(_CAT_ANY, venusA=_CAT_LEFT),
     "iqMul": _everywhere(_MUL),
+    "BmmInt": _everywhere(
+        _BMM._replace(bits=(8, 32)),
+        venusA=_BMM._replace(bits=(8, 16, 32)),
+        venus=Support("native", f"{_BMM.note}; K x N of the second matrix, aligned to 8 x 4, at most 32 KB"),
+    ),
 }
 
 __all__ = ["OPERATORS", "Kind", "Support"]

@@ -1,5 +1,6 @@
 """Checked entries to the native operators, with their gradients; one module per family."""
 
+from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
 from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
@@ -20,6 +21,8 @@ __all__ = [
     "add_codes",
     "avg_pool",
     "avg_pool_codes",
+    "bmm",
+    "bmm_codes",
     "cat",
     "clamp",
     "clamp_weight",
