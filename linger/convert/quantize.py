@@ -344,7 +344,7 @@ def _materialise(model: nn.Module, example_inputs: Any) -> None:
     made: list[tuple[nn.Module, dict[str, nn.Module | None]]] = []
     owned: list[tuple[nn.Module, dict[str, Any]]] = []
     with undisturbed(model), torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="linger: .* has seen no data yet")
+        warnings.filterwarnings("ignore", message="linger: .* have seen no data yet")
         model(*args, **kwargs)
         for m in model.modules():
             if runtime.is_owner(m):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,7 +11,7 @@ from linger import ops
 from linger.chip import Violation
 from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_recomputation
-from linger.runtime import Format, Leaf, coded, current_tape, info, remember, remembered, tag
+from linger.runtime import Format, Leaf, coded, current_tape, end_forward, info, remember, remembered, state, tag
 
 if TYPE_CHECKING:
     from linger.runtime import Tape
@@ -70,7 +69,7 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
 
 
 def warn_without_data(quantizer: Quantizer) -> None:
-    """One warning per quantizer that is evaluated before it has seen any data (its range is then that of the batch)."""
+    """Note a quantizer that is evaluated before it has seen any data; one warning lists them when the forward ends."""
     if quantizer.training or torch.compiler.is_compiling() or quantizer.ready:
         return
     tape = current_tape()
@@ -78,11 +77,9 @@ def warn_without_data(quantizer: Quantizer) -> None:
         tape.without_data.append(quantizer.name)
     elif not quantizer.__dict__.get("_warned"):
         quantizer.__dict__["_warned"] = True
-        warnings.warn(
-            f"linger: '{quantizer.name}' has seen no data yet: in eval it takes the range of each batch. Train, calibrate "
-            "(linger.calibration()) or load a checkpoint first",
-            stacklevel=3,
-        )
+        state.without_data.append(quantizer.name)
+        if not state.frames:  # a bare layer
+            end_forward()
 
 
 def emit(out: ops.Coded, quantizer: Quantizer, *, relu: bool = False) -> Tensor:

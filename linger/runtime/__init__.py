@@ -8,7 +8,7 @@ from .islands import Island, islands_of
 from .mode import Interception, tensors
 from .owners import LayerLookup, Leaf, active, attach, base_class, can_attach, float_region, is_owner, walk
 from .spellings import HANDLERS, NAMES, SILENT, SPELLINGS, handles, resolve
-from .state import current_tape, remember, remembered, state
+from .state import current_tape, end_forward, remember, remembered, state
 from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
 from .tape import Dim, FloatWriter, Node, Operand, Tape, Value
 
@@ -39,6 +39,7 @@ __all__ = [
     "codes",
     "create_from_state",
     "current_tape",
+    "end_forward",
     "factory",
     "float_region",
     "follow",

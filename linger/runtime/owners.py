@@ -15,7 +15,7 @@ from torch import nn
 from linger.errors import ExportError
 
 from . import mode
-from .state import Frame, forget_sources, state
+from .state import Frame, end_forward, state
 
 
 class LayerLookup(Protocol):
@@ -56,7 +56,7 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
     finally:
         frames.pop()
         if not frames:
-            forget_sources()
+            end_forward()
 
 
 BOUNDARY: CodeType = _enter.__code__
@@ -184,7 +184,7 @@ def active(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         state.frames.pop()
         if not state.frames:
-            forget_sources()
+            end_forward()
 
 
 @contextmanager

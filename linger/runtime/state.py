@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +30,7 @@ class _State(threading.local):
         self.frames: list[Frame] = []
         self.tape: Tape | None = None
         self.float_depth = 0
+        self.without_data: list[str] = []  # quantizers of this forward that took the range of the batch
         self.quantized_sources: dict[int, tuple[Tensor, int | None, Tensor]] = {}
         self.compiled_sources: list[tuple[Tensor, Tensor]] = []  # dynamo has no ids of tensors
 
@@ -76,3 +78,17 @@ def forget_sources() -> None:
     """The outermost forward has ended: what its consumers shared is no longer needed."""
     state.quantized_sources.clear()
     state.compiled_sources.clear()
+
+
+def end_forward() -> None:
+    """The outermost forward has ended: one warning names the quantizers that have seen no data."""
+    forget_sources()
+    if torch.compiler.is_compiling() or not state.without_data:
+        return
+    names = ", ".join(f"'{name}'" for name in state.without_data)
+    state.without_data = []
+    warnings.warn(
+        f"linger: these quantizers have seen no data yet: {names}. In eval they take the range of each batch; train, calibrate "
+        "(linger.calibration()) or load a checkpoint first",
+        stacklevel=6,
+    )

@@ -54,7 +54,7 @@ def test_folded_layers_are_the_float_layers(example):
     torch.testing.assert_close(folded, m.norm(m.fc(v)), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:linger. .* has seen no data")
+@pytest.mark.filterwarnings("ignore:linger. .* have seen no data")
 def test_identity_dtype_hooks_flags():
     m = trained()
     params = dict(m.named_parameters())

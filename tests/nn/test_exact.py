@@ -103,10 +103,10 @@ def test_export_before_any_data_lists_every_layer(tmp_path):
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_eval_before_any_data_warns_once_per_quantizer():
+def test_eval_before_any_data_warns_once():
     cls = ZOO["Two"]
     model = linger.init(cls()).eval()
-    with pytest.warns(UserWarning, match="has seen no data"):
+    with pytest.warns(UserWarning, match="have seen no data"):
         model(*batch(cls))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -72,3 +72,15 @@ def test_a_source_is_quantized_once_in_inference_mode_too():
         assert torch.equal(model(x.clone()), want)
         model.write = True
         assert not torch.equal(model(x.clone()), want)
+
+
+def test_one_warning_lists_every_quantizer_without_data(recwarn):
+    model = linger.init(_Twice()).eval()
+    for _ in range(2):
+        model(torch.randn(2, 6))
+    (said,) = [str(w.message) for w in recwarn if "no data" in str(w.message)]
+    assert (
+        "'a.input_quantizer', 'a.output_quantizer', 'b.output_quantizer', '_linger_qtensor_qadd_0.output_quantizer'"
+        in said
+    )
+    assert recwarn[0].filename == __file__
