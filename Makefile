@@ -36,7 +36,7 @@ format: $(VENV)/.ready
 	$(VENV)/bin/clang-format -i $(C_FILES)
 
 bench: build
-	@shopt -s nullglob; for file in tests/bench/bench_*.py; do echo "== $$file"; $(PY) "$$file" || exit 1; done
+	$(PY) -m tests.bench
 
 docs: build
 	$(PY) -m pytest --doctest-modules linger --doctest-glob='docs/*.md' docs -p no:cacheprovider

@@ -1,0 +1,1 @@
+"""Speed and memory of linger against torch and its peers; ``python -m tests.bench --help``."""
