@@ -66,7 +66,7 @@ def constrain(
     valid.
 
     Args:
-        model: Changed in place and returned.
+        model: Changed in place and returned. With ``open_quant: false`` it is returned untouched.
         config_file: YAML file; it becomes the current configuration. None: the current one, device and seed untouched.
         disable_module: Classes that are left alone, subclasses included, e.g. ``(nn.LSTM, nn.Linear)``.
         disable_submodel: Module-name patterns, e.g. ``('classifier*',)``; everything below a match is left alone too.
@@ -83,6 +83,8 @@ def constrain(
         raise RuntimeError("constrain: the model is already initialised; constrain comes before linger.init")
     settings = open_settings(config_file)
     selection = Selection(model, disable_module, disable_submodel)
+    if not settings.open_quant:
+        return model
     check_sections(model, settings)
     place(model, settings)
     found = discover(model, example_inputs)

@@ -114,7 +114,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     flags = [(m, m.training) for m in model.modules()]
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             yield
     finally:
         for module, flag in flags:

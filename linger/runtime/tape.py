@@ -19,7 +19,7 @@ from linger.errors import ExportError
 
 from . import sites
 from .state import state
-from .tag import Format, info, scale_value
+from .tag import Format, info, scale_value, tag
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -260,6 +260,9 @@ class Tape:
         given = list(tensors([*args, *kwargs.values()]))
         involved = [t for t in given if self.has(t)]
         before = [(t, t._version, info(t)) for t in given if not t.is_inference()]
+        copies = {
+            id(t): tag(t.detach().clone(), fmt.like(None)) for t, _, fmt in before if fmt is not None and self.has(t)
+        }
         result = func(*args, **kwargs)
         outputs = list(tensors([result]))
         if not involved:
@@ -267,7 +270,12 @@ class Tape:
         overwritten = {id(t): fmt for t, version, fmt in before if t._version != version}
         if overwritten:
             reason = f"in-place `{_name(func)}` on a float tensor has no form in the file: {self.where()}"
-            target = result if isinstance(result, Tensor) and overwritten.get(id(result), info) is None else None
+            target = result if isinstance(result, Tensor) and id(result) in overwritten else None
+            if target is not None and id(target) in copies:  # the file reads what was there before the write
+                old = copies[id(target)]
+                self.alias(old, target)
+                args = tuple(old if a is target else a for a in args)
+                kwargs = {k: old if a is target else a for k, a in kwargs.items()}
             for t in self._sharing([t for t in given if id(t) in overwritten]):
                 if t is not target:
                     self.poison(t, reason)

@@ -131,10 +131,11 @@ def test_twice_is_refused():
         linger.init(nn.Sequential(m))
 
 
-def test_open_quant_false_passes_through(tmp_path):
+@pytest.mark.parametrize("convert", [linger.constrain, linger.init])
+def test_open_quant_false_passes_through(convert, tmp_path):
     m = Plain()
     state = {k: v.clone() for k, v in m.state_dict().items()}
-    assert linger.init(m, config(tmp_path, "open_quant: false\n")) is m
+    assert convert(m, config(tmp_path, "open_quant: false\n")) is m
     assert type(m) is Plain and type(m.conv) is nn.Conv2d and "load_state_dict" not in vars(m)
     assert all(torch.equal(v, state[k]) for k, v in m.state_dict().items())
 

@@ -137,3 +137,16 @@ def test_a_file_without_float_operators_says_nothing(tmp_path, caplog):
     with caplog.at_level("INFO", "linger"):
         linger.onnx.export(_linear(), A, tmp_path / "m.onnx")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_an_in_place_float_operator_behind_a_quantized_layer(mode, tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.LeakyReLU(0.1, inplace=True), nn.Conv2d(2, 2, 1))
+    x = torch.randn(1, 1, 5, 5)
+    model = linger.init(net)
+    model.train()(x)
+    with mode():
+        file = _same(model, (x,), tmp_path / "m.onnx")
+    kinds = [n.op_type for n in file.graph.node]
+    assert kinds == ["Quant", "Conv2dInt", "Dequant", "LeakyRelu", "Quant", "Conv2dInt", "Dequant"]
