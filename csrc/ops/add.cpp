@@ -1,4 +1,4 @@
-// add.cpp - sum of two quantized tensors; shifts of codes. No arithmetic here.
+// add.cpp - sum and difference of two quantized tensors; shifts of codes. No arithmetic here.
 #include "lgr/add.h"
 #include "ops/pair.h"
 #include "ops/state.h"
@@ -19,11 +19,12 @@ void pass(const lgr::Pair &in, const lgr_add_params &p, const lgr_quantize_out &
     });
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>
-add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_scale,
-    const Tensor &running, const Tensor &is_init, const Tensor &scale, const Tensor &n_batches,
-    const Tensor &n_skipped, const std::optional<Tensor> &threshold, int64_t bits, double clamp,
-    int64_t rounding, int64_t flags) {
+using Result = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Result run(bool minus, const Tensor &x, const Tensor &x_scale, const Tensor &y,
+           const Tensor &y_scale, const Tensor &running, const Tensor &is_init, const Tensor &scale,
+           const Tensor &n_batches, const Tensor &n_skipped, const std::optional<Tensor> &threshold,
+           int64_t bits, double clamp, int64_t rounding, int64_t flags) {
     const lgr_stats st =
         lgr::state("add", running, is_init, scale, n_batches, n_skipped, threshold);
     const lgr::Pair in(x, y, "add");
@@ -37,6 +38,7 @@ add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_sca
     p.bytes = in.bytes;
     p.rounding = lgr::to_rounding(rounding, "add");
     p.relu = (flags & LGR_RELU) != 0;
+    p.minus = minus;
     p.no_slope = lgr::slope_is_zero(st, p.bits, cap);
     p.clamp = static_cast<float>(clamp);
     const bool grad = (flags & LGR_GRAD) != 0, slope = grad && threshold,
@@ -71,7 +73,24 @@ add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_sca
     return {value, codes, lgr::scale_of(now), mask, slopes};
 }
 
-Tensor add_codes(const Tensor &x, const Tensor &y, int64_t shift_x, int64_t shift_y, int64_t bits) {
+Result add(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_scale,
+           const Tensor &running, const Tensor &is_init, const Tensor &scale,
+           const Tensor &n_batches, const Tensor &n_skipped, const std::optional<Tensor> &threshold,
+           int64_t bits, double clamp, int64_t rounding, int64_t flags) {
+    return run(false, x, x_scale, y, y_scale, running, is_init, scale, n_batches, n_skipped,
+               threshold, bits, clamp, rounding, flags);
+}
+
+Result sub(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_scale,
+           const Tensor &running, const Tensor &is_init, const Tensor &scale,
+           const Tensor &n_batches, const Tensor &n_skipped, const std::optional<Tensor> &threshold,
+           int64_t bits, double clamp, int64_t rounding, int64_t flags) {
+    return run(true, x, x_scale, y, y_scale, running, is_init, scale, n_batches, n_skipped,
+               threshold, bits, clamp, rounding, flags);
+}
+
+Tensor run_codes(int32_t minus, const Tensor &x, const Tensor &y, int64_t shift_x, int64_t shift_y,
+                 int64_t bits) {
     const lgr::Pair in(x, y, "add_codes");
     const int32_t b = lgr::to_bits(bits, "add_codes"), sx = lgr::to_i32(shift_x, "shift_x"),
                   sy = lgr::to_i32(shift_y, "shift_y");
@@ -80,10 +99,18 @@ Tensor add_codes(const Tensor &x, const Tensor &y, int64_t shift_x, int64_t shif
     const char *xp = in.at_x(0), *yp = in.at_y(0);
     const int32_t bytes = in.bytes;
     lgr::for_blocks(in.x.numel(), "add_codes", [=](int64_t at, int64_t n) {
-        return lgr_add_codes(xp + at * bytes, yp + at * bytes, bytes, n, sx, sy, b,
+        return lgr_add_codes(xp + at * bytes, yp + at * bytes, bytes, n, sx, sy, b, minus,
                              dst + at * (b <= 8 ? 1 : 4));
     });
     return out;
+}
+
+Tensor add_codes(const Tensor &x, const Tensor &y, int64_t shift_x, int64_t shift_y, int64_t bits) {
+    return run_codes(0, x, y, shift_x, shift_y, bits);
+}
+
+Tensor sub_codes(const Tensor &x, const Tensor &y, int64_t shift_x, int64_t shift_y, int64_t bits) {
+    return run_codes(1, x, y, shift_x, shift_y, bits);
 }
 
 Tensor requant_codes(const Tensor &x, int64_t shift, int64_t bits) {
@@ -104,10 +131,16 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
           ", int bits, float clamp, int rounding, int flags) -> "
           "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
     m.def("add_codes(Tensor x, Tensor y, int shift_x, int shift_y, int bits) -> Tensor");
+    m.def("sub(Tensor x, Tensor x_scale, Tensor y, Tensor y_scale, " LGR_STATE_SCHEMA
+          ", int bits, float clamp, int rounding, int flags) -> "
+          "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
+    m.def("sub_codes(Tensor x, Tensor y, int shift_x, int shift_y, int bits) -> Tensor");
     m.def("requant_codes(Tensor x, int shift, int bits) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
     m.impl("add", TORCH_BOX(&add));
     m.impl("add_codes", TORCH_BOX(&add_codes));
+    m.impl("sub", TORCH_BOX(&sub));
+    m.impl("sub_codes", TORCH_BOX(&sub_codes));
     m.impl("requant_codes", TORCH_BOX(&requant_codes));
 }

@@ -31,6 +31,10 @@ _MUL = Support(
     "native", "same shape, per channel with batch 1 and C <= H*W, or an int8 constant; other broadcasts are islands"
 )
 _BMM = Support("native", "rank 2 or 3, higher ranks through Reshape; transposes are nodes of their own")
+_SUB = Support(
+    "rewrite",
+    "the engines subtract from an uninitialised buffer: x + RSH(-y, 1) - RSH(y, 1) in iqMul and iqAdd, exact with -128",
+)
 
 
 def _everywhere(cell: Support, **others: Support) -> dict[str, Support]:
@@ -40,6 +44,7 @@ def _everywhere(cell: Support, **others: Support) -> dict[str, Support]:
 OPERATORS: dict[str, dict[str, Support]] = {
     "iqCat": _everywhere(_CAT_ANY, venusA=_CAT_LEFT),
     "iqMul": _everywhere(_MUL),
+    "iqSub": _everywhere(_SUB),
     "BmmInt": _everywhere(
         _BMM._replace(bits=(8, 32)),
         venusA=_BMM._replace(bits=(8, 16, 32)),

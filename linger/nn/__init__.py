@@ -21,6 +21,8 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     quant_nodes,
     shape,
     shape_nodes,
+    sub,
+    sub_nodes,
 )
 from .add import AddInt
 from .base import QuantLayer

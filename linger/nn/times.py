@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,9 @@ def write_times(
         "scale_y": scale_y,
         "scale_o": scale_o,
     }
-    tape.node("iqMul", [x, np.array(code, np.int8)], [target], attributes, domain="linger", hint=name)
+    # a tensor of the file has one scale: equal codes with different scales are two constants
+    factor = tape.constant(np.array(code, np.int8), f"{name}.times_{code}_q{math.frexp(scale_y)[1] - 1}")
+    tape.node("iqMul", [x, Value(factor)], [target], attributes, domain="linger", hint=name)
 
 
 __all__ = ["common", "write_times"]

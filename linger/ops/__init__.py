@@ -4,7 +4,7 @@ from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
 from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
-from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes
+from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
 from linger.ops.fold_bn import fold_bn
 from linger.ops.linear import linear, linear_codes
 from linger.ops.mul import mul, mul_codes
@@ -41,4 +41,6 @@ __all__ = [
     "quantize_weight",
     "requant_codes",
     "scale_bias_codes",
+    "sub",
+    "sub_codes",
 ]

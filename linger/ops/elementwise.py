@@ -11,32 +11,34 @@ from linger.ops import checks
 from linger.ops.quantize import fake_quantized
 from linger.ops.spec import Coded, Output, flags_of
 
-_add = torch.ops.linger.add.default
-_add_codes = torch.ops.linger.add_codes.default
+_sums = {1: torch.ops.linger.add.default, -1: torch.ops.linger.sub.default}  # by the sign of the second operand
+_sums_codes = {1: torch.ops.linger.add_codes.default, -1: torch.ops.linger.sub_codes.default}
 _requant_codes = torch.ops.linger.requant_codes.default
 _scale_bias_codes = torch.ops.linger.scale_bias_codes.default
 _Operands = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class _Add(torch.autograd.Function):
+class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output
+        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output, sign: int
     ) -> tuple[Tensor, ...]:
-        value, codes, scale, mask, slope = _call(operands, t, out, True)
+        value, codes, scale, mask, slope = _call(operands, t, out, sign, True)
+        ctx.sign = sign
         checks.save_output(ctx, t, value, codes, scale, mask, slope)
         return value, codes, scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        for_x, for_y, for_t, _, _ = ctx.needs_input_grad
+        for_x, for_y, for_t, *_rest = ctx.needs_input_grad
         g, gt = checks.output_grads(ctx, grad, for_x or for_y, for_t)
-        return g if for_x else None, g if for_y else None, gt, None, None
+        gy = g if g is None or ctx.sign == 1 else -g
+        return g if for_x else None, gy if for_y else None, gt, None, None, None
 
 
-def _call(operands: _Operands, t: Tensor | None, out: Output, grad: bool) -> tuple[Tensor, ...]:
+def _call(operands: _Operands, t: Tensor | None, out: Output, sign: int, grad: bool) -> tuple[Tensor, ...]:
     result: tuple[Tensor, ...]
-    result = _add(*operands, *out.stats, t, out.bits, out.clamp, out.rounding, flags_of(out, grad))
+    result = _sums[sign](*operands, *out.stats, t, out.bits, out.clamp, out.rounding, flags_of(out, grad))
     return result
 
 
@@ -57,12 +59,33 @@ def add(x: Coded, y: Coded, out: Output) -> Coded:
 
     Source: docs/numerics.md, "iqAdd".
     """
-    checks.check_coded("add", "x", x)
-    checks.check_coded("add", "y", y)
-    checks.check_output("add", out)
+    return _sum("add", x, y, out, 1)
+
+
+def sub(x: Coded, y: Coded, out: Output) -> Coded:
+    """The difference ``x - y``: each operand is re-rounded to the output scale, then subtracted and saturated.
+
+    Args:
+        x, y, out: As :func:`add`.
+
+    Returns:
+        value, codes and scale. The gradient is 1 and -1, masked by the output's saturation.
+
+    Raises:
+        TypeError, ValueError, UnsupportedError: As :func:`add`.
+
+    Source: docs/numerics.md, "iqAdd".
+    """
+    return _sum("sub", x, y, out, -1)
+
+
+def _sum(op: str, x: Coded, y: Coded, out: Output, sign: int) -> Coded:
+    checks.check_coded(op, "x", x)
+    checks.check_coded(op, "y", y)
+    checks.check_output(op, out)
     if x.codes.shape != y.codes.shape:
-        raise ValueError(f"add: x and y must have one shape, got {tuple(x.codes.shape)} and {tuple(y.codes.shape)}")
-    checks.check_device("add", x.codes)
+        raise ValueError(f"{op}: x and y must have one shape, got {tuple(x.codes.shape)} and {tuple(y.codes.shape)}")
+    checks.check_device(op, x.codes)
     if y.value is x.value:  # x + x: dynamo refuses one tensor in two places of an autograd.Function
         y = Coded(*(part.view_as(part) for part in y))
     xq, yq = x.codes, y.codes
@@ -71,9 +94,9 @@ def add(x: Coded, y: Coded, out: Output) -> Coded:
     operands = (xq, x.scale, yq, y.scale)
     xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
     if checks.needs_grad(xv, yv, t):
-        value, codes, scale = _Add.apply(xv, yv, t, operands, out)  # type: ignore[no-untyped-call]
+        value, codes, scale = _Sum.apply(xv, yv, t, operands, out, sign)  # type: ignore[no-untyped-call]
     else:
-        value, codes, scale, _, _ = _call(operands, t, out, False)
+        value, codes, scale, _, _ = _call(operands, t, out, sign, False)
     dtype = torch.promote_types(x.value.dtype, y.value.dtype)
     return Coded(value if dtype == torch.float32 else value.to(dtype), codes, scale)
 
@@ -96,17 +119,29 @@ def add_codes(x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int) -> Te
 
     Source: docs/numerics.md, "iqAdd".
     """
-    checks.check_codes("add_codes", "x", x)
-    checks.check_codes("add_codes", "y", y)
+    return _sum_codes("add_codes", x, y, shift_x, shift_y, bits, 1)
+
+
+def sub_codes(x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int) -> Tensor:
+    """``sat(sat(RSH(x, shift_x)) - sat(RSH(y, shift_y)))``; arguments and errors as :func:`add_codes`.
+
+    Source: docs/numerics.md, "iqAdd".
+    """
+    return _sum_codes("sub_codes", x, y, shift_x, shift_y, bits, -1)
+
+
+def _sum_codes(op: str, x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int, sign: int) -> Tensor:
+    checks.check_codes(op, "x", x)
+    checks.check_codes(op, "y", y)
     if x.shape != y.shape:
-        raise ValueError(f"add_codes: x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
-    checks.check_range("add_codes", "shift_x", shift_x, 0, 63)
-    checks.check_range("add_codes", "shift_y", shift_y, 0, 63)
-    checks.check_range("add_codes", "bits", bits, 2, 32)
-    checks.check_device("add_codes", x)
+        raise ValueError(f"{op}: x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    checks.check_range(op, "shift_x", shift_x, 0, 63)
+    checks.check_range(op, "shift_y", shift_y, 0, 63)
+    checks.check_range(op, "bits", bits, 2, 32)
+    checks.check_device(op, x)
     if x.dtype != torch.int8 or y.dtype != torch.int8:
         x, y = x.to(torch.int32), y.to(torch.int32)
-    return checks.narrowed(_add_codes(x, y, shift_x, shift_y, bits), bits)
+    return checks.narrowed(_sums_codes[sign](x, y, shift_x, shift_y, bits), bits)
 
 
 def requant_codes(x: Tensor, shift: int, bits: int) -> Tensor:
@@ -173,6 +208,7 @@ def _pair(x: Tensor, y: Tensor) -> Tensor:
     return x if same and checks.is_dense(x) else torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
+@checks.fake("linger::sub")
 @checks.fake("linger::add")
 def _fake_add(
     x: Tensor, x_scale: Tensor, y: Tensor, y_scale: Tensor, running: Tensor, is_init: Tensor, scale: Tensor,
@@ -181,6 +217,7 @@ def _fake_add(
     return fake_quantized(_pair(x, y), bits, threshold, flags)
 
 
+@checks.fake("linger::sub_codes")
 @checks.fake("linger::add_codes")
 def _fake_add_codes(x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int) -> Tensor:
     return checks.empty_dense(_pair(x, y), checks.code_dtype(bits))

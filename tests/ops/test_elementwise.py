@@ -116,6 +116,37 @@ def test_add_to_itself() -> None:
     assert torch.equal(x.value.grad, 2.0 * (x.codes.long() * 2 == c.codes))
 
 
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize(("ex", "ey", "eo"), [(3, 3, 3), (7, 4, 3), (0, 9, 0), (20, 2, -2)])
+@pytest.mark.parametrize("relu", [False, True])
+def test_sub_rounds_each_operand_then_saturates(n: int, ex: int, ey: int, eo: int, relu: bool, isa: str) -> None:
+    q = codes8(n, 1), codes8(n, 2)
+    x, y = (coded(c, e)._replace(value=(c.float() / 2.0**e).requires_grad_()) for c, e in zip(q, (ex, ey), strict=True))
+    c = ops.sub(x, y, output(fixed(eo), relu=relu))
+    total = rsh(q[0].long(), ex - eo) - rsh(q[1].long(), ey - eo)
+    want = total.clamp(0 if relu else -128, 127)
+    assert torch.equal(c.codes.long(), want)
+    g = torch.randn(n)
+    gx, gy = torch.autograd.grad(c.value, (x.value, y.value), g)
+    assert torch.equal(gx, torch.where((total >= (1 if relu else -128)) & (total <= 127), g, 0.0))
+    assert torch.equal(gy, -gx)
+    if not relu:
+        assert torch.equal(ops.sub_codes(*q, ex - eo, ey - eo, 8).long(), want)
+
+
+def test_sub_observes_the_exact_difference_and_its_slope(isa: str) -> None:
+    x, y, s = coded(codes8(300, 1), 5), coded(codes8(300, 2), 9), stats()
+    ops.sub(x, y, output(s, observe=True))
+    exact = x.value.double() - y.value.double()
+    assert s.running.item() == exact.abs().max().item()
+    t = torch.tensor([4.0], requires_grad=True)  # rint(7 - 4) = 3
+    g = torch.randn(300)
+    (gt,) = torch.autograd.grad(ops.sub(x, y, output(stats(), threshold=t)).value, t, g)
+    total = rsh(x.codes.long(), 2) - rsh(y.codes.long(), 6)
+    slope = torch.where((total <= 127) & (total >= -128), total - exact * 8, total.clamp(-128, 127).double())
+    torch.testing.assert_close(gt, (math.log(2) / 8 * (g.double() * slope).sum()).float().reshape(1))
+
+
 def test_add_of_different_memory_orders() -> None:
     a, b = codes8(120, 1).view(2, 3, 4, 5), codes8(120, 2).view(2, 3, 4, 5)
     last = b.contiguous(memory_format=torch.channels_last)
@@ -195,8 +226,10 @@ def test_opcheck() -> None:
     for flags in (0, OBSERVE | GRAD):
         for t in (None, torch.tensor([1.0])):
             torch.library.opcheck(native.add.default, (q, one, last, one, *fixed(0), t, 8, 0.0, 1, flags))
+            torch.library.opcheck(native.sub.default, (q, one, last, one, *fixed(0), t, 8, 0.0, 1, flags))
     for op, args in [
         (native.add_codes, (last, last, 1, 2, 16)),
+        (native.sub_codes, (last, last, 1, 2, 16)),
         (native.requant_codes, (q, 2, 8)),
         (native.scale_bias_codes, (last, w, b, 3)),
         (native.scale_bias_codes, (q[:, :, :1], w, b, 3)),

@@ -1,4 +1,4 @@
-/* add.h - sum of two quantized tensors. Source: docs/numerics.md, "iqAdd". */
+/* add.h - sum and difference of two quantized tensors. Source: docs/numerics.md, "iqAdd". */
 #ifndef LGR_ADD_H
 #define LGR_ADD_H
 #include "lgr/quantize.h"
@@ -14,6 +14,7 @@ struct lgr_add_params {
     int32_t bytes;          /* of one operand code: 1 (int8) or 4 (int32) */
     int32_t rounding;       /* enum lgr_rounding; the chip: LGR_FLOOR_ADD */
     int32_t relu, no_slope; /* as lgr_quantize_params */
+    int32_t minus;          /* the difference: t = a - b, x - y in the slope and the range */
     float clamp;            /* the sum is clamped to +-floor(clamp * 2^exp2); <= 0: not */
 };
 
@@ -31,9 +32,9 @@ lgr_status lgr_add(const void *x, const void *y, int64_t n, const struct lgr_add
                    const struct lgr_quantize_out *out, lgr_range *range);
 
 /* out[i] = sat_bits(sat_bits(RSH(x, shift_x)) + sat_bits(RSH(y, shift_y))), shifts 0..63, codes of `bytes` bytes;
- * out: int8 for bits <= 8, int32 above. */
+ * minus: the difference; out: int8 for bits <= 8, int32 above. */
 lgr_status lgr_add_codes(const void *x, const void *y, int32_t bytes, int64_t n, int32_t shift_x,
-                         int32_t shift_y, int32_t bits, void *out);
+                         int32_t shift_y, int32_t bits, int32_t minus, void *out);
 
 /* out[i] = sat_bits(RSH(x, shift)), or sat_bits(x * 2^-shift) for shift < 0; |shift| <= 63. Types as lgr_add_codes. */
 lgr_status lgr_requant(const void *x, int32_t bytes, int64_t n, int32_t shift, int32_t bits,

@@ -25,8 +25,8 @@ static void add_ref(const void *x, const void *y, int64_t from, int64_t n,
         const int32_t seen = lgr_float_bits(exact);
         const int64_t a = lgr_shift_mode_s64(xq, c->shift_x, c->rounding);
         const int64_t b = lgr_shift_mode_s64(yq, c->shift_y, c->rounding);
-        const int64_t t =
-            lgr_clamp_s64(a, c->sat_lo, c->sat_hi) + lgr_clamp_s64(b, c->sat_lo, c->sat_hi);
+        const int64_t t = lgr_clamp_s64(a, c->sat_lo, c->sat_hi) +
+                          c->sign * lgr_clamp_s64(b, c->sat_lo, c->sat_hi);
         const int64_t code = lgr_clamp_s64(t, c->lo, c->hi);
         r = lgr_range_merge(r, (lgr_range){seen & 0x7fffffff, seen});
         if (out->value) out->value[i] = (float)code * c->inv;
@@ -65,7 +65,8 @@ static struct lgr_add_consts consts(const struct lgr_add_params *p)
         .keep_lo = cut > -limit ? cut : -limit,
         .keep_hi = limit,
         .inv_x = lgr_exp2_scale(-p->exp2_x),
-        .inv_y = lgr_exp2_scale(-p->exp2_y),
+        .inv_y = p->minus ? -lgr_exp2_scale(-p->exp2_y) : lgr_exp2_scale(-p->exp2_y),
+        .sign = p->minus ? -1 : 1,
         .mul = lgr_exp2_scale(p->exp2),
         .inv = lgr_exp2_scale(-p->exp2),
         .rounding = p->rounding,
@@ -105,7 +106,7 @@ lgr_status lgr_add(const void *x, const void *y, int64_t n, const struct lgr_add
 }
 
 lgr_status lgr_add_codes(const void *x, const void *y, int32_t bytes, int64_t n, int32_t shift_x,
-                         int32_t shift_y, int32_t bits, void *out)
+                         int32_t shift_y, int32_t bits, int32_t minus, void *out)
 {
     if (n < 0 || bits < 2 || bits > 32 || (bytes != 1 && bytes != 4)) return LGR_E_RANGE;
     if (shift_x < 0 || shift_x > 63 || shift_y < 0 || shift_y > 63) return LGR_E_RANGE;
@@ -114,7 +115,8 @@ lgr_status lgr_add_codes(const void *x, const void *y, int32_t bytes, int64_t n,
                                      .exp2 = 0,
                                      .bits = bits,
                                      .bytes = bytes,
-                                     .rounding = LGR_FLOOR_ADD};
+                                     .rounding = LGR_FLOOR_ADD,
+                                     .minus = minus};
     const struct lgr_quantize_out to = {.codes = out};
     if (n > 0 && out == NULL) return LGR_E_NULL;
     return lgr_add(x, y, n, &p, &to, NULL);

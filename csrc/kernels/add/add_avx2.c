@@ -31,6 +31,7 @@ int64_t lgr_add_s8_avx2(const int8_t *x, const int8_t *y, int64_t n, const struc
                   keep_hi = splat(c->keep_hi);
     const __m256 ix = _mm256_set1_ps(c->inv_x), iy = _mm256_set1_ps(c->inv_y);
     const __m256 mul = _mm256_set1_ps(c->mul), inv = _mm256_set1_ps(c->inv);
+    const __m256i sign = _mm256_set1_epi32(c->sign);
     const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
     __m256i peak = _mm256_setzero_si256(), top = peak;
     int64_t i = 0;
@@ -48,7 +49,7 @@ int64_t lgr_add_s8_avx2(const int8_t *x, const int8_t *y, int64_t n, const struc
             __m256i b = _mm256_sra_epi32(_mm256_add_epi32(yq, hy), ny);
             a = _mm256_min_epi32(_mm256_max_epi32(a, sat_lo), sat_hi);
             b = _mm256_min_epi32(_mm256_max_epi32(b, sat_lo), sat_hi);
-            const __m256i t = _mm256_add_epi32(a, b);
+            const __m256i t = _mm256_add_epi32(a, _mm256_sign_epi32(b, sign));
             code[j] = _mm256_min_epi32(_mm256_max_epi32(t, lo), hi);
             const __m256 real = _mm256_cvtepi32_ps(code[j]);
             if (out->value) _mm256_storeu_ps(out->value + at, _mm256_mul_ps(real, inv));

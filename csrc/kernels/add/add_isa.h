@@ -8,7 +8,8 @@ struct lgr_add_consts {
     int64_t sat_lo, sat_hi; /* of a rounded operand, and the range in which the slope is code - v */
     int64_t lo, hi, pass_lo; /* of the sum; lowest sum whose gradient passes */
     int64_t keep_lo, keep_hi; /* outside, clamp or ReLU cut: slope 0 */
-    float inv_x, inv_y, mul, inv;
+    float inv_x, inv_y, mul, inv; /* inv_y has the sign */
+    int sign; /* of y: 1 or -1 */
     int rounding, slope_on;
 };
 
