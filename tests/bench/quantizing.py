@@ -29,7 +29,7 @@ def rows(settings: Settings) -> Iterator[Row]:
         x, grad, target = source.clone().requires_grad_(), torch.randn_like(source), torch.empty_like(source)
         ours = Quantizer(8).train()
         _check(ours, source)
-        built_in = torch.ao.quantization.FusedMovingAvgObsFakeQuantize(quant_min=-128, quant_max=127)
+        built_in = torch.ao.quantization.default_fused_wt_fake_quant()
 
         def both(f: Callable[[Tensor], Tensor], x: Tensor = x, grad: Tensor = grad) -> Callable[[], None]:
             def run() -> None:

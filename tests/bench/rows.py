@@ -41,7 +41,11 @@ class Row(NamedTuple):
         """As a line of the table."""
         t = self.time
         memory = f" {self.saved / 1e6:9.2f} {self.peak / 1e6:9.2f}" if self.peak else ""
-        return f"{self.what:34s} {self.who:30s} {t.min_us:11.1f} {t.median_us:11.1f} {t.ratio_min:7.2f} {t.ratio_median:7.2f}{memory}"
+        times = f"{t.min_us:11.1f} {t.median_us:11.1f} {t.ratio_min:7.2f} {t.ratio_median:7.2f}"
+        return f"{self.what:34s} {self.who:30s} {times}{memory}"
 
 
-HEAD = f"{'what':34s} {'candidate':30s} {'min us':>11s} {'median us':>11s} {'x min':>7s} {'x med':>7s} {'saved MB':>9s} {'peak MB':>9s}"
+HEAD = (
+    f"{'what':34s} {'candidate':30s} {'min us':>11s} {'median us':>11s} {'x min':>7s} {'x med':>7s}"
+    f" {'saved MB':>9s} {'peak MB':>9s}"
+)

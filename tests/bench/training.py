@@ -68,7 +68,7 @@ def rows(settings: Settings) -> Iterator[Row]:
             steps[who] = step = _step(model, data, y)
             for _ in range(3):
                 step()
-            forward: Callable[[], Tensor] = lambda m=model, d=data: F.cross_entropy(m(d), y)  # noqa: E731
+            forward: Callable[[], Tensor] = lambda m=model, d=data, y=y: F.cross_entropy(m(d), y)  # noqa: E731
             bytes_of[who] = saved_bytes(forward), peak_bytes(step)
         times = compare(steps, "float", rounds=settings.rounds, block_s=0.02, budget_s=settings.budget_s)
         for who, t in times.items():
