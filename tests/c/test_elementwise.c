@@ -1,6 +1,8 @@
 /* test_elementwise.c - masks, add, clamp, average pooling: each instruction set gives the reference's bytes. */
 #include "harness.h"
 #include "lgr/add.h"
+#include "lgr/mul.h"
+#include "lgr/rescale.h"
 #include "lgr/avg_pool.h"
 #include "lgr/clamp.h"
 #include "lgr/fold_bn.h"
@@ -129,6 +131,7 @@ static void add_equals_reference(void)
                 .rounding = round % 3 == 0 ? (int32_t)(random_bits() % 4) : LGR_FLOOR_ADD,
                 .relu = round % 4 == 0,
                 .no_slope = round % 11 == 0,
+                .minus = round % 2,
                 .clamp = round % 7 == 0 ? 1.25f : 0.0f,
             };
             struct block x = block_new(n * p.bytes, p.bytes), y = block_new(n * p.bytes, 0);
@@ -153,6 +156,84 @@ static void add_equals_reference(void)
     const struct lgr_quantize_out out = {0};
     const int8_t one = 1;
     CHECK(lgr_add(&one, &one, 1, &bad, &out, NULL) == LGR_E_RANGE); /* the chip shifts right only */
+}
+
+static void products_equal_reference(void)
+{
+    for (int k = 0; k < N_SIZES; ++k)
+        for (int round = 0; round < 100; ++round) {
+            const int64_t n = sizes[k];
+            const int32_t bytes = round % 4 == 0 ? 4 : 1;
+            const lgr_epilogue_spec spec = {
+                (int32_t)(random_bits() % 16), 0, 8, LGR_FLOOR_ADD, round % 3 == 0, 0,
+                round % 5 == 0 ? 1.25 : 0.0};
+            lgr_epilogue ep;
+            CHECK(lgr_epilogue_make(&spec, &ep) == LGR_OK);
+            struct block x = block_new(n * bytes, bytes), y = block_new(n * bytes, bytes);
+            fill_bytes((int8_t *)x.data, n * bytes);
+            fill_bytes((int8_t *)y.data, n * bytes);
+            struct block want[4];
+            for (int i = -1; i < N_ISA; ++i) { /* the reference first */
+                if (!isa_use(i < 0 ? 0 : isa_masks[i])) continue;
+                struct block got[4] = {block_new(4 * n, 4), block_new(n, 0), block_new(4 * n, 0),
+                                       block_new(lgr_mask_row_bytes(n), 0)};
+                lgr_outputs out = {.value = floats(got[0]),
+                                   .code8 = (int8_t *)got[1].data,
+                                   .slope = floats(got[2]),
+                                   .mask = (uint8_t *)got[3].data};
+                if (n > 0) out.mask[lgr_mask_row_bytes(n) - 1] = 0;
+                int64_t amax[2] = {0, 0};
+                const int64_t first = n > 16 ? 16 : n;
+                CHECK(lgr_mul(x.data, y.data, bytes, first, 0, n, &ep, &out, amax) == LGR_OK);
+                CHECK(lgr_mul((char *)x.data + first * bytes, (char *)y.data + first * bytes, bytes,
+                              n - first, n > 16 ? 16 : 0, n > 16 ? n : n - first, &ep, &out,
+                              amax) == LGR_OK);
+                for (int j = 0; j < 4; ++j) {
+                    if (i < 0) {
+                        want[j] = got[j];
+                        continue;
+                    }
+                    CHECK(same(got[j], want[j]));
+                    block_end(got[j]);
+                }
+            }
+            for (int j = 0; j < 4; ++j) block_end(want[j]);
+            block_end(x);
+            block_end(y);
+        }
+}
+
+static void table_of_rescaled_codes_equals_single_codes(void)
+{
+    for (int round = 0; round < 300; ++round) {
+        const int64_t n = 600; /* long enough for the table */
+        const struct lgr_rescale_params p = {.exp2_x = (int32_t)(random_bits() % 30),
+                                             .exp2 = (int32_t)(random_bits() % 30),
+                                             .bits = round % 2 ? 8 : 16,
+                                             .bytes = 1,
+                                             .rounding = (int32_t)(random_bits() % 4)};
+        const int64_t bytes = p.bits <= 8 ? 1 : 4;
+        struct block x = block_new(n, 0), value = block_new(4 * n, 4), slope = block_new(4 * n, 0),
+                     codes = block_new(bytes * n, 0), mask = block_new(lgr_mask_bytes(n), 0);
+        fill_bytes((int8_t *)x.data, n);
+        const struct lgr_quantize_out out = {floats(value), codes.data, mask.data, floats(slope)};
+        CHECK(lgr_rescale(x.data, n, &p, &out) == LGR_OK);
+        for (int64_t i = 0; i < n; ++i) {
+            float v, s;
+            int32_t code = 0;
+            uint8_t m;
+            const struct lgr_quantize_out one = {&v, &code, &m, &s};
+            CHECK(lgr_rescale((int8_t *)x.data + i, 1, &p, &one) == LGR_OK);
+            CHECK(memcmp(&v, floats(value) + i, 4) == 0 && memcmp(&s, floats(slope) + i, 4) == 0);
+            CHECK(memcmp(&code, (char *)codes.data + i * bytes, (size_t)bytes) == 0);
+            CHECK(m == (((uint8_t *)mask.data)[i / 8] >> (i % 8) & 1));
+        }
+        block_end(x);
+        block_end(value);
+        block_end(slope);
+        block_end(codes);
+        block_end(mask);
+    }
 }
 
 static void pooling_equals_reference(void)
@@ -242,6 +323,8 @@ int main(void)
     masks_equal_reference();
     clamps_equal_reference();
     add_equals_reference();
+    products_equal_reference();
+    table_of_rescaled_codes_equals_single_codes();
     pooling_equals_reference();
     divider_is_the_nearest_integer_except_at_ties();
     scale_and_fold_stay_inside_their_buffers();
