@@ -7,7 +7,8 @@ using lgr::ScalarType;
 using lgr::Tensor;
 using OptTensor = std::optional<Tensor>;
 
-constexpr int64_t kStream = 1 << 22; // elements that leave no room in the cache: results are written around it
+constexpr int64_t kStream =
+    1 << 22; // elements that leave no room in the cache: results are written around it
 
 void check_float(const Tensor &x, const char *op, const char *name) {
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, op, ": ", name, " must be float32");
