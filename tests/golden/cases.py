@@ -44,9 +44,10 @@ class Case:
 
     @property
     def floats(self):
-        """The same as floats."""
+        """The same as floats; indices, which have no scale, stay integers."""
         scale = {entry["name"]: np.float32(entry["scale"] or 1) for entry in self.about["inputs"]}
-        return {n: a if a.dtype == np.float32 else a.astype(np.float32) / scale[n] for n, a in self.inputs.items()}
+        kept = (np.float32, np.int64)
+        return {n: a if a.dtype in kept else a.astype(np.float32) / scale[n] for n, a in self.inputs.items()}
 
     @property
     def outputs(self):
