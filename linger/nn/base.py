@@ -83,8 +83,11 @@ def warn_without_data(quantizer: Quantizer) -> None:
 
 
 def emit(out: ops.Coded, quantizer: Quantizer, *, relu: bool = False) -> Tensor:
-    """Tag an operator's result with its format."""
-    return tag(out.value, Format(out.scale, quantizer.bits, out.codes, relu=relu))
+    """Tag an operator's result with its format; under autocast the value has its type, the codes say the rest."""
+    value, device = out.value, out.value.device.type
+    if torch.is_autocast_enabled(device):
+        value = value.to(torch.get_autocast_dtype(device))
+    return tag(value, Format(out.scale, quantizer.bits, out.codes, relu=relu))
 
 
 def emit_calibrated(value: Tensor, quantizer: Quantizer, *, relu: bool = False) -> Tensor:

@@ -38,7 +38,7 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
         if not self.training and self.running_mean is not None and self.running_var is not None:
             return self.running_mean, self.running_var
         axes = [i for i in range(x.dim()) if i != 1]
-        var, mean = torch.var_mean(x, axes, correction=0)
+        var, mean = torch.var_mean(x.float(), axes, correction=0)
         if self.training and self.running_mean is not None and not in_recomputation() and not calibrating():
             self._move(mean.detach(), var.detach(), x.numel() // x.shape[1])
         return mean, var

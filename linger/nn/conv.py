@@ -105,7 +105,8 @@ class _ConvInt(QuantLayer, _ConvNd):
         clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
         weight, bias = self._folded()
         self.weight_quantizer.observe_calibration(weight)
-        y = cast(Any, self)._conv_forward(x, weight, bias)
+        with torch.autocast(x.device.type, enabled=False):
+            y = cast(Any, self)._conv_forward(x.to(weight.dtype), weight, bias)
         return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
 
     def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, flat: bool) -> None:

@@ -60,7 +60,8 @@ class _FoldingInt(QuantLayer):
         bn = self.bn
         with torch._C.DisableTorchFunction():
             if bn.training:
-                raw = self._raw(x.float())
+                with torch.autocast(x.device.type, enabled=False):
+                    raw = self._raw(x.float())
                 axes = [d for d in range(raw.dim()) if d != 1]
                 var, mean = torch.var_mean(raw, axes, correction=1)
                 if not in_recomputation():

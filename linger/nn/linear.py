@@ -61,7 +61,9 @@ class LinearInt(QuantLayer, nn.Linear):
             if calibrating():
                 calibrate_input(x, self.input_quantizer)
                 self.weight_quantizer.observe_calibration(weight)
-                return emit_calibrated(F.linear(x, weight, bias), self.output_quantizer, relu=self.fused_relu)
+                with torch.autocast(x.device.type, enabled=False):
+                    y = F.linear(x.to(weight.dtype), weight, bias)
+                return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
             operand = accept(x, self.input_quantizer, 8)
             warn_without_data(self.output_quantizer)
             target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 import torch
@@ -150,6 +151,12 @@ def widened(codes: Tensor) -> Tensor:
 def as_float32(x: Tensor) -> Tensor:
     """``x`` in the arithmetic's type, differentiable."""
     return x if x.dtype == torch.float32 else x.to(torch.float32)
+
+
+def no_autocast(t: Tensor) -> AbstractContextManager[Any]:
+    """Arithmetic in float32 inside, whatever the autocast region of ``t``'s device (also around ``backward``)."""
+    device = t.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:

@@ -145,10 +145,12 @@ class _Linear(torch.autograd.Function):
         grad_t = checks.threshold_grad(grad, slope, y_scale) if want_ot else None
         gx = gw = gb = gwt = None
         rows = checks.mask_grad(grad, mask, o).view(-1, o)
-        if want_x:
-            gx = (rows @ dequantized(w.codes, w.scale)).view(codes.shape)
-        if want_w or want_wt:
-            gw = rows.t() @ dequantized(codes, scale).reshape(-1, k)
+        with checks.no_autocast(rows):
+            if want_x:
+                gx = (rows @ dequantized(w.codes, w.scale)).view(codes.shape)
+            if want_w or want_wt:
+                gw = rows.t() @ dequantized(codes, scale).reshape(-1, k)
+        if gw is not None:
             gw, gwt = weight_gradients(gw, w, want_w, want_wt)
         if want_b:
             gb = rows.sum(0)

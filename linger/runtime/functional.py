@@ -130,6 +130,7 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
         module = owner._modules.get(attribute)
         if module is not None:
             return module
+    sites.refuse_checkpointed_function(operator, sys._getframe(1), BOUNDARY)
     attribute = bindings[key, visit] = _attribute(owner, operator, n_inputs, chain, visit)
     return cast(nn.Module, owner._modules[attribute])
 

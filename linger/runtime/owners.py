@@ -29,10 +29,13 @@ class Leaf(nn.Module):
     """Marker base of quantized leaf modules and quantizers: their ``forward`` is ours, nothing in it is intercepted."""
 
     def __repr__(self) -> str:
-        """One line, as torch prints a layer: quantizers do not print as children."""
-        if all(name.endswith("quantizer") for name in self._modules):
+        """As torch prints a layer; quantizers do not print as children."""
+        shown = [(name, child) for name, child in self._modules.items() if not name.endswith("quantizer")]
+        if not shown:
             return f"{type(self).__name__}({self.extra_repr()})"
-        return super().__repr__()
+        lines = [self.extra_repr(), *(f"({name}): {child!r}" for name, child in shown)]
+        body = "\n".join(lines).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {body}\n)"
 
 
 _M = TypeVar("_M", bound=nn.Module)
@@ -52,6 +55,9 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
                 'linger.onnx.export(model, args, "model.onnx") with the same arguments instead'
             )
         with mode.Interception():
+            if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # it cannot record our backward; the traced module is for inference
+                with torch.no_grad():
+                    return base.forward(self, *args, **kwargs)
             return base.forward(self, *args, **kwargs)
     finally:
         frames.pop()

@@ -22,6 +22,7 @@ StoredSite = tuple[str, tuple[Step, ...], int]  # operator, steps, visit
 
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 _LINGER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_CHECKPOINT = os.path.join(_TORCH, "utils", "checkpoint.py")
 _foreign: dict[CodeType, bool] = {}
 _steps: dict[tuple[CodeType, int], Step] = {}
 _fingerprints: dict[CodeType, tuple[str, dict[int, int]]] = {}
@@ -65,6 +66,23 @@ def traced_calls(boundary: CodeType) -> list[Call]:
                 found.append((frame.f_code, frame.f_lasti))
             frame = frame.f_back
     return _as_written(found)
+
+
+def refuse_checkpointed_function(operator: str, start: FrameType | None, boundary: CodeType) -> None:
+    """A checkpointed function runs again in backward without its owner; a checkpointed module is its own owner.
+
+    Raises:
+        UnsupportedError: ``torch.utils.checkpoint`` stands between the operator and the owner's forward.
+    """
+    frame = start
+    while frame is not None and frame.f_code is not boundary:
+        if frame.f_code.co_filename == _CHECKPOINT:
+            file, line = where(start)
+            raise UnsupportedError(
+                f"linger: `{operator}` at {file}:{line} runs in a checkpointed function, whose recomputation in backward would "
+                "not be quantized; move the code into a module and checkpoint that module with use_reentrant=False"
+            )
+        frame = frame.f_back
 
 
 def _as_written(calls: list[Call]) -> list[Call]:

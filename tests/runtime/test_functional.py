@@ -149,3 +149,10 @@ assert not any(changed.values()), changed
 assert not torch.cuda.is_initialized()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_folding_layers_print_their_batch_norm_and_no_quantizers():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    text = repr(linger.init(net, fold_bn="step", example_inputs=torch.randn(2, 3, 4, 4)))
+    assert "(bn): BatchNorm2d(4" in text
+    assert "quantizer" not in text

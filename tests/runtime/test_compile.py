@@ -1,0 +1,174 @@
+"""torch.compile, torch.export and torch.jit.trace take an initialised model as it is, and give its numbers."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import linger
+from linger.runtime import islands_of
+from tests.nn.zoo import ZOO, batch, tensors
+from tests.runtime.models import Helper, Residual, TwoAdds
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # dynamo's own
+ZOO_NAMES = ("ConvNet", "Sequence1d", "Two")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def _initialised(make, inputs, steps=2):
+    torch.manual_seed(0)
+    model = linger.init(make())
+    for _ in range(steps):
+        model(*inputs)
+    return model
+
+
+def _step(model, run, inputs, seed=5):
+    model.zero_grad()
+    torch.manual_seed(seed)
+    outputs = tensors(run(*inputs))
+    sum(y.square().sum() for y in outputs).backward()
+    return outputs
+
+
+def _same_state(a, b):
+    ours = a.state_dict()
+    theirs = b.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert [k for k in ours if not torch.equal(ours[k], theirs[k])] == []
+    for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None), name
+        assert p.grad is None or torch.equal(p.grad, q.grad), name
+
+
+def _trains_alike(make, inputs, backend, steps=2, fullgraph=True):
+    model = _initialised(make, inputs, steps)
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(twin, backend=backend, fullgraph=fullgraph)
+    for i in range(2):
+        moved = tuple(x + 0.1 * i for x in inputs)
+        want, got = _step(model, model, moved), _step(twin, compiled, moved)
+        assert all(torch.equal(x, y) for x, y in zip(want, got, strict=True))
+        _same_state(model, twin)
+    model.eval(), twin.eval()
+    assert all(torch.equal(x, y) for x, y in zip(tensors(model(*inputs)), tensors(compiled(*inputs)), strict=True))
+    assert torch._C._len_torch_function_stack() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("name", ZOO_NAMES)
+def test_compiled_models_train_and_evaluate_alike(name, backend):
+    _trains_alike(ZOO[name], batch(ZOO[name]), backend)
+
+
+@pytest.mark.slow
+def test_inductor():
+    _trains_alike(Residual, (torch.randn(2, 3, 8, 8),), "inductor")
+
+
+@pytest.mark.parametrize("make", [TwoAdds, pytest.param(Helper, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_call_sites_under_dynamo_are_those_of_eager_code(make, steps):
+    """With 0 steps the compiled model meets its operators first, and clamps its weights itself."""
+    _trains_alike(make, (torch.randn(4, 8),), "aot_eager", steps)
+
+
+class _Writes(nn.Module):
+    """A sum into a slice, an unhandled write into another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        a, b = self.a(x), self.b(x)
+        part = a[:, :4]
+        part += b[:, 4:]
+        b[:, :2].erf_()
+        return self.b(a) + self.a(b)
+
+
+class _Shared(nn.Module):
+    """One float source, three consumers."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        x = torch.cat(torch.split(torch.cos(x), 4, 1)[::-1], 1)
+        return self.a(x) + self.b(x) + x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [_Writes, _Shared, lambda: Residual("in-place")])
+def test_in_place_writes_and_shared_sources(make):
+    inputs = (torch.randn(2, 3, 8, 8),) if "lambda" in make.__name__ else (torch.randn(4, 8),)
+    _trains_alike(make, inputs, "aot_eager")
+
+
+class _Broken(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        a = self.a(x)
+        y = a + self.b(x)
+        torch._dynamo.graph_break()
+        for _ in range(2):
+            y = y + a
+        return y + a
+
+
+def test_a_graph_break_keeps_formats_and_call_sites():
+    _trains_alike(_Broken, (torch.randn(4, 8),), "aot_eager", fullgraph=False)
+
+
+@pytest.mark.slow
+def test_thresholds_train_under_compile(tmp_path):
+    file = tmp_path / "tqt.yaml"
+    file.write_text("quant_info:\n  qat_method: TQT\n")
+
+    linger.settings.use(linger.settings.load(file))
+    _trains_alike(TwoAdds, (torch.randn(4, 8),), "aot_eager")
+
+
+def test_calibration_runs_compiled_models_in_eager_mode():
+    x = torch.randn(4, 8)
+    model = _initialised(TwoAdds, (x,), steps=1)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    compiled(x)
+    with linger.calibration(model):
+        compiled(100 * x)
+    assert float(model.a.input_quantizer.running_data) > 50
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("name", ["Two"])
+def test_export_keeps_the_integers(name, strict):
+    inputs = batch(ZOO[name])
+    model = _initialised(ZOO[name], inputs).eval()
+    want = tensors(model(*inputs))
+    program = torch.export.export(model, inputs, strict=strict)
+    assert all(torch.equal(x, y) for x, y in zip(want, tensors(program.module()(*inputs)), strict=True))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("name", ZOO_NAMES)
+def test_jit_trace_keeps_the_integers(name):
+    inputs = batch(ZOO[name])
+    model = _initialised(ZOO[name], inputs).eval()
+    want = tensors(model(*inputs))
+    traced = torch.jit.trace(model, inputs, strict=False, check_trace=False)
+    assert all(torch.equal(x, y) for x, y in zip(want, tensors(traced(*inputs)), strict=True))
+    assert islands_of(model) == []
