@@ -139,7 +139,6 @@ def test_an_operator_first_met_in_a_replica_is_refused():
 def test_two_threads_run_two_models():
     pairs = [_two_adds(), _two_adds()]
     want = [copy.deepcopy(m).eval()(x) for m, x in pairs]
-    work = zip(pairs, want, strict=True)
     same = _in_threads(
         *(
             lambda m=m, x=x, w=w: all(torch.equal(m.eval()(x), w) for _ in range(30))
