@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -11,7 +12,21 @@ from linger import ops
 from linger.chip import Violation
 from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_recomputation
-from linger.runtime import Format, Leaf, coded, current_tape, end_forward, info, remember, remembered, state, tag
+from linger.runtime import (
+    Format,
+    Leaf,
+    Operand,
+    Tape,
+    Value,
+    coded,
+    current_tape,
+    end_forward,
+    info,
+    remember,
+    remembered,
+    state,
+    tag,
+)
 
 if TYPE_CHECKING:
     from linger.runtime import Tape
@@ -133,6 +148,20 @@ class QuantLayer(Leaf):
             if isinstance(module, Quantizer):
                 module.name = f"{prefix}.{child}" if prefix else child
 
+    def node_attributes(self, tape: Tape, x: ops.Coded, w_scale: Tensor, out: ops.Coded) -> dict[str, Any]:
+        """Attributes that the nodes of all layers with weights carry: platform, widths and scales."""
+        return {
+            "platform": tape.platform,
+            "quant_mode": "floor_add",
+            "platform_quant": "luna_quant",
+            "data_bits": self.input_quantizer.bits,
+            "parameter_bits": self.weight_quantizer.bits,
+            "o_bits": self.output_quantizer.bits,
+            "scale_x": float(x.scale),
+            "scale_w": float(w_scale),
+            "scale_o": float(out.scale),
+        }
+
     @property
     def output_clamp(self) -> float:
         """Limit of the training clamp of the output, 0.0 for none."""
@@ -162,6 +191,24 @@ class QuantLayer(Leaf):
             f"{super().extra_repr()}, data_bits:{q.input_bits}, o_bits:{q.output_bits}, weight_bits:{q.weight_bits}, "
             f"bias_bits:32, mode:QuantMode.{q.rounding.name}, platform:{q.platform}"
         )
+
+
+def write_node(
+    tape: Tape,
+    op_type: str,
+    inputs: Sequence[Operand],
+    attributes: dict[str, Any],
+    y: Tensor,
+    then: Sequence[tuple[str, list[Operand], dict[str, Any]]],
+    name: str,
+) -> None:
+    """Append a layer's node and the standard ones behind it (operator, further inputs, attributes); ``y`` is the last result."""
+    target: Tensor | Value = tape.value(f"{name}.sum") if then else y
+    tape.node(op_type, inputs, [target], attributes, domain="linger", hint=name)
+    for i, (op, more, settings) in enumerate(then):
+        following: Tensor | Value = y if i == len(then) - 1 else tape.value(f"{name}.out")
+        tape.node(op, [target, *more], [following], settings, hint=name)
+        target = following
 
 
 def convert_class(module: nn.Module, cls: type[nn.Module]) -> None:

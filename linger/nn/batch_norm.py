@@ -11,9 +11,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from linger import ops
 from linger.quantizers import calibrating, in_recomputation
-from linger.runtime import Tape, Value, current_tape
+from linger.runtime import Operand, Tape, Value, current_tape
 
-from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+from .base import (
+    QuantLayer,
+    accept,
+    calibrate_input,
+    convert_class,
+    emit,
+    emit_calibrated,
+    warn_without_data,
+    write_node,
+)
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -96,32 +105,18 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
         spec = self.weight_quantizer.output()._replace(observe=False)
         codes, w_scale, *_ = ops.quantize_weight(alpha, spec, beta, x.scale)
         bias = ops.quantize_bias(beta, x.scale, w_scale)
-        attributes = {
-            "platform": tape.platform,
-            "quant_mode": "floor_add",
-            "platform_quant": "luna_quant",
-            "data_bits": self.input_quantizer.bits,
-            "parameter_bits": self.weight_quantizer.bits,
-            "o_bits": self.output_quantizer.bits,
-            "scale_x": float(x.scale),
-            "scale_w": float(w_scale),
-            "scale_o": float(out.scale),
-        }
+        attributes = self.node_attributes(tape, x, w_scale, out)
         source: Tensor | Value = x.value
         reshape = y.dim() != 4  # the packer has the 4-D form only
         if reshape:
             source = tape.value(f"{name}.in")
             four = np.array([*y.shape[:2], 1, -1], np.int64)
             tape.node("Reshape", [x.value, four], [source], hint=name)
-        chain = (["Relu"] if self.fused_relu else []) + (["Reshape"] if reshape else [])
-        target: Tensor | Value = tape.value(f"{name}.sum") if chain else y
-        inputs = [source, codes.cpu().numpy(), bias.cpu().numpy()]
-        tape.node("BatchNorm2dInt", inputs, [target], attributes, domain="linger", hint=name)
-        for i, op in enumerate(chain):
-            following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
-            shape = [np.array(y.shape, np.int64)] if op == "Reshape" else []
-            tape.node(op, [target, *shape], [following], hint=name)
-            target = following
+        then: list[tuple[str, list[Operand], dict[str, Any]]] = [("Relu", [], {})] if self.fused_relu else []
+        if reshape:
+            then.append(("Reshape", [np.array(y.shape, np.int64)], {}))
+        inputs: list[Operand] = [source, codes.cpu().numpy(), bias.cpu().numpy()]
+        write_node(tape, "BatchNorm2dInt", inputs, attributes, y, then, name)
 
 
 class BatchNorm1dInt(_BatchNormInt, nn.BatchNorm1d):

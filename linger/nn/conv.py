@@ -12,9 +12,18 @@ from torch.nn.modules.conv import _ConvNd
 from linger import ops
 from linger.chip import check_convolution
 from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import Tape, Value, current_tape
+from linger.runtime import Operand, Tape, Value, current_tape
 
-from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+from .base import (
+    QuantLayer,
+    accept,
+    calibrate_input,
+    convert_class,
+    emit,
+    emit_calibrated,
+    warn_without_data,
+    write_node,
+)
 from .padding import pad_coded, write_padding
 from .reading import CHIPS
 
@@ -155,15 +164,9 @@ class _ConvInt(QuantLayer, _ConvNd):
         op_type = "Conv1dInt" if one_d and not wide else "Conv2dInt"
         self.check_width(tape, name, CHIPS[tape.platform].conv1d_bits if op_type == "Conv1dInt" else (8,))
         squeezes = ([2] if wide else []) + ([0] if flat else [])
-        chain: list[tuple[str, list[int]]] = [("Squeeze", [axis]) for axis in squeezes]
-        if self.fused_relu:
-            chain.append(("Relu", []))
-        target: Tensor | Value = tape.value(f"{name}.sum") if chain else y
-        tape.node(op_type, inputs, [target], attributes, domain="linger", hint=name)
-        for i, (op, axes) in enumerate(chain):
-            following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
-            tape.node(op, [target], [following], {"axes": axes} if axes else {}, hint=name)
-            target = following
+        then: list[tuple[str, list[Operand], dict[str, Any]]] = [("Squeeze", [], {"axes": [axis]}) for axis in squeezes]
+        then += [("Relu", [], {})] if self.fused_relu else []
+        write_node(tape, op_type, inputs, attributes, y, then, name)
 
 
 def reach_stride(weight: Any, stride: list[int], pads: list[int], dilation: list[int]) -> Any:

@@ -13,9 +13,18 @@ from linger import ops
 from linger.chip import check_convolution
 from linger.ops.conv import conv_codes
 from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import NodeReader, Tape, Value, current_tape, reads
+from linger.runtime import NodeReader, Operand, Tape, Value, current_tape, reads
 
-from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+from .base import (
+    QuantLayer,
+    accept,
+    calibrate_input,
+    convert_class,
+    emit,
+    emit_calibrated,
+    warn_without_data,
+    write_node,
+)
 from .conv import reach_stride
 from .reading import bias, bits8, borders, operand, positive, right_shift, weight_bits, weights
 
@@ -127,15 +136,7 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
         kernel = [int(k) for k in weight.shape[2:]]
         tape.violations += map(str, check_convolution(name, tape.platform, kernel, stride, pads, dilation))
         attributes: dict[str, Any] = {
-            "platform": tape.platform,
-            "quant_mode": "floor_add",
-            "platform_quant": "luna_quant",
-            "data_bits": self.input_quantizer.bits,
-            "parameter_bits": self.weight_quantizer.bits,
-            "o_bits": self.output_quantizer.bits,
-            "scale_x": float(x.scale),
-            "scale_w": float(w_scale),
-            "scale_o": float(out.scale),
+            **self.node_attributes(tape, x, w_scale, out),
             "kernel_shape": kernel,
             "strides": stride,
             "dilations": dilation,
@@ -148,14 +149,11 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
             lifted = tape.value(f"{name}.in")
             tape.node("Unsqueeze", [source], [lifted], {"axes": [axis]}, hint=name)
             source = lifted
-        chain: list[tuple[str, dict[str, Any]]] = [("Squeeze", {"axes": [axis]}) for axis in reversed(lift)]
-        chain += [("Relu", {})] if self.fused_relu else []
-        target: Tensor | Value = tape.value(f"{name}.sum") if chain else y
-        tape.node("ConvTranspose2dInt", [source, weight, shift], [target], attributes, domain="linger", hint=name)
-        for i, (op, settings) in enumerate(chain):
-            following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
-            tape.node(op, [target], [following], settings, hint=name)
-            target = following
+        then: list[tuple[str, list[Operand], dict[str, Any]]] = [
+            ("Squeeze", [], {"axes": [axis]}) for axis in reversed(lift)
+        ]
+        then += [("Relu", [], {})] if self.fused_relu else []
+        write_node(tape, "ConvTranspose2dInt", [source, weight, shift], attributes, y, then, name)
 
     float_class: type[Any] = nn.ConvTranspose2d
 

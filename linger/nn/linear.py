@@ -11,9 +11,18 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import Tape, Value, current_tape
+from linger.runtime import Operand, Tape, current_tape
 
-from .base import QuantLayer, accept, calibrate_input, convert_class, emit, emit_calibrated, warn_without_data
+from .base import (
+    QuantLayer,
+    accept,
+    calibrate_input,
+    convert_class,
+    emit,
+    emit_calibrated,
+    warn_without_data,
+    write_node,
+)
 from .reading import CHIPS
 
 if TYPE_CHECKING:
@@ -78,31 +87,17 @@ class LinearInt(QuantLayer, nn.Linear):
         name = self.__dict__.get("_linger_name", "") or "linear"
         arrays, w_scale = self.parameter_codes(*self._folded(), x.scale)
         inputs: list[Any] = [x.value, *arrays]
-        attributes = {
-            "platform": tape.platform,
-            "quant_mode": "floor_add",
-            "platform_quant": "luna_quant",
-            "data_bits": self.input_quantizer.bits,
-            "parameter_bits": self.weight_quantizer.bits,
-            "o_bits": self.output_quantizer.bits,
-            "scale_x": float(x.scale),
-            "scale_w": float(w_scale),
-            "scale_o": float(out.scale),
-        }
+        attributes = self.node_attributes(tape, x, w_scale, out)
         self.check_width(tape, name, CHIPS[tape.platform].linear_bits)
         reshape = x.value.dim() not in (2, 3)  # the packer takes rank 2 and 3
         if reshape:
             inputs[0] = tape.value(f"{name}.in")
             rows = np.array([-1, self.in_features], np.int64)
             tape.node("Reshape", [x.value, rows], [inputs[0]], hint=name)
-        chain = (["Relu"] if self.fused_relu else []) + (["Reshape"] if reshape else [])
-        target: Tensor | Value = tape.value(f"{name}.sum") if chain else y
-        tape.node("LinearInt", inputs, [target], attributes, domain="linger", hint=name)
-        for i, op in enumerate(chain):
-            following: Tensor | Value = y if i == len(chain) - 1 else tape.value(f"{name}.out")
-            shape = [np.array(y.shape, np.int64)] if op == "Reshape" else []
-            tape.node(op, [target, *shape], [following], hint=name)
-            target = following
+        then: list[tuple[str, list[Operand], dict[str, Any]]] = [("Relu", [], {})] if self.fused_relu else []
+        if reshape:
+            then.append(("Reshape", [np.array(y.shape, np.int64)], {}))
+        write_node(tape, "LinearInt", inputs, attributes, y, then, name)
 
 
 __all__ = ["LinearInt"]
