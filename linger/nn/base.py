@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,9 @@ def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
         quantizer.observe_calibration(x)
 
 
+_Q = TypeVar("_Q", bound="QuantLayer")
+
+
 class QuantLayer(Leaf):
     """Base of quantized layers with input, weight, bias and output quantizers.
 
@@ -130,6 +133,15 @@ class QuantLayer(Leaf):
     bias_quantizer: Quantizer
     output_quantizer: Quantizer
     fused_relu: bool
+
+    @classmethod
+    def from_float(cls: type[_Q], m: nn.Module, quant: LayerSettings) -> _Q:
+        """Turn a float layer into this one in place, with the same Parameters, buffers, hooks and flags; returns it."""
+        convert_class(m, cls)
+        layer = cast(_Q, m)
+        layer.set_quantizers(quant)
+        layer.train(layer.training)
+        return layer
 
     def set_quantizers(self, quant: LayerSettings) -> None:
         """Create the quantizers on the layer's device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from .base import (
     QuantLayer,
     accept,
     calibrate_input,
-    convert_class,
     emit,
     emit_calibrated,
     warn_without_data,
@@ -27,20 +26,9 @@ from .base import (
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
 
-_B = TypeVar("_B", bound="_BatchNormInt")
-
 
 class _BatchNormInt(QuantLayer, _BatchNorm):
     """One multiplication and one addition per channel: a depthwise convolution of one element with the folded statistics."""
-
-    @classmethod
-    def from_float(cls: type[_B], m: nn.Module, quant: LayerSettings) -> _B:
-        """Turn a float layer into this one in place, with the same Parameters, buffers, hooks and flags; returns it."""
-        convert_class(m, cls)
-        layer = cast(_B, m)
-        layer.set_quantizers(quant)
-        layer.train(layer.training)
-        return layer
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance per channel; in training those of the batch, which move the running ones."""

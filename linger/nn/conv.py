@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from .base import (
     QuantLayer,
     accept,
     calibrate_input,
-    convert_class,
     emit,
     emit_calibrated,
     warn_without_data,
@@ -30,20 +29,9 @@ from .reading import CHIPS
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
 
-_C = TypeVar("_C", bound="_ConvInt")
-
 
 class _ConvInt(QuantLayer, _ConvNd):
     """What 1-D and 2-D convolutions share; a 1-D convolution is a 2-D one of height 1."""
-
-    @classmethod
-    def from_float(cls: type[_C], m: nn.Module, quant: LayerSettings) -> _C:
-        """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
-        convert_class(m, cls)
-        layer = cast(_C, m)
-        layer.set_quantizers(quant)
-        layer.train(layer.training)
-        return layer
 
     def pads(self) -> tuple[int, int, int, int]:
         """Padding as (top, left, bottom, right); ``'same'`` puts the odd element at the end, as torch does."""

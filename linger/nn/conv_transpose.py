@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,6 @@ from .base import (
     QuantLayer,
     accept,
     calibrate_input,
-    convert_class,
     emit,
     emit_calibrated,
     warn_without_data,
@@ -30,8 +29,6 @@ from .reading import bias, bits8, borders, operand, positive, right_shift, weigh
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
-
-_T = TypeVar("_T", bound="_ConvTransposeInt")
 
 
 def spread(x: Tensor, stride: tuple[int, int], edges: tuple[int, int, int, int]) -> Tensor:
@@ -61,15 +58,6 @@ def _edges(
 
 class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
     """What 1-D and 2-D transposed convolutions share; 1-D is 2-D of height 1."""
-
-    @classmethod
-    def from_float(cls: type[_T], m: nn.Module, quant: LayerSettings) -> _T:
-        """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
-        convert_class(m, cls)
-        layer = cast(_T, m)
-        layer.set_quantizers(quant)
-        layer.train(layer.training)
-        return layer
 
     def _two(self, values: Any, fill: int) -> tuple[int, int]:
         """A per-axis setting of the 2-D form."""

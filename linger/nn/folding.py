@@ -43,7 +43,7 @@ class _FoldingInt(QuantLayer):
         EmptyBatchNorm.replace(bn)
         info = quant.clamp
         free = replace(info, clamp_weight_value=None, clamp_factor_value=None)  # the fold clamps, in every step
-        new: Any = cls.from_float(layer, replace(quant, clamp=free))  # type: ignore[attr-defined]
+        new: Any = cls.from_float(layer, replace(quant, clamp=free))
         new.bn = inner
         new.fold_limits = Limits(info.clamp_weight_value, info.clamp_factor_value, info.clamp_bias_value)
         folded: _S = new

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from .base import (
     QuantLayer,
     accept,
     calibrate_input,
-    convert_class,
     emit,
     emit_calibrated,
     warn_without_data,
@@ -27,8 +26,6 @@ from .reading import CHIPS
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
-
-_L = TypeVar("_L", bound="LinearInt")
 
 
 class LinearInt(QuantLayer, nn.Linear):
@@ -47,15 +44,6 @@ class LinearInt(QuantLayer, nn.Linear):
     def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.set_quantizers(quant)
-
-    @classmethod
-    def from_float(cls: type[_L], m: nn.Module, quant: LayerSettings) -> _L:
-        """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
-        convert_class(m, cls)
-        layer = cast(_L, m)
-        layer.set_quantizers(quant)
-        layer.train(layer.training)
-        return layer
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias that enter the integers; a layer that folds a BatchNorm in every step overrides it."""
