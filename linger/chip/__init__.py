@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from .limits import Violation, check_convolution, check_pool
 from .operators import OPERATORS, Support
-from .platforms import LIMITS, Limits, file_platform, limits_of
+from .platforms import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, Limits, file_platform, limits_of
 
 __all__ = [
     "LIMITS",
+    "MAX_LEFT_BITS",
+    "MAX_SHIFT",
     "OPERATORS",
     "Limits",
     "Support",

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+KIB = 1024
+MAX_SHIFT = 63
+MAX_LEFT_BITS = 6  # the engines shift left by multiplying with an int8 power of two
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a chip's convolution and pooling engines take.
+    """What a chip's engines take and where their arithmetic differs.
 
     Args:
         file_name: Value of the ``platform`` attribute in files; mars is written as arcs.
         max_kernel: Largest kernel per axis of a 2-D convolution with dilation 1.
-        max_kernel_dilated: Largest kernel per axis of 1-D convolutions and of dilated ones.
+        max_kernel_dilated: Largest kernel per axis of 1-D, dilated and transposed convolutions.
         max_pad: Largest padding per side.
         dilations: Dilations the engine has.
         conv_row_bytes: Size of the input row buffer, ``align(C) * ceil(W / 8 sw) * 8 sw * kh`` bytes; ``row_align`` aligns C.
+        conv_row_bytes_depthwise: The same for depthwise convolutions.
+        row_align: Channels of the row buffer, and output channels of packed 4-bit weights, are padded to a multiple of this.
+        depthwise_bytes: Largest ``align(C, depthwise_align) * kh * kw`` of a depthwise weight; 0 = not limited.
+        depthwise_align: Alignment of the channels in that product.
+        filter_bytes: Largest ``align(C, 8) * kh * kw`` of one output channel of a dense weight; 0 = not limited.
         max_pool_kernel: Largest kernel of a max pooling per axis.
+        max_pool_pad: Largest padding of a max pooling per side; 0 = the kernel's.
+        bmm_bytes: Largest second matrix of a BmmInt, K aligned to 8 times N aligned to 4; 0 = not limited.
+        shared_bytes: Shared memory: activations, scratch and the parameters of the running layer.
+        psram_bytes: External memory: all parameters.
         batched: Convolution and average pooling compute every sample of a batch, not only the first.
+        conv4: Convolutions with 4-bit weights.
+        linear4: Linear layers with 4-bit weights.
+        add_bits, conv1d_bits, linear_bits: Widths of the results of iqAdd, Conv1dInt, LinearInt; conv1d_bits is empty where
+            the operator cannot be used.
+        wide_left: A 32-bit result may be finer than its sum: ``sat_32(A) * 2**-s``.
+        norm_left: BatchNorm2dInt shifts left for s < 0.
+        cat_right: iqCat narrows inputs of a larger scale.
+        pool_double: AvgPool2dInt, partial window, power of two: rescales the sum first, then divides.
+        pool_divider: AvgPool2dInt, other windows: the divider takes a finer output scale along.
+        pool_ignores: AvgPool2dInt, power of two: a scale change is ignored.
+        pool_whole_scratch: AvgPool2dInt over the whole input reserves ``4 * C`` bytes of scratch where H * W are needed.
 
     Source: docs/numerics.md, "Chips".
     """
@@ -30,18 +54,107 @@ class Limits:
     conv_row_bytes: int
     conv_row_bytes_depthwise: int
     row_align: int
+    depthwise_bytes: int
+    depthwise_align: int
+    filter_bytes: int
     max_pool_kernel: int
+    max_pool_pad: int
+    bmm_bytes: int
+    shared_bytes: int
     batched: bool
+    conv4: bool
+    linear4: bool
+    add_bits: tuple[int, ...]
+    conv1d_bits: tuple[int, ...]
+    linear_bits: tuple[int, ...]
+    wide_left: bool
+    norm_left: bool
+    cat_right: bool
+    pool_double: bool
+    pool_divider: bool
+    pool_ignores: bool
+    pool_whole_scratch: bool
     strides: tuple[int, ...] = (1, 2, 4)
+    psram_bytes: int = 8 * KIB * KIB
+    pool_row_bytes: int = 64 * KIB  # align8(C) * H * ceil(W / 8 sw) * 8 sw of an average pooling, on every chip
 
 
-_ARCS = Limits("arcs", 5, 12, 11, (1, 2, 4, 8), 16384, 16384, 2, 12, False)
+_ARCS = Limits(
+    file_name="arcs",
+    max_kernel=5,
+    max_kernel_dilated=12,
+    max_pad=11,
+    dilations=(1, 2, 4, 8),
+    conv_row_bytes=16 * KIB,
+    conv_row_bytes_depthwise=16 * KIB,
+    row_align=2,
+    depthwise_bytes=8 * KIB,
+    depthwise_align=8,
+    filter_bytes=4 * KIB,
+    max_pool_kernel=12,
+    max_pool_pad=0,
+    bmm_bytes=0,
+    shared_bytes=384 * KIB,
+    batched=False,
+    conv4=True,
+    linear4=True,
+    add_bits=(8, 16, 32),
+    conv1d_bits=(8, 32),
+    linear_bits=(8, 32),
+    wide_left=True,
+    norm_left=False,
+    cat_right=True,
+    pool_double=True,
+    pool_divider=False,
+    pool_ignores=False,
+    pool_whole_scratch=True,
+)
 
 LIMITS: dict[str, Limits] = {
     "arcs": _ARCS,
     "mars": _ARCS,
-    "venusA": Limits("venusA", 5, 12, 11, (1, 2, 4, 8), 65536, 32768, 4, 12, False),
-    "venus": Limits("venus", 5, 5, 4, (1,), 65536, 32768, 2, 5, True),
+    "venusA": replace(
+        _ARCS,
+        file_name="venusA",
+        conv_row_bytes=64 * KIB,
+        conv_row_bytes_depthwise=32 * KIB,
+        row_align=4,
+        depthwise_bytes=0,
+        filter_bytes=0,
+        linear4=False,
+        conv1d_bits=(),
+        cat_right=False,
+    ),
+    "venus": Limits(
+        file_name="venus",
+        max_kernel=5,
+        max_kernel_dilated=5,
+        max_pad=4,
+        dilations=(1,),
+        conv_row_bytes=64 * KIB,
+        conv_row_bytes_depthwise=32 * KIB,
+        row_align=2,
+        depthwise_bytes=32 * KIB,
+        depthwise_align=16,
+        filter_bytes=0,
+        max_pool_kernel=5,
+        max_pool_pad=4,
+        bmm_bytes=32 * KIB,
+        shared_bytes=640 * KIB,
+        batched=True,
+        conv4=False,
+        linear4=False,
+        add_bits=(8,),
+        conv1d_bits=(8, 16, 32),
+        linear_bits=(8, 16, 32),
+        wide_left=False,
+        norm_left=True,
+        cat_right=True,
+        pool_double=False,
+        pool_divider=True,
+        pool_ignores=True,
+        pool_whole_scratch=False,
+    ),
 }
 
 

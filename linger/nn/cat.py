@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.chip import LIMITS, MAX_LEFT_BITS
 from linger.errors import UnsupportedError
 from linger.quantizers import calibrating
 from linger.runtime import HANDLERS, Tape, Value, coded, current_tape, factory, handles, info, operator_at_site
 
 from .add import FunctionalLayer
 from .base import accept, calibrate_input, emit, emit_calibrated, warn_without_data
-from .reading import CHIPS, MAX_LEFT_BITS
 from .times import common, write_times
 
 
@@ -46,7 +46,7 @@ class CatInt(FunctionalLayer):
                 dim %= xs[0].dim() + 1
                 operands = [_with_axis(x, dim) for x in operands]
             warn_without_data(self.output_quantizer)
-            widest = not CHIPS[self.quant.platform].cat_right
+            widest = not LIMITS[self.quant.platform].cat_right
             out = ops.cat(operands, dim, self.output_quantizer.output(), left=MAX_LEFT_BITS, widest=widest)
             y = emit(out, self.output_quantizer)
             tape = current_tape()

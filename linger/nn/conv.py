@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
-from linger.chip import check_convolution
+from linger.chip import LIMITS, check_convolution
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, Value, current_tape
 
@@ -24,7 +24,6 @@ from .base import (
     write_node,
 )
 from .padding import pad_coded, write_padding
-from .reading import CHIPS
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -150,7 +149,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         tape.violations += map(str, check_convolution(name, tape.platform, *geometry))
         inputs[0] = source
         op_type = "Conv1dInt" if one_d and not wide else "Conv2dInt"
-        self.check_width(tape, name, CHIPS[tape.platform].conv1d_bits if op_type == "Conv1dInt" else (8,))
+        self.check_width(tape, name, LIMITS[tape.platform].conv1d_bits if op_type == "Conv1dInt" else (8,))
         squeezes = ([2] if wide else []) + ([0] if flat else [])
         then: list[tuple[str, list[Operand], dict[str, Any]]] = [("Squeeze", [], {"axes": [axis]}) for axis in squeezes]
         then += [("Relu", [], {})] if self.fused_relu else []

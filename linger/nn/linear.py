@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger import ops
+from linger.chip import LIMITS
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, current_tape
 
@@ -22,7 +23,6 @@ from .base import (
     warn_without_data,
     write_node,
 )
-from .reading import CHIPS
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -76,7 +76,7 @@ class LinearInt(QuantLayer, nn.Linear):
         arrays, w_scale = self.parameter_codes(*self._folded(), x.scale)
         inputs: list[Any] = [x.value, *arrays]
         attributes = self.node_attributes(tape, x, w_scale, out)
-        self.check_width(tape, name, CHIPS[tape.platform].linear_bits)
+        self.check_width(tape, name, LIMITS[tape.platform].linear_bits)
         reshape = x.value.dim() not in (2, 3)  # the packer takes rank 2 and 3
         if reshape:
             inputs[0] = tape.value(f"{name}.in")

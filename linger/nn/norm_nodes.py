@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from linger.nn.reading import MAX_SHIFT, bias, bits8, chip, operand, right_shift, weights
+from linger.chip import MAX_SHIFT
+from linger.nn.reading import bias, bits8, chip, operand, right_shift, weights
 from linger.ops.elementwise import scale_bias_codes
 from linger.runtime.graph import NodeReader, reads
 

@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
+from linger.chip import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, Limits
 from linger.ops.elementwise import requant_codes
 from linger.runtime.graph import NodeReader
 
-MAX_SHIFT = 63
-MAX_LEFT_BITS = 6  # the engine multiplies by an int8 power of two
 
-
-class ChipRow(NamedTuple):
-    """Where the chips differ in the operators of these files."""
-
-    add_bits: tuple[int, ...]
-    conv1d_bits: tuple[int, ...]
-    linear_bits: tuple[int, ...]
-    wide_left: bool  # a 32-bit result may be finer than its sum: sat_32(A) * 2^-s
-    norm_left: bool  # BatchNorm2dInt shifts left for s < 0
-    cat_right: bool  # iqCat narrows inputs of a larger scale
-    pool_double: bool  # AvgPool2dInt, partial window, power of two: rescales the sum first, then divides
-    pool_divider: bool  # AvgPool2dInt, other windows: the divider takes a finer output scale along
-    pool_ignores: bool  # AvgPool2dInt, power of two: a scale change is ignored
-
-
-_ARCS = ChipRow((8, 16, 32), (8, 32), (8, 32), True, False, True, True, False, False)
-CHIPS: dict[str, ChipRow] = {
-    "arcs": _ARCS,
-    "mars": _ARCS,
-    "venusA": _ARCS._replace(cat_right=False),
-    "venus": ChipRow((8,), (8, 16, 32), (8, 16, 32), False, True, True, False, True, True),
-}
-
-
-def chip(node: NodeReader) -> ChipRow:
+def chip(node: NodeReader) -> Limits:
     """Row of the file's platform."""
-    return CHIPS[node.platform]
+    return LIMITS[node.platform]
 
 
 def bits8(node: NodeReader, *names: str) -> None:
