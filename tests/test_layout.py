@@ -14,6 +14,7 @@ LINGER, CSRC = ROOT / "linger", ROOT / "csrc"
 BASE = {"_C", "errors"}
 ARROWS = {
     "errors": {"_C"},
+    "_fakes": {"ops"} | BASE,
     "ops": BASE,
     "settings": BASE,
     "chip": {"ops"} | BASE,

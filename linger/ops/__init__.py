@@ -2,6 +2,7 @@
 
 from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
+from linger.ops.checks import fake_kernel
 from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
@@ -30,6 +31,7 @@ __all__ = [
     "conv",
     "conv_codes",
     "dequantize",
+    "fake_kernel",
     "fold_bn",
     "linear",
     "linear_codes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,9 +21,28 @@ CODE_DTYPES = (torch.int8, torch.int16, torch.int32)
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
+_fakes: dict[str, Callable[..., Any]] = {}
+
+
 def fake(op: str) -> Callable[[_Kernel], _Kernel]:
-    """Registers the decorated function as the fake kernel (shapes and strides only) of ``linger::name``."""
-    return cast(Callable[[_Kernel], _Kernel], torch.library.register_fake(op))
+    """Declares the decorated function as the fake kernel (shapes and strides only) of ``linger::name``."""
+
+    def declare(kernel: _Kernel) -> _Kernel:
+        _fakes[op] = kernel
+        return kernel
+
+    return declare
+
+
+def fake_kernel(op: str) -> Callable[..., Any]:
+    """The fake kernel of ``linger::name``.
+
+    Raises:
+        UnsupportedError: None is declared.
+    """
+    if op not in _fakes:
+        raise UnsupportedError(f"{op} has no fake kernel: it cannot be traced")
+    return _fakes[op]
 
 
 def check_float(op: str, name: str, x: Any) -> None:

@@ -1,0 +1,35 @@
+"""The public names, as ``__init__.py`` loads them on first use."""
+
+from . import chip as chip
+from . import convert as convert
+from . import errors as errors
+from . import nn as nn
+from . import onnx as onnx
+from . import ops as ops
+from . import quantizers as quantizers
+from . import runtime as runtime
+from . import settings as settings
+from ._C import __version__ as __version__
+from .convert import CheckpointAdapter as CheckpointAdapter
+from .convert import constrain as constrain
+from .convert import init as init
+from .convert import summary as summary
+from .convert import trace_layers as trace_layers
+from .errors import ConfigError as ConfigError
+from .errors import UnsupportedError as UnsupportedError
+from .nn import AddInt as AddInt
+from .nn import BatchNorm1dInt as BatchNorm1dInt
+from .nn import BatchNorm2dInt as BatchNorm2dInt
+from .nn import Conv1dInt as Conv1dInt
+from .nn import Conv2dInt as Conv2dInt
+from .nn import ConvTranspose1dInt as ConvTranspose1dInt
+from .nn import ConvTranspose2dInt as ConvTranspose2dInt
+from .nn import EmbeddingInt as EmbeddingInt
+from .nn import LinearInt as LinearInt
+from .quantizers import calibration as calibration
+from .quantizers import freeze_statistics as freeze_statistics
+from .quantizers import register_calibrate_method as register_calibrate_method
+from .runtime import active as active
+from .runtime import float_region as float_region
+from .settings import QUANT_CONFIGS as QUANT_CONFIGS
+from .settings import config_save_to_yaml as config_save_to_yaml
