@@ -94,7 +94,8 @@ class Bilinear {
 };
 
 // The training form: exponent from the state, guessed and redone when the statistics move it.
-// value and codes: fresh outputs with memory [pixels][o]. sat32: convolutions.
+// value and codes: fresh outputs with memory [pixels][o]. sat32: convolutions. The engine is a Bilinear, or another class
+// with its bias(), run() and params().o: sums of int32 at exponent exp2_x + exp2_w.
 struct Quantized {
     const char *op;
     Tensor value, codes;
@@ -105,7 +106,7 @@ struct Quantized {
     int64_t bits, rounding, flags;
     double clamp;
 
-    Coded run(Bilinear &engine, const std::optional<Tensor> &bias) const {
+    template <class Engine> Coded run(Engine &engine, const std::optional<Tensor> &bias) const {
         const int64_t o = engine.params().o, n = pixels * o;
         const bool grad = (flags & LGR_GRAD) != 0, slope = grad && tqt,
                    observe = (flags & LGR_OBSERVE) && n > 0;
@@ -153,7 +154,8 @@ struct Quantized {
         check(lgr_epilogue_make(&spec, &ep), op);
         return ep;
     }
-    int32_t quantize(Bilinear &engine, const lgr_outputs &out, int32_t acc, int32_t b, int32_t rule,
+    template <class Engine>
+    int32_t quantize(Engine &engine, const lgr_outputs &out, int32_t acc, int32_t b, int32_t rule,
                      bool observe) const {
         const int32_t guess = lgr_stats_guess(&state, b, acc);
         const bool known = guess != LGR_EXP2_NONE && guess != LGR_EXP2_NAN;
@@ -195,7 +197,8 @@ inline int32_t codes_dtype(int64_t bits) {
            : bits <= 16 ? aoti_torch_dtype_int16()
                         : aoti_torch_dtype_int32();
 }
-inline void run_codes(const char *op, Bilinear &engine, const std::optional<Tensor> &bias,
+template <class Engine>
+inline void run_codes(const char *op, Engine &engine, const std::optional<Tensor> &bias,
                       int64_t shift, int64_t bits, bool relu, bool sat32, const Tensor &codes) {
     const int32_t s = to_i32(shift, "shift"), b = to_bits(bits, op);
     STD_TORCH_CHECK(s <= 63 && (s >= 0 || (b == 32 && s >= -31)), op,

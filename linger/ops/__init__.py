@@ -7,6 +7,7 @@ from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
 from linger.ops.fold_bn import fold_bn
+from linger.ops.layer_norm import layer_norm, layer_norm_codes
 from linger.ops.linear import linear, linear_codes
 from linger.ops.mul import mul, mul_codes
 from linger.ops.pool import avg_pool, avg_pool_codes
@@ -33,6 +34,8 @@ __all__ = [
     "dequantize",
     "fake_kernel",
     "fold_bn",
+    "layer_norm",
+    "layer_norm_codes",
     "linear",
     "linear_codes",
     "mul",

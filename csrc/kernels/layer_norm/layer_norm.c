@@ -1,0 +1,141 @@
+/* layer_norm.c - the engine's integer statistics and reciprocal root, row by row. */
+#include "lgr/layer_norm.h"
+
+/* 1 / sqrt(d) = factor / 2^(14 + half): 2^14 <= factor < 2^15. */
+struct root {
+    int32_t factor, half;
+};
+
+enum { EPS_LIMIT_EXP2 = 62 };
+
+int64_t lgr_layer_norm_eps(int32_t x_exp2, int64_t n)
+{
+    const int32_t e = x_exp2 < -63 ? -63 : x_exp2 > 63 ? 63 : x_exp2;
+    float eps =
+        1e-5f * lgr_exp2_scale(2 * e); /* every product is rounded to float32, as the engine's */
+    eps = eps * (float)n;
+    eps = eps * (float)n;
+    eps = eps + 0.5f;
+    const int64_t most = (int64_t)1 << EPS_LIMIT_EXP2;
+    return eps < (float)most ? (int64_t)floorf(eps) : most;
+}
+
+static int64_t wrap_s32(int64_t v) { return (int32_t)(uint32_t)(uint64_t)v; }
+
+/* The engine's table floor(2^15 / sqrt(1 + k / 256)) at k = i - 256 is floor(sqrt(2^38 / i)); square roots of integers
+ * below 2^52 round to the right side in double. */
+static struct root reciprocal_root(int64_t d)
+{
+    struct root r = {32767, 0};
+    if (d <= 0) return r;
+    int length = 0;
+    for (int64_t v = d; v != 0; v >>= 1) ++length;
+    r.half = (length + 1) / 2;
+    const int shift = 10 - 2 * r.half;
+    const int64_t i = shift >= 0 ? d << shift : d >> -shift; /* 256..1023 */
+    const int32_t t = (int32_t)sqrt((double)(((int64_t)1 << 38) / i));
+    r.factor = t < 32767 ? t : 32767;
+    return r;
+}
+
+static void sums(const int8_t *restrict x, int64_t n, int64_t *sum, int64_t *squares)
+{
+    enum { BLOCK = 1 << 16 }; /* its squares fit 32 bits */
+    int64_t s = 0, s2 = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        const int64_t end = n - at < BLOCK ? n : at + BLOCK;
+        int32_t a = 0, b = 0;
+        for (int64_t i = at; i < end; ++i) {
+            a += x[i];
+            b += x[i] * x[i];
+        }
+        s += a;
+        s2 += b;
+    }
+    *sum = s;
+    *squares = s2;
+}
+
+/* y = sat_32(sat(RSH((n x - sum) * factor, shift)) * gamma). */
+static void scale_wide(const int8_t *restrict x, int64_t n, int64_t sum, int32_t factor, int shift,
+                       const struct lgr_layer_norm_params *p, int32_t *restrict y)
+{
+    for (int64_t i = 0; i < n; ++i) {
+        const int64_t v = lgr_sat(lgr_rsh_s64((n * x[i] - sum) * factor, shift), p->bits);
+        y[i] = lgr_sat_s32(v * p->gamma[i]);
+    }
+}
+
+/* The same plus beta, where nothing saturates and every product fits 32 bits. */
+static void scale_narrow(const int8_t *restrict x, int32_t n, int32_t sum, int32_t factor,
+                         int shift, const int32_t *restrict gamma, const int32_t *restrict beta,
+                         int32_t *restrict y)
+{
+    for (int32_t i = 0; i < n; ++i)
+        y[i] = lgr_rsh_s32((n * x[i] - sum) * factor, shift) * gamma[i] + beta[i];
+}
+
+/* The same where the first product needs 64 bits. */
+static void scale_middle(const int8_t *restrict x, int32_t n, int32_t sum, int32_t factor,
+                         int shift, const int32_t *restrict gamma, const int32_t *restrict beta,
+                         int32_t *restrict y)
+{
+    for (int32_t i = 0; i < n; ++i) {
+        const int64_t product = (int64_t)(n * x[i] - sum) * factor;
+        y[i] = (int32_t)lgr_rsh_s64(product, shift) * gamma[i] + beta[i];
+    }
+}
+
+/* Largest |gamma| and |beta|. */
+struct bounds {
+    int64_t gamma, beta;
+};
+
+static struct bounds bounds_of(const struct lgr_layer_norm_params *p)
+{
+    struct bounds b = {0, 0};
+    for (int64_t i = 0; i < p->n; ++i) {
+        const int64_t g = p->gamma[i], o = p->beta[i];
+        b.gamma = b.gamma > (g < 0 ? -g : g) ? b.gamma : (g < 0 ? -g : g);
+        b.beta = b.beta > (o < 0 ? -o : o) ? b.beta : (o < 0 ? -o : o);
+    }
+    return b;
+}
+
+static void row(const int8_t *x, int64_t at, const struct lgr_layer_norm_params *p,
+                struct bounds most, const lgr_epilogue *ep, const lgr_outputs *out, int32_t *y,
+                int64_t amax[2])
+{
+    const int64_t n = p->n;
+    int64_t sum, squares;
+    sums(x, n, &sum, &squares);
+    const struct root r = reciprocal_root(wrap_s32(n * squares) - wrap_s32(sum * sum) + p->eps);
+    const int64_t spread = 128 * n + (sum < 0 ? -sum : sum), product = spread * r.factor;
+    const int shift = r.half + 4;
+    const int64_t norm = lgr_rsh_s64(product, shift) + 1, bound = norm * most.gamma + most.beta;
+    if (norm > INT16_MAX || bound > INT32_MAX) {
+        scale_wide(x, n, sum, r.factor, shift, p, y);
+        lgr_epilogue_rows(ep, 0, y, n, p->beta, 1, n, 0, n, at, out, amax);
+        return;
+    }
+    const int fits = product <= INT32_MAX && shift < 32;
+    (fits ? scale_narrow : scale_middle)(x, (int32_t)n, (int32_t)sum, r.factor, shift, p->gamma,
+                                         p->beta, y);
+    lgr_epilogue_rows(ep, lgr_epilogue_narrow(ep, bound), y, n, NULL, 1, n, 0, n, at, out, amax);
+}
+
+lgr_status lgr_layer_norm(const int8_t *x, int64_t from, int64_t to,
+                          const struct lgr_layer_norm_params *p, const lgr_epilogue *ep,
+                          const lgr_outputs *out, int32_t *scratch, int64_t amax[2])
+{
+    if (p == NULL) return LGR_E_NULL;
+    if (p->n < 1 || p->n > LGR_LAYER_NORM_MAX || from < 0 || to < from) return LGR_E_RANGE;
+    if (p->eps < 0 || p->eps > (int64_t)1 << EPS_LIMIT_EXP2 || (p->bits != 16 && p->bits != 32))
+        return LGR_E_RANGE;
+    if (from == to) return LGR_OK;
+    if (x == NULL || p->gamma == NULL || p->beta == NULL) return LGR_E_NULL;
+    if (ep == NULL || out == NULL || scratch == NULL || amax == NULL) return LGR_E_NULL;
+    const struct bounds most = bounds_of(p);
+    for (int64_t r = from; r < to; ++r) row(x + r * p->n, r, p, most, ep, out, scratch, amax);
+    return LGR_OK;
+}

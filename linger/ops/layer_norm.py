@@ -1,0 +1,247 @@
+"""Integer layer normalisation with its output quantizer: checked entries, float gradients, shapes for tracing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from linger.errors import UnsupportedError
+from linger.ops import checks
+from linger.ops.bilinear import Weight, codes_dtype, dequantized, fake_outputs, quantize_weight, weight_gradients
+from linger.ops.spec import Coded, Output, flags_of
+
+_layer_norm = torch.ops.linger.layer_norm.default
+_layer_norm_codes = torch.ops.linger.layer_norm_codes.default
+_float_backward = torch.ops.aten.native_layer_norm_backward.default
+
+CHIP_EPS = 1e-5
+NORM_EXP2 = 10
+LONGEST = 1 << 20
+_ONE = 64  # code of the factor 1 where there is no gamma; 4-bit factors hold 4
+
+
+def nearest_eps(eps: float) -> int:
+    """k such that ``1e-5 * 4**k``, which the chips reach by declaring another scale, is nearest to ``eps`` in ratio.
+
+    Args:
+        eps: As ``torch.nn.LayerNorm``, >= 0; 0 gives a k that vanishes next to any variance.
+    """
+    return max(-40, min(40, round(math.log(eps / CHIP_EPS, 4)))) if eps > 0 else -40
+
+
+def layer_norm(
+    x: Coded,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    gamma_out: Output,
+    out: Output,
+    *,
+    shape: tuple[int, ...],
+    eps_shift: int = 0,
+    norm_bits: int = 32,
+) -> Coded:
+    """Layer normalisation of codes, exactly as the chip computes it; gradients are those of the float operator.
+
+    Args:
+        x: Input of at most 8 bits.
+        gamma, beta: Floating point, of ``shape``; None: 1 and 0. gamma is quantized half to even, beta to 32 bits at 2**10
+            times gamma's scale.
+        gamma_out: Quantizer of gamma, at most 16 bits; unused without gamma.
+        out: Quantizer of the result; its scale is at most 2**10 times gamma's.
+        shape: The last axes of ``x``, over which mean and variance are taken.
+        eps_shift: The chip adds ``1e-5 * 4**eps_shift`` to the variance (:func:`nearest_eps`).
+        norm_bits: Width of the normalised value: 32, venus 16.
+
+    Returns:
+        value, codes and scale, contiguous, the shape of ``x``.
+
+    Raises:
+        UnsupportedError: Codes above 8 bits, gamma above 16, or a device without a kernel.
+        TypeError, ValueError: Types, shapes or settings that do not fit together.
+
+    Source: docs/numerics.md, "LayerNormInt".
+    """
+    _check("layer_norm", x, gamma, beta, gamma_out, out, shape)
+    checks.check_range("layer_norm", "eps_shift", eps_shift, -40, 40)
+    settings = (eps_shift, _norm_bits("layer_norm", norm_bits))
+    value = checks.as_float32(x.value)
+    gamma = None if gamma is None else checks.as_float32(gamma)
+    beta = None if beta is None else checks.as_float32(beta)
+    gamma_threshold = None if gamma is None else gamma_out.threshold
+    if checks.needs_grad(value, gamma, beta, gamma_threshold, out.threshold):
+        call = (value, gamma, beta, gamma_threshold, out.threshold, x.codes, x.scale, gamma_out, out, shape, settings)
+        y, codes, scale = _LayerNorm.apply(*call)  # type: ignore[no-untyped-call]
+    else:
+        w = quantize_gamma(x.scale, gamma, beta, gamma_out, shape, False)
+        y, codes, scale, _, _ = _forward(x.codes, x.scale, w, beta, out, settings, False)
+    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+
+
+def layer_norm_codes(
+    x: Tensor, gamma: Tensor, beta: Tensor, eps_exp2: int, shift: int, bits: int = 8, *, norm_bits: int = 32
+) -> Tensor:
+    """``sat_bits(RSH(sat_32(norm * gamma) + beta, shift))``, norm in Q10: the integer form of runner and chip.
+
+    Args:
+        x: int8 codes ``(..., *gamma.shape)``.
+        gamma: Codes of at most 16 bits.
+        beta: int32 codes, at 2**10 times gamma's scale.
+        eps_exp2: log2 of the scale of ``x``, from which the chip derives what it adds to the variance.
+        shift: 0..63.
+        bits: Width of the result: int8 up to 8, int16 up to 16, else int32.
+        norm_bits: Width of the normalised value: 32, venus 16.
+
+    Raises:
+        TypeError, ValueError: Types, shapes or settings that do not fit together.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "LayerNormInt".
+    """
+    for name, t, dtypes in (
+        ("x", x, (torch.int8,)),
+        ("gamma", gamma, (torch.int8, torch.int16)),
+        ("beta", beta, (torch.int32,)),
+    ):
+        if not isinstance(t, Tensor) or t.dtype not in dtypes:
+            wanted = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+            raise TypeError(
+                f"layer_norm_codes: {name} must be {wanted}, got {getattr(t, 'dtype', type(t).__name__)}"
+            )
+    _check_shape("layer_norm_codes", x, tuple(gamma.shape))
+    if beta.shape != gamma.shape:
+        raise ValueError(f"layer_norm_codes: beta must have shape {tuple(gamma.shape)}, got {tuple(beta.shape)}")
+    checks.check_range("layer_norm_codes", "shift", shift, 0, 63)
+    checks.check_range("layer_norm_codes", "bits", bits, 2, 32)
+    checks.check_range("layer_norm_codes", "eps_exp2", eps_exp2, -1000, 1000)
+    checks.check_device("layer_norm_codes", x)
+    norm = _norm_bits("layer_norm_codes", norm_bits)
+    out: Tensor = _layer_norm_codes(x, checks.widened(gamma), beta, eps_exp2, norm, shift, bits)
+    return out
+
+
+def quantize_gamma(
+    x_scale: Tensor, gamma: Tensor | None, beta: Tensor | None, out: Output, shape: tuple[int, ...], grad: bool
+) -> Weight:
+    """Codes of gamma at a scale that leaves beta 32 bits; without gamma the constant 1."""
+    norm = torch.full((), 2.0**NORM_EXP2, device=x_scale.device)
+    if gamma is not None:
+        return quantize_weight(gamma, beta, norm, out, grad)
+    one = min(_ONE, 1 << (out.bits - 2))
+    codes = torch.full(shape, one, dtype=torch.int8, device=x_scale.device)
+    none = codes.new_empty(0)
+    return Weight(codes, torch.full((), float(one), device=x_scale.device), none, none)
+
+
+def _norm_bits(op: str, bits: int) -> int:
+    if bits not in (16, 32):
+        raise ValueError(f"{op}: norm_bits must be 16 or 32, got {bits}")
+    return bits
+
+
+def _check_shape(op: str, x: Tensor, shape: tuple[int, ...]) -> None:
+    n = math.prod(shape)
+    if not shape or tuple(x.shape[-len(shape) :]) != shape or n < 1:
+        raise ValueError(f"{op}: x must have shape (..., {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+    if n > LONGEST:
+        raise ValueError(f"{op}: at most {LONGEST} elements are normalised together, got {n}")
+
+
+def _check(
+    op: str, x: Coded, gamma: Tensor | None, beta: Tensor | None, gamma_out: Output, out: Output, shape: tuple[int, ...]
+) -> None:
+    checks.check_coded(op, "x", x)
+    checks.check_output(op, gamma_out)
+    checks.check_output(op, out)
+    checks.check_device(op, x.codes)
+    if x.codes.dtype != torch.int8:
+        raise UnsupportedError(f"{op}: the input must have at most 8 bits, got codes of type {x.codes.dtype}")
+    if gamma_out.bits > 16:
+        raise UnsupportedError(f"{op}: gamma must have at most 16 bits, got {gamma_out.bits}")
+    _check_shape(op, x.codes, shape)
+    for name, t in (("gamma", gamma), ("beta", beta)):
+        if t is None:
+            continue
+        checks.check_float(op, name, t)
+        if tuple(t.shape) != shape:
+            raise ValueError(f"{op}: {name} must have shape {shape}, got {tuple(t.shape)}")
+
+
+def _forward(
+    x: Tensor, x_scale: Tensor, w: Weight, beta: Tensor | None, out: Output, settings: tuple[int, int], grad: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    state = (*out.stats, out.threshold)
+    flags = flags_of(out, grad)
+    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _layer_norm(
+        x, x_scale, w.codes, w.scale, beta, *state, *settings, out.bits, float(out.clamp), int(out.rounding), flags
+    )
+    return result
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        gamma_threshold: Tensor | None,
+        out_threshold: Tensor | None,
+        codes: Tensor,
+        scale: Tensor,
+        gamma_out: Output,
+        out: Output,
+        shape: tuple[int, ...],
+        settings: tuple[int, int],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        w = quantize_gamma(scale, gamma, beta, gamma_out, shape, ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
+        y, y_codes, y_scale, mask, slope = _forward(codes, scale, w, beta, out, settings, True)
+        ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
+        ctx.mark_non_differentiable(y_codes, y_scale)
+        ctx.set_materialize_grads(False)
+        ctx.shape, ctx.eps = shape, CHIP_EPS * 4.0 ** settings[0]
+        return y, y_codes, y_scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        if grad is None:
+            return (None,) * 11
+        codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
+        w, n = Weight(*weight), math.prod(ctx.shape)
+        want_x, want_gamma, want_beta, want_gt, want_ot, *_rest = ctx.needs_input_grad
+        grad = grad.contiguous()
+        grad_t = checks.threshold_grad(grad, slope, y_scale) if want_ot else None
+        grad = checks.mask_grad(grad, mask, n)
+        gamma_t = None
+        with checks.no_autocast(grad):
+            x, gamma = dequantized(codes.contiguous(), scale), dequantized(w.codes, w.scale)
+            _, *statistics = torch.native_layer_norm(x, list(ctx.shape), None, None, ctx.eps)  # mean, 1 / deviation
+            wanted = [want_x, want_gamma or want_gt, want_beta]
+            gx, gw, gb = _float_backward(grad, x, list(ctx.shape), *statistics, gamma, torch.zeros_like(gamma), wanted)
+        if gw is not None and wanted[1]:
+            gw, gamma_t = weight_gradients(gw, w, want_gamma, want_gt)
+        return gx, gw, gb, gamma_t, grad_t, None, None, None, None, None, None
+
+
+@checks.fake("linger::layer_norm")
+def _fake_layer_norm(
+    x: Tensor, x_scale: Tensor, gamma: Tensor, gamma_scale: Tensor, beta: Tensor | None, running: Tensor, is_init: Tensor,
+    scale: Tensor, n_batches: Tensor, n_skipped: Tensor, threshold: Tensor | None, eps_shift: int, norm_bits: int,
+    bits: int, clamp: float, rounding: int, flags: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    value, n = x.new_empty(x.shape, dtype=torch.float32), gamma.numel()
+    return fake_outputs(value, x.numel() // n, n, bits, threshold, flags)
+
+
+@checks.fake("linger::layer_norm_codes")
+def _fake_layer_norm_codes(
+    x: Tensor, gamma: Tensor, beta: Tensor, eps_exp2: int, norm_bits: int, shift: int, bits: int
+) -> Tensor:
+    return x.new_empty(x.shape, dtype=codes_dtype(bits))
+
+
+__all__ = ["LONGEST", "NORM_EXP2", "layer_norm", "layer_norm_codes", "nearest_eps", "quantize_gamma"]
