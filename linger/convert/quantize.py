@@ -72,7 +72,7 @@ def init(
         ConfigError: The file, or a section that names nothing.
         ValueError: A pattern that matches nothing; example inputs that do not run.
         RuntimeError: The model, or a part of it, is already initialised; ``quant_method: CUDA`` without CUDA.
-        UnsupportedError: A ``quant_method`` that no code exists for.
+        UnsupportedError: A ``quant_method`` that no code exists for; a root whose ``forward`` is replaced on the instance.
     """
     check_root(model, "init")
     if fold_bn not in ("once", "step"):
@@ -81,6 +81,11 @@ def init(
     if done:
         part = f"its part {done[0]!r}" if done[0] else "the model"
         raise RuntimeError(f"init: {part} is already initialised; a model is initialised once")
+    if "forward" in model.__dict__ and next(model.children(), None) is not None:
+        raise UnsupportedError(
+            f"init: the forward of this {type(model).__name__} is replaced on the instance, where its operators cannot be "
+            "reached: define it on a class, or put the model into a module that calls it"
+        )
     settings = _classic(open_settings(config_file), parameter_bits, mode)
     selection = Selection(model, disable_module, disable_submodel)
     if not settings.open_quant:
@@ -346,6 +351,7 @@ def _materialise(model: nn.Module, example_inputs: Any) -> None:
     with undisturbed(model), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="linger: .* have seen no data yet")
         model(*args, **kwargs)
+        idle = _idle(model)
         for m in model.modules():
             if runtime.is_owner(m):
                 made.append((m, {k: v for k, v in m._modules.items() if k.startswith("_linger_")}))
@@ -357,4 +363,21 @@ def _materialise(model: nn.Module, example_inputs: Any) -> None:
                 m.add_module(key, child.train(m.training))
     for m, attributes in owned:
         m.__dict__.update(attributes)
+    for quantizer in idle:
+        quantizer.rest()
     name_quantizers(model)
+
+
+def _idle(model: nn.Module) -> list[Quantizer]:
+    """Input quantizers that nothing was shown to in the forward that has just run, of layers that ran."""
+    found: list[Quantizer] = []
+    for m in model.modules():
+        if _was_run(getattr(m, "output_quantizer", None)):
+            inputs = getattr(m, "input_quantizer", None)
+            candidates = [inputs] if isinstance(inputs, Quantizer) else inputs or ()
+            found += [q for q in candidates if not _was_run(q)]
+    return found
+
+
+def _was_run(quantizer: Any) -> bool:
+    return isinstance(quantizer, Quantizer) and "_warned" in quantizer.__dict__

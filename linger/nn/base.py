@@ -20,6 +20,7 @@ from linger.runtime import (
     Value,
     coded,
     current_tape,
+    derive,
     end_forward,
     info,
     remember,
@@ -74,6 +75,8 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
             "module with use_reentrant=False"
         )
     warn_without_data(quantizer)
+    if quantizer.resting:
+        quantizer.wake()
     out = quantizer.forward(x if x.dtype == torch.float32 else x.float())
     out = out._replace(value=tag(out.value, Format(out.scale, quantizer.bits, out.codes)))
     remember(x, out.value)
@@ -243,7 +246,7 @@ def _mixed(cls: type[nn.Module], user: type[nn.Module]) -> type[nn.Module]:
             return (_rebuild, key, cast(Any, self).__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
 
         body = {"__module__": user.__module__, "__reduce_ex__": reduce}
-        _mixed_classes[key] = type(cls.__name__, (cls, user), body)
+        _mixed_classes[key] = derive(cls.__name__, (cls, user), body)
     return _mixed_classes[key]
 
 

@@ -2,7 +2,7 @@
 
 from .calibration import calibrating, calibration, register_calibrate_method
 from .freeze import freeze_statistics
-from .quantizer import Quantizer, clamp_weight_once, in_recomputation
+from .quantizer import Quantizer, clamp_weight_once, in_ddp_forward, in_recomputation
 
 __all__ = [
     "Quantizer",
@@ -10,6 +10,7 @@ __all__ = [
     "calibration",
     "clamp_weight_once",
     "freeze_statistics",
+    "in_ddp_forward",
     "in_recomputation",
     "register_calibrate_method",
 ]

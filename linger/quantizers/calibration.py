@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import UnsupportedError
 from ..settings import allow_calibration
 
 if TYPE_CHECKING:
@@ -152,8 +153,9 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
     Raises:
         RuntimeError: No calibration is running.
         ValueError: The method is unknown.
+        UnsupportedError: A TQT threshold inside DDP.
     """
-    from .quantizer import in_recomputation
+    from .quantizer import in_ddp_forward, in_recomputation
 
     session = _local.session
     if session is None:
@@ -169,6 +171,11 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
         or not session.covers(quantizer)
     ):
         return
+    if quantizer.method == "TQT" and in_ddp_forward():
+        raise UnsupportedError(
+            f"linger: '{quantizer.name}' was calibrated under DistributedDataParallel, where every process would set its own "
+            "threshold; calibrate the model before wrapping it"
+        )
     x = x.detach().float()
     if not bool(x.isfinite().all()):
         quantizer.skip()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..errors import UnsupportedError
 from ..settings import QuantMode
 from .calibration import calibrating, finalise, observe
 
@@ -30,6 +31,11 @@ def in_recomputation() -> bool:
     if torch.compiler.is_compiling():
         return False
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def in_ddp_forward() -> bool:
+    """True inside the forward of a ``DistributedDataParallel`` wrapper: what it synchronises was listed when it was built."""
+    return getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None) is not None
 
 
 class State(NamedTuple):
@@ -59,6 +65,7 @@ class Quantizer(nn.Module):
     Attributes:
         name: Qualified name in the model, written by ``linger.init``; used in messages.
         frozen: True while :func:`linger.freeze_statistics` holds the statistics.
+        resting: True while a TQT threshold does not train because its operand arrives quantized (:meth:`rest`).
 
     Raises:
         ValueError: An argument is out of its set.
@@ -92,7 +99,7 @@ class Quantizer(nn.Module):
             raise ValueError(f"Quantizer: role must be one of {', '.join(ROLES)}, got {role!r}")
         self.bits, self.method, self.role = bits, method, role
         self.rounding, self.calibrate = QuantMode(rounding), calibrate
-        self.name, self.frozen = "", False
+        self.name, self.frozen, self.resting = "", False, False
         self._ready = self._clamped = False  # True is remembered; False is read from the buffer again
         self._flag = "is_init" if method == "MOM" else "is_calibrate"
         self._limit = "running_data" if method == "MOM" else "_running"
@@ -133,6 +140,26 @@ class Quantizer(nn.Module):
         if calibrating():
             self.observe_calibration(x)
         return ops.quantize(x, self.output())
+
+    def rest(self) -> None:
+        """Holds a threshold that no forward uses (the operand arrives quantized), so that DDP does not wait for its gradient."""
+        if self.method == "TQT" and self.learning_data.requires_grad:
+            self.learning_data.requires_grad_(False)
+            self.resting = True
+
+    def wake(self) -> None:
+        """A float operand has come after all: the threshold trains again.
+
+        Raises:
+            UnsupportedError: Inside DDP, which would not synchronise it.
+        """
+        if in_ddp_forward():
+            raise UnsupportedError(
+                f"linger: '{self.name}' met its first float operand under DistributedDataParallel, which would not synchronise "
+                "its threshold; run such inputs through linger.init(..., example_inputs=...) before wrapping the model"
+            )
+        self.learning_data.requires_grad_(True)
+        self.resting = False
 
     def observe_calibration(self, x: Tensor, *, relu: bool = False) -> None:
         """Shows one batch to the running :func:`linger.calibration` of this thread.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from linger.errors import UnsupportedError
-from linger.quantizers import Quantizer
+from linger.quantizers import Quantizer, in_ddp_forward
 
 from . import sites
 from .owners import BOUNDARY
@@ -47,10 +47,16 @@ def _operators(owner: nn.Module) -> list[str]:
 
 
 def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> nn.Module:
+    first = f"linger: `{operator}` of '{owner.__dict__['_linger_name'] or type(owner).__name__}' was first met"
     if owner.__dict__.get("_is_replica", False):
         raise UnsupportedError(
-            f"linger: `{operator}` of '{owner.__dict__['_linger_name']}' was first met inside a DataParallel replica; "
+            f"{first} inside a DataParallel replica; "
             "run one forward (or linger.init(..., example_inputs=...)) before wrapping the model"
+        )
+    if in_ddp_forward():
+        raise UnsupportedError(
+            f"{first} under DistributedDataParallel, which synchronises only what existed when the model was wrapped; "
+            "call linger.init(..., example_inputs=...) (or run one forward) before wrapping the model"
         )
     name = ".".join(filter(None, (owner.__dict__["_linger_name"], attribute)))
     module = FACTORIES[operator](n_inputs, owner.__dict__["_linger_settings"].layer(name))
@@ -112,7 +118,7 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
         n_inputs: Number of tensor operands.
 
     Raises:
-        UnsupportedError: Called outside a converted model, or a new operator inside a DataParallel replica.
+        UnsupportedError: Called outside a converted model, or a new operator inside a DataParallel replica or DDP.
     """
     if not state.frames:
         raise UnsupportedError(f"linger: quantized `{operator}` was called outside a converted model")

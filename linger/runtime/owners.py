@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType
@@ -92,15 +93,22 @@ def owner_class(base: type[nn.Module]) -> type[nn.Module]:
             "__doc__": base.__doc__,
             "_linger_base": base,
         }
-        metaclass: Any = type(base)
-        if not any("__init_subclass__" in vars(c) for c in base.__mro__[:-1]):
-            cls = metaclass(base.__name__, (base,), body)
-        else:  # it may demand keywords, or register what it sees: not for this subclass
-            cls = metaclass(base.__name__, (nn.Module,), body)
-            cls.__bases__ = (base,)
-        assert cls is not None
-        _classes[base] = cls
+        cls = _classes.setdefault(base, derive(base.__name__, (base,), body))
     return cls
+
+
+def derive(name: str, bases: tuple[type[nn.Module], ...], body: dict[str, Any]) -> type[nn.Module]:
+    """A subclass that the user's classes do not hear of.
+
+    Their ``__init_subclass__`` or metaclass may demand keywords, refuse a name they know, or register what they see.
+    """
+    metaclass: Any = max((type(b) for b in bases), key=lambda m: len(m.__mro__))
+    make: Any = ABCMeta.__new__ if issubclass(metaclass, ABCMeta) else type.__new__
+    hears = any("__init_subclass__" in vars(c) for b in bases for c in b.__mro__[:-1])
+    cls: Any = make(metaclass, name, (nn.Module,) if hears else bases, body)
+    if hears:
+        cls.__bases__ = bases
+    return cast("type[nn.Module]", cls)
 
 
 def _rebuild(base: type[nn.Module]) -> nn.Module:

@@ -12,7 +12,6 @@ from torch import Tensor
 from linger import ops
 
 _ATTRIBUTE = "_linger_format"
-_COPIED = -1
 
 
 class Memory:
@@ -56,13 +55,8 @@ class Format:
         return Format(self.scale, self.bits, codes, exact=self.exact)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_restore, (self.scale, self.bits, self.exact))
-
-
-def _restore(scale: Tensor, bits: int, exact: bool) -> Format:
-    restored = Format(scale, bits, exact=exact)
-    restored.version = _COPIED  # a copy of a tensor starts its versions anew: never trust the tag
-    return restored
+        """Copies and files carry no format: their versions start anew. An empty set loads everywhere, weights only too."""
+        return (set, ())
 
 
 def version_of(t: Tensor) -> int | None:
@@ -89,7 +83,7 @@ def _mark(t: Tensor, fmt: Format) -> None:
 
 def overwritten(t: Tensor, fmt: Format | None = None) -> None:
     """An in-place write has changed ``t``: it and all that share its memory lose their format; ``t`` then has ``fmt``."""
-    old: Format | None = getattr(t, _ATTRIBUTE, None)
+    old: Format | None = getattr(t, _ATTRIBUTE, None) or None
     memory = None if old is None else old.memory
     if memory is not None:
         memory.writes += 1
@@ -111,12 +105,12 @@ def untag(t: Tensor) -> None:
 def info(t: object) -> Format | None:
     """Format of ``t``, or None: not a tensor, never quantized, or written since."""
     fmt: Format | None = getattr(t, _ATTRIBUTE, None)
-    if fmt is None or not isinstance(t, Tensor):
+    if not fmt or not isinstance(t, Tensor):  # a copy has an empty set
         return None
     if fmt.memory is not None and fmt.memory.writes != fmt.writes:
         return None
     now = version_of(t)
-    unseen = (now is None or fmt.version is None) and fmt.version != _COPIED
+    unseen = now is None or fmt.version is None
     return fmt if unseen or fmt.version == now else None
 
 

@@ -46,6 +46,18 @@ def test_copies_do_not_carry_a_format():
     assert info("text") is None
 
 
+def test_saved_tensors_load_anywhere(tmp_path):
+    path = tmp_path / "features.pt"
+    torch.save(_tagged(), path)
+    assert b"linger." not in path.read_bytes()  # a machine without linger can read it
+    t = torch.load(path, weights_only=True)
+    assert t.tolist() == [0.5, -1.0, 1.25]
+    assert info(t) is None
+    assert info(tag(t, Format(torch.tensor(4.0), 8))) is not None
+    t.add_(1)
+    assert info(follow(t, t)) is None
+
+
 def test_untag_forgets():
     t = _tagged()
     untag(t)
