@@ -30,6 +30,7 @@ typedef enum lgr_conv_engine {
     LGR_CONV_REF = 0,
     LGR_CONV_AVX2 = 1,
     LGR_CONV_AVX512VNNI = 2,
+    LGR_CONV_AVXVNNI = 3,
 } lgr_conv_engine;
 
 /* One call. Fill everything above the line, then lgr_conv_begin fills the rest; threads share it

@@ -11,6 +11,9 @@ const lgr_conv_isa *lgr_conv_isa_of(lgr_conv_engine engine)
 #if LGR_HAVE_AVX2
     if (engine == LGR_CONV_AVX2) return &lgr_conv_isa_avx2;
 #endif
+#if LGR_HAVE_AVXVNNI
+    if (engine == LGR_CONV_AVXVNNI) return &lgr_conv_isa_avxvnni;
+#endif
 #if LGR_HAVE_AVX512VNNI
     if (engine == LGR_CONV_AVX512VNNI) return &lgr_conv_isa_avx512vnni;
 #endif
@@ -20,6 +23,7 @@ const lgr_conv_isa *lgr_conv_isa_of(lgr_conv_engine engine)
 static int has(lgr_conv_engine engine)
 {
     const unsigned need = engine == LGR_CONV_AVX2         ? LGR_CPU_AVX2
+                          : engine == LGR_CONV_AVXVNNI    ? LGR_CPU_AVX2 | LGR_CPU_AVXVNNI
                           : engine == LGR_CONV_AVX512VNNI ? LGR_CPU_AVX512VNNI
                                                           : 0u;
     return engine == LGR_CONV_REF ||
@@ -85,6 +89,7 @@ lgr_conv_engine lgr_conv_pick(const lgr_conv_params *p)
 {
     if (!fits(p)) return LGR_CONV_REF;
     if (has(LGR_CONV_AVX512VNNI)) return LGR_CONV_AVX512VNNI;
+    if (has(LGR_CONV_AVXVNNI)) return LGR_CONV_AVXVNNI;
     return has(LGR_CONV_AVX2) ? LGR_CONV_AVX2 : LGR_CONV_REF;
 }
 

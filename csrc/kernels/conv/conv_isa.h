@@ -34,7 +34,7 @@ typedef struct lgr_conv_isa {
     void (*end)(void *state, int64_t amax[2]);
 } lgr_conv_isa;
 
-extern const lgr_conv_isa lgr_conv_isa_avx2, lgr_conv_isa_avx512vnni;
+extern const lgr_conv_isa lgr_conv_isa_avx2, lgr_conv_isa_avxvnni, lgr_conv_isa_avx512vnni;
 
 static inline int64_t lgr_conv_up(int64_t v, int64_t m) { return (v + m - 1) / m * m; }
 static inline int lgr_conv_is_depthwise(const lgr_conv_params *p)
@@ -42,7 +42,7 @@ static inline int lgr_conv_is_depthwise(const lgr_conv_params *p)
     return p->groups > 1 && p->groups == p->c && p->o == p->c;
 }
 static inline int64_t lgr_conv_gcd(int64_t a, int64_t b) { return b ? lgr_conv_gcd(b, a % b) : a; }
-/* Depthwise VNNI: 64 consecutive (column, channel) outputs share a weight set; sets repeat with this period. */
+/* Depthwise AVX-512 VNNI: 64 consecutive (column, channel) outputs share a weight set; sets repeat with this period. */
 static inline int lgr_conv_is_flat(const lgr_conv_params *p)
 {
     return p->c % 16 == 0 && p->stride_w == 1;
@@ -50,7 +50,8 @@ static inline int lgr_conv_is_flat(const lgr_conv_params *p)
 static inline int64_t lgr_conv_dw_sets(const lgr_conv_params *p, lgr_conv_engine e)
 {
     if (e == LGR_CONV_AVX2) return lgr_conv_up(p->c, 16) / 16;
-    return lgr_conv_is_flat(p) ? p->c / lgr_conv_gcd(p->c, 64) : lgr_conv_up(p->c, 64) / 64;
+    return e == LGR_CONV_AVX512VNNI && lgr_conv_is_flat(p) ? p->c / lgr_conv_gcd(p->c, 64)
+                                                           : lgr_conv_up(p->c, 64) / 64;
 }
 /* Taps of one depthwise dot product: 4 bytes or 2 int16. */
 static inline int64_t lgr_conv_dw_quads(const lgr_conv_params *p, int64_t quantum)

@@ -53,16 +53,17 @@ INLINE void pack_block(const lgr_conv_params *p, const int8_t *w, int64_t b, con
 
 /* Depthwise VNNI: [set][quad of taps][4][64]: byte t of dword e in 128-bit lane l of vector j belongs to tap 4 * quad + t
  * of channel 16 l + 4 j + e, the order that unpacking four vectors of 64 channels produces. */
-static void pack_depthwise_vnni(const lgr_conv_params *p, const int8_t *w, int8_t *packed)
+static void pack_depthwise_vnni(const lgr_conv_params *p, lgr_conv_engine engine, const int8_t *w,
+                                int8_t *packed)
 {
     const int64_t taps = p->kh * p->kw, quads = lgr_conv_dw_quads(p, 4),
-                  sets = lgr_conv_dw_sets(p, LGR_CONV_AVX512VNNI);
+                  sets = lgr_conv_dw_sets(p, engine);
+    const int flat = engine == LGR_CONV_AVX512VNNI && lgr_conv_is_flat(p);
     for (int64_t s = 0; s < sets; ++s)
         for (int64_t q = 0; q < quads; ++q)
             for (int64_t i = 0; i < 256; ++i) {
                 const int64_t j = i / 64, l = i / 16 % 4, e = i / 4 % 4, tap = 4 * q + i % 4;
-                const int64_t f = s * 64 + 16 * l + 4 * j + e,
-                              ch = lgr_conv_is_flat(p) ? f % p->c : f;
+                const int64_t f = s * 64 + 16 * l + 4 * j + e, ch = flat ? f % p->c : f;
                 *packed++ = (int8_t)(tap < taps && ch < p->c ? w[ch * taps + tap] : 0);
             }
 }
@@ -121,7 +122,7 @@ void lgr_conv_pack(const lgr_conv_params *p, lgr_conv_engine engine, const int8_
     }
     if (engine == LGR_CONV_REF) pack_ref(p, w, b0, b1, packed);
     else if (engine == LGR_CONV_AVX2) pack_depthwise_avx2(p, w, packed);
-    else pack_depthwise_vnni(p, w, packed);
+    else pack_depthwise_vnni(p, engine, w, packed);
 
     const int64_t k = p->c / p->groups * p->kh * p->kw, count = lgr_conv_wsum_count(p, engine);
     for (int64_t o = engine == LGR_CONV_REF ? b0 : 0; o < (engine == LGR_CONV_REF ? b1 : count);
