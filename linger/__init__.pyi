@@ -11,8 +11,11 @@ from . import runtime as runtime
 from . import settings as settings
 from ._C import __version__ as __version__
 from .convert import CheckpointAdapter as CheckpointAdapter
+from .convert import check_optimizer as check_optimizer
 from .convert import constrain as constrain
 from .convert import init as init
+from .convert import load as load
+from .convert import save as save
 from .convert import summary as summary
 from .convert import trace_layers as trace_layers
 from .errors import ConfigError as ConfigError
@@ -25,6 +28,7 @@ from .nn import Conv2dInt as Conv2dInt
 from .nn import ConvTranspose1dInt as ConvTranspose1dInt
 from .nn import ConvTranspose2dInt as ConvTranspose2dInt
 from .nn import EmbeddingInt as EmbeddingInt
+from .nn import LayerNormInt as LayerNormInt
 from .nn import LinearInt as LinearInt
 from .quantizers import calibration as calibration
 from .quantizers import freeze_statistics as freeze_statistics

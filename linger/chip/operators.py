@@ -1,4 +1,4 @@
-"""What each chip does with an operator: the one table that layers, files and documents read.
+"""What each chip does with an operator: the one table that layers, files, ``linger.check`` and docs/operators.md read.
 
 *native*: the chip has it. *rewrite*: an exact expression in operators the chip has; training, eval and file all use its
 arithmetic. *island*: computed in float between a Dequant and a Quant. *refused*: an error that says why.
@@ -6,9 +6,11 @@ arithmetic. *island*: computed in float between a Dequant and a Quant. *refused*
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Kind = Literal["native", "rewrite", "island", "refused"]
+PLATFORMS = ("arcs", "mars", "venusA", "venus")
 
 
 class Support(NamedTuple):
@@ -25,31 +27,171 @@ class Support(NamedTuple):
     bits: tuple[int, ...] = (8,)
 
 
-_CAT_ANY = Support("native", "each input is shifted to the scale of the result; at most 6 bits to the left")
-_CAT_LEFT = Support("native", "shifts left only: the scale of the result is the largest of the inputs'")
-_MUL = Support(
-    "native", "same shape, per channel with batch 1 and C <= H*W, or an int8 constant; other broadcasts are islands"
+@dataclass(frozen=True)
+class Operator:
+    """One row of the table; ``row["arcs"]`` is a cell.
+
+    Args:
+        torch: What a user writes.
+        cells: Platform -> cell.
+    """
+
+    torch: str
+    cells: dict[str, Support]
+
+    def __getitem__(self, platform: str) -> Support:
+        return self.cells[platform]
+
+
+def _row(torch: str, cell: Support, *, arcs: Support | None = None, **others: Support) -> Operator:
+    """A row in which ``cell`` holds where nothing else is said; mars is what arcs is."""
+    cells = {platform: others.get(platform, cell) for platform in PLATFORMS}
+    if arcs is not None:
+        cells |= {"arcs": arcs, "mars": arcs}
+    return Operator(torch, cells)
+
+
+def _native(note: str = "", *bits: int) -> Support:
+    return Support("native", note, bits or (8,))
+
+
+def _rewrite(note: str, *bits: int) -> Support:
+    return Support("rewrite", note, bits or (8,))
+
+
+def _island(note: str = "no chip has it") -> Support:
+    return Support("island", note)
+
+
+def _refused(note: str) -> Support:
+    return Support("refused", note)
+
+
+_CONV1D = "dilated, depthwise and 4-bit ones as Conv2dInt of height 1"
+_CONV_T = "a bias of zeros is written; 4-bit codes are stored as 8-bit weights"
+_MUL = "same shape, per channel with batch 1 and C <= H*W, or an int8 constant; other broadcasts are islands"
+_BMM = "rank 2 or 3, higher ranks through Reshape; transposes are nodes of their own"
+_SUB = (
+    "the engines subtract from an uninitialised buffer: x + RSH(-y, 1) - RSH(y, 1) in iqMul and iqAdd, exact with -128"
 )
-_BMM = Support("native", "rank 2 or 3, higher ranks through Reshape; transposes are nodes of their own")
-_SUB = Support(
-    "rewrite",
-    "the engines subtract from an uninitialised buffer: x + RSH(-y, 1) - RSH(y, 1) in iqMul and iqAdd, exact with -128",
-)
+_NORM = "eps is 1e-5 * 4**k; other ranks than 3 through Reshape; n * sum of squares wraps at 2**31 (n > 362 codes of full scale)"
+_PAD = "slices and an iqCat of one scale"
+_ONE_D = "of height 1"
 
-
-def _everywhere(cell: Support, **others: Support) -> dict[str, Support]:
-    return {platform: others.get(platform, cell) for platform in ("arcs", "mars", "venusA", "venus")}
-
-
-OPERATORS: dict[str, dict[str, Support]] = {
-    "iqCat": _everywhere(_CAT_ANY, venusA=_CAT_LEFT),
-    "iqMul": _everywhere(_MUL),
-    "iqSub": _everywhere(_SUB),
-    "BmmInt": _everywhere(
-        _BMM._replace(bits=(8, 32)),
-        venusA=_BMM._replace(bits=(8, 16, 32)),
-        venus=Support("native", f"{_BMM.note}; K x N of the second matrix, aligned to 8 x 4, at most 32 KB"),
+OPERATORS: dict[str, Operator] = {
+    # ---- borders and formats
+    "Quant": _row("inputs of the graph, results of float operators", _native("", 8, 16, 32)),
+    "Dequant": _row("outputs of the graph, operands of float operators", _native()),
+    "Requant": _row(
+        "another width between two layers", _native("left shifts of int8 results: at most 6 bits", 8, 16, 32)
     ),
+    # ---- layers with weights
+    "Conv2dInt": _row(
+        "nn.Conv2d",
+        _native("4-bit weights"),
+        venus=_native("4-bit codes are stored as 8-bit weights"),
+    ),
+    "Conv1dInt": _row(
+        "nn.Conv1d",
+        _native(_CONV1D, 8, 32),
+        venusA=_rewrite("Conv2dInt of height 1"),
+        venus=_native(_CONV1D, 8, 16, 32),
+    ),
+    "ConvTranspose2dInt": _row("nn.ConvTranspose2d", _native(_CONV_T)),
+    "ConvTranspose1dInt": _row("nn.ConvTranspose1d", _rewrite(f"ConvTranspose2dInt {_ONE_D}")),
+    "LinearInt": _row(
+        "nn.Linear",
+        _native("rank 2 and 3, others through Reshape", 8, 32),
+        venusA=_native("several rows are right only with the result in PSRAM", 8, 32),
+        venus=_native("rank 2 and 3, others through Reshape", 8, 16, 32),
+    ),
+    "BatchNorm2dInt": _row("nn.BatchNorm2d alone", _native("folded into the layer in front where it can be")),
+    "BatchNorm1dInt": _row("nn.BatchNorm1d alone", _rewrite("BatchNorm2dInt behind a Reshape")),
+    "LayerNormInt": _row(
+        "nn.LayerNorm", _native(_NORM), venus=_native(f"{_NORM}; gamma of 16 bits, rows of at least 4")
+    ),
+    "Gather": _row("nn.Embedding, index_select", _native("the table's codes, copied")),
+    # ---- pooling
+    "AvgPool2dInt": _row(
+        "nn.AvgPool1d/2d, adaptive pooling to a divisor, mean over H and W",
+        _native("the scale stays; divides by kh * kw, padding included"),
+    ),
+    "MaxPool": _row("nn.MaxPool1d/2d", _native("rounds sizes down")),
+    # ---- element-wise
+    "Relu": _row("nn.ReLU", _native("fused into the layer in front")),
+    "iqAdd": _row("x + y", _native("one shape; scale_o at most the smaller of the operands'")),
+    "iqSub": _row("x - y", _rewrite(_SUB)),
+    "iqMul": _row("x * y", _native(_MUL)),
+    "iqDiv": _row("x / c", _native("c a power of two")),
+    "iqSum": _row("x.sum()", _island("no packer takes iqSum")),
+    "iqVar": _row("x.var()", _island("venus reduces axis 1 only, the others return garbage")),
+    "Clip": _row(
+        "nn.ReLU6, torch.clamp, nn.Hardtanh", _island("no chip clips; saturation at 127 is the only upper limit")
+    ),
+    "LeakyRelu": _row("nn.LeakyReLU", _island()),
+    "PRelu": _row("nn.PReLU", _island()),
+    # ---- several tensors
+    "iqCat": _row(
+        "torch.cat, torch.stack",
+        _native("each input is shifted to the scale of the result; at most 6 bits to the left"),
+        venusA=_native("shifts left only: the scale of the result is the largest of the inputs'"),
+    ),
+    "BmmInt": _row(
+        "torch.bmm, x @ y",
+        _native(_BMM, 8, 32),
+        venusA=_native(_BMM, 8, 16, 32),
+        venus=_native(f"{_BMM}; K x N of the second matrix, aligned to 8 x 4, at most 32 KB"),
+    ),
+    # ---- moving codes
+    "Reshape": _row("view, reshape, unflatten", _native()),
+    "Flatten": _row("flatten", _native("to [N, rest]")),
+    "Transpose": _row(
+        "permute, transpose",
+        _native("of rank 4: 0231, 0312, 0132, 0213"),
+        venusA=_native("of rank 4: 0231, 0312, 0132"),
+    ),
+    "Squeeze": _row("squeeze", _native("at least two axes stay")),
+    "Unsqueeze": _row("unsqueeze, x[:, None]", _native()),
+    "Slice": _row("x[a:b], narrow, select", _native("one axis per node, step 1")),
+    "Split": _row("split, chunk, unbind", _native()),
+    "iqPad": _row("F.pad, padding_mode", _rewrite(_PAD)),
+    "ShuffleChannel": _row("nn.ChannelShuffle", _rewrite("Reshape, Transpose, Reshape")),
+    "Expand": _row("expand, repeat", _rewrite("iqCat of one scale, where the sizes are constant")),
+    "Resize": _row("F.interpolate", _island("venus returns zeros, the others have none")),
+    # ---- chip functions
+    "iqSigmoid": _row(
+        "torch.sigmoid",
+        _native("result at scale 128"),
+        venusA=_native("result at scale 128; right for inputs of scale 2**13 and above"),
+        venus=_native("result at scale 128; input of 16 bits, scale 2**11 and above"),
+    ),
+    "iqTanh": _row(
+        "torch.tanh",
+        _island("the engine reads int16 as int32 and returns 0"),
+        venus=_native("result at scale 128; input of 16 bits, scale 2**11 and above"),
+    ),
+    "Gelu": _row("F.gelu", _island("only a kernel of venusA, no operator")),
+    "Swish": _row("F.silu", _island("only a kernel of venusA, no operator")),
+    "SoftmaxInt": _row(
+        "softmax",
+        _native("last axis"),
+        venusA=_native("last axis", 8, 16, 32),
+        venus=_native("last axis; arithmetic not confirmed by a simulator"),
+    ),
+    "LogSoftmaxInt": _row(
+        "log_softmax",
+        _island("the engine takes the logarithm of the raw integers"),
+        venusA=_native("last axis", 8, 16, 32),
+        venus=_native("last axis; arithmetic not confirmed by a simulator"),
+    ),
+    "GluInt": _row(
+        "F.glu", _native("last axis; engine 562ddc7 of arcs never applies the gate"), venus=_island("not implemented")
+    ),
+    "ArgMax": _row("torch.argmax", _native("last axis, batch 1", 32)),
+    # ---- recurrent
+    "LSTMInt": _row("nn.LSTM", _native("batch 1; directions and layers as chained nodes")),
+    "GRUInt": _row("nn.GRU", _native("batch 1; later engine revisions only, engine 562ddc7 computes something else")),
+    "MultiheadAttention": _row("nn.MultiheadAttention", _island("build it from Linear, bmm and softmax")),
 }
 
-__all__ = ["OPERATORS", "Kind", "Support"]
+__all__ = ["OPERATORS", "PLATFORMS", "Kind", "Operator", "Support"]

@@ -42,6 +42,9 @@ class Limits:
         pool_divider: AvgPool2dInt, other windows: the divider takes a finer output scale along.
         pool_ignores: AvgPool2dInt, power of two: a scale change is ignored.
         pool_whole_scratch: AvgPool2dInt over the whole input reserves ``4 * C`` bytes of scratch where H * W are needed.
+        norm_bits: Width of LayerNormInt's normalised value before gamma.
+        norm_least: Fewest elements that LayerNormInt normalises together.
+        gamma_bits: Width in which LayerNormInt's gamma is stored; 16 whatever the configured one.
 
     Source: docs/numerics.md, "Chips".
     """
@@ -75,6 +78,9 @@ class Limits:
     pool_ignores: bool
     pool_whole_scratch: bool
     strides: tuple[int, ...] = (1, 2, 4)
+    norm_bits: int = 32
+    norm_least: int = 1
+    gamma_bits: int = 8
     psram_bytes: int = 8 * KIB * KIB
     pool_row_bytes: int = 64 * KIB  # align8(C) * H * ceil(W / 8 sw) * 8 sw of an average pooling, on every chip
 
@@ -154,6 +160,9 @@ LIMITS: dict[str, Limits] = {
         pool_divider=True,
         pool_ignores=True,
         pool_whole_scratch=False,
+        norm_bits=16,
+        norm_least=4,
+        gamma_bits=16,
     ),
 }
 

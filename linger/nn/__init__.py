@@ -12,6 +12,7 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     cat,
     cat_nodes,
     conv_nodes,
+    layer_norm_nodes,
     linear_nodes,
     mul,
     mul_nodes,
@@ -20,7 +21,9 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     pool_nodes,
     quant_nodes,
     shape,
+    shape_copies,
     shape_nodes,
+    shape_pieces,
     sub,
     sub_nodes,
 )
@@ -30,6 +33,7 @@ from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .conv import Conv1dInt, Conv2dInt
 from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
 from .embedding import EmbeddingInt
+from .layer_norm import LayerNormInt
 from .linear import LinearInt
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
@@ -42,6 +46,7 @@ swaps: dict[type[nn.Module], type[QuantLayer] | type[EmbeddingInt]] = {
     nn.Embedding: EmbeddingInt,
     nn.BatchNorm1d: BatchNorm1dInt,
     nn.BatchNorm2d: BatchNorm2dInt,
+    nn.LayerNorm: LayerNormInt,
 }
 
 __all__ = [
@@ -53,6 +58,7 @@ __all__ = [
     "ConvTranspose1dInt",
     "ConvTranspose2dInt",
     "EmbeddingInt",
+    "LayerNormInt",
     "LinearInt",
     "QuantLayer",
     "swaps",

@@ -25,7 +25,7 @@ _ONE = 64  # code of the factor 1 where there is no gamma; 4-bit factors hold 4
 
 
 def nearest_eps(eps: float) -> int:
-    """k such that ``1e-5 * 4**k``, which the chips reach by declaring another scale, is nearest to ``eps`` in ratio.
+    """K such that ``1e-5 * 4**k``, which the chips reach by declaring another scale, is nearest to ``eps`` in ratio.
 
     Args:
         eps: As ``torch.nn.LayerNorm``, >= 0; 0 gives a k that vanishes next to any variance.
@@ -108,9 +108,7 @@ def layer_norm_codes(
     ):
         if not isinstance(t, Tensor) or t.dtype not in dtypes:
             wanted = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
-            raise TypeError(
-                f"layer_norm_codes: {name} must be {wanted}, got {getattr(t, 'dtype', type(t).__name__)}"
-            )
+            raise TypeError(f"layer_norm_codes: {name} must be {wanted}, got {getattr(t, 'dtype', type(t).__name__)}")
     _check_shape("layer_norm_codes", x, tuple(gamma.shape))
     if beta.shape != gamma.shape:
         raise ValueError(f"layer_norm_codes: beta must have shape {tuple(gamma.shape)}, got {tuple(beta.shape)}")
@@ -219,9 +217,9 @@ class _LayerNorm(torch.autograd.Function):
         gamma_t = None
         with checks.no_autocast(grad):
             x, gamma = dequantized(codes.contiguous(), scale), dequantized(w.codes, w.scale)
-            _, *statistics = torch.native_layer_norm(x, list(ctx.shape), None, None, ctx.eps)  # mean, 1 / deviation
+            _normal, mean, factor = torch.native_layer_norm(x, list(ctx.shape), None, None, ctx.eps)
             wanted = [want_x, want_gamma or want_gt, want_beta]
-            gx, gw, gb = _float_backward(grad, x, list(ctx.shape), *statistics, gamma, torch.zeros_like(gamma), wanted)
+            gx, gw, gb = _float_backward(grad, x, list(ctx.shape), mean, factor, gamma, torch.zeros_like(gamma), wanted)
         if gw is not None and wanted[1]:
             gw, gamma_t = weight_gradients(gw, w, want_gamma, want_gt)
         return gx, gw, gb, gamma_t, grad_t, None, None, None, None, None, None
