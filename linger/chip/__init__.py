@@ -1,21 +1,32 @@
-"""The chips: names, limits of their engines, what each can run."""
+"""The chips: names, limits of their engines, what each can run, and the rules that ``linger.check`` applies."""
 
 from __future__ import annotations
 
-from .limits import Violation, check_convolution, check_pool
-from .operators import OPERATORS, Support
+from .facts import ALIASES, FLOAT, NodeFacts, TensorFacts
+from .limits import check_node
+from .operators import OPERATORS, PLATFORMS, Operator, Support
 from .platforms import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, Limits, file_platform, limits_of
+from .rules_conv import packs_4_bits
+from .shapes import outputs as outputs_of
+from .violation import Violation
 
 __all__ = [
+    "ALIASES",
+    "FLOAT",
     "LIMITS",
     "MAX_LEFT_BITS",
     "MAX_SHIFT",
     "OPERATORS",
+    "PLATFORMS",
     "Limits",
+    "NodeFacts",
+    "Operator",
     "Support",
+    "TensorFacts",
     "Violation",
-    "check_convolution",
-    "check_pool",
+    "check_node",
     "file_platform",
     "limits_of",
+    "outputs_of",
+    "packs_4_bits",
 ]

@@ -1,91 +1,60 @@
-"""Rules of the chips' engines for one layer; ``init`` reports what breaks them, ``export`` refuses it."""
+"""All rules of a chip on one node: what ``linger.check`` lists and ``linger.onnx.export`` refuses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from . import rules_conv, rules_functions, rules_math, rules_move, rules_pool, rules_recurrent  # noqa: F401  they register
+from .facts import RULES, NodeFacts
+from .operators import OPERATORS
+from .violation import Violation
 
-from .platforms import limits_of
-
-
-@dataclass(frozen=True)
-class Violation:
-    """One limit that a layer breaks.
-
-    Args:
-        layer: Qualified name.
-        what: The property, e.g. ``"kernel"``.
-        value: What the layer has.
-        limit: What the chip takes.
-    """
-
-    layer: str
-    what: str
-    value: str
-    limit: str
-
-    def __str__(self) -> str:
-        return f"{self.layer}: {self.what} {self.value}, the chip takes {self.limit}"
+# initializers that the packer keeps in the parameter memory and brings into the shared one layer by layer
+_PARAMETERS = frozenset(
+    """Conv2dInt Conv1dInt ConvTranspose2dInt LinearInt BatchNorm2dInt LayerNormInt Gather LSTMInt GRUInt BmmInt iqAdd
+    iqMul""".split()
+)
 
 
-def check_convolution(
-    layer: str,
-    platform: str,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    pads: Sequence[int],
-    dilation: Sequence[int],
-) -> list[Violation]:
-    """Violations of a convolution's geometry.
+def check_node(node: NodeFacts) -> list[Violation]:
+    """Every limit that a node breaks and every hazard it meets, each once.
 
     Args:
-        layer: Qualified name, for the messages.
-        platform: ``arcs``, ``mars``, ``venusA`` or ``venus``.
-        kernel, stride, dilation: Per axis.
-        pads: Begin of every axis, then end of every axis.
+        node: Its shapes may be unknown; rules that need them then say nothing.
     """
-    chip = limits_of(platform)
-    found = []
+    row = OPERATORS.get(node.op_type)
+    found: dict[Violation, None] = {}
+    if row is not None and row[node.platform].kind == "refused":
+        found[
+            node.error("operator", node.op_type, row[node.platform].note, "another operator, or keep it in float")
+        ] = None
+    for rule in RULES.get(node.op_type, ()):
+        found.update(dict.fromkeys(rule(node)))
+    found.update(dict.fromkeys(_memory(node)))
+    return list(found)
 
-    def broken(what: str, value: object, limit: object) -> None:
-        found.append(Violation(layer, what, str(value), str(limit)))
 
-    for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True)):
-        plane = len(kernel) == 2 and all(v == 1 for v in dilation)  # the 1-D node has the longer kernels
-        top = chip.max_kernel if plane else chip.max_kernel_dilated
-        if not 1 <= k <= top:
-            broken("kernel", k, f"1..{top}")
-        if s not in chip.strides:
-            broken("stride", s, f"one of {chip.strides}")
-        elif k < s:
-            broken("kernel below stride", f"{k} < {s}", "kernel >= stride")
-        if d not in chip.dilations:
-            broken("dilation", d, f"one of {chip.dilations}")
-        for p in (pads[axis], pads[len(kernel) + axis]):
-            if p > min(chip.max_pad, k):
-                broken("padding", p, f"at most {min(chip.max_pad, k)}")
-                break
+def _memory(node: NodeFacts) -> list[Violation]:
+    """Parameters and activations against the shared memory; where they are placed is decided when the file is packed."""
+    room, found = node.chip.shared_bytes, []
+    if node.op_type in _PARAMETERS:
+        for x in node.inputs:
+            if x is not None and x.constant and x.size is not None and x.bits is not None:
+                size = x.size * max(x.bits, 8) // 8
+                if int(node.get("w_bits", 8)) == 4 and x.bits == 8:
+                    size = -(-size // 2)
+                if size > room:
+                    remedy = "a smaller layer, or place it in PSRAM when packing"
+                    limit = f"the shared memory has {room} bytes"
+                    found.append(node.error("parameter", f"{size} bytes", limit, remedy, refused=False))
+    total = sum(
+        x.size * x.bits // 8
+        for x in (*node.inputs[:1], *node.outputs[:1])
+        if x and x.size and x.bits and not x.constant
+    )
+    if total > room:
+        limit = f"input and result do not fit into the shared memory of {room} bytes"
+        remedy = "a smaller map, or place tensors in PSRAM when packing"
+        found.append(node.error("activations", f"{total} bytes", limit, remedy, refused=False))
     return found
 
 
-def check_pool(
-    layer: str,
-    platform: str,
-    kind: str,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    pads: Sequence[int],
-    size: Sequence[int],
-) -> list[Violation]:
-    """Violations of a pooling's geometry; ``kind`` is ``"MaxPool"`` or ``"AvgPool2dInt"``, ``size`` the input's."""
-    chip = limits_of(platform)
-    found = []
-    whole = any(k == s for k, s in zip(kernel, size, strict=True))
-    for axis, (k, s) in enumerate(zip(kernel, stride, strict=True)):
-        if k < s:
-            found.append(Violation(layer, "kernel below stride", f"{k} < {s}", "kernel >= stride"))
-        if kind == "MaxPool" and k > chip.max_pool_kernel and not whole:
-            found.append(Violation(layer, "kernel", str(k), f"1..{chip.max_pool_kernel}"))
-        if max(pads[axis], pads[len(kernel) + axis]) > k:
-            found.append(Violation(layer, "padding", str(pads[axis]), f"at most {k}"))
-    return found
+__all__ = ["check_node"]

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
-from linger.chip import Violation
 from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_recomputation
 from linger.runtime import (
@@ -182,12 +181,6 @@ class QuantLayer(Leaf):
         """Limit of the training clamp of the output, 0.0 for none."""
         limit = self.quant.clamp.clamp_activation_value
         return 0.0 if limit is None or not self.training else float(limit)
-
-    def check_width(self, tape: Tape, name: str, allowed: tuple[int, ...]) -> None:
-        """Note on the tape when the chip's node cannot give results of this layer's width."""
-        bits = self.output_quantizer.bits
-        if bits not in allowed:
-            tape.violations.append(str(Violation(name, "output_bits", str(bits), f"one of {allowed}")))
 
     def parameter_codes(self, weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> tuple[list[Any], Tensor]:
         """What a file holds: int8 weight codes and, where there is a bias, its int32 codes; and the weight's scale."""

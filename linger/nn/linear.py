@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger import ops
-from linger.chip import LIMITS
+from linger.chip import limits_of
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, current_tape
 
@@ -76,7 +76,8 @@ class LinearInt(QuantLayer, nn.Linear):
         arrays, w_scale = self.parameter_codes(*self._folded(), x.scale)
         inputs: list[Any] = [x.value, *arrays]
         attributes = self.node_attributes(tape, x, w_scale, out)
-        self.check_width(tape, name, LIMITS[tape.platform].linear_bits)
+        if not limits_of(tape.platform).linear4:  # the same codes are right as 8-bit weights
+            attributes["parameter_bits"] = 8
         reshape = x.value.dim() not in (2, 3)  # the packer takes rank 2 and 3
         if reshape:
             inputs[0] = tape.value(f"{name}.in")

@@ -1,184 +1,289 @@
-"""Pooling on quantized tensors in every spelling (read back in ``pool_nodes.py``)."""
+"""Average pooling of quantized tensors in every spelling (read back in ``pool_nodes.py``).
+
+The chips divide by the size of the window, padding included, and round sizes down. Windows that differ from that (at the
+border in ceil mode or without counting the padding, adaptive sizes that do not divide) are computed in pieces of one
+window size each: Slice or Gather, AvgPool2dInt, iqCat of one scale. Training computes the same pieces.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from linger import ops
-from linger.chip import check_pool
-from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, scale_value, tag
+from linger.chip import limits_of
+from linger.runtime import HANDLERS, NAMES, Format, Tape, coded, current_tape, handles, info, tag
+
+from .chain import Chain
+from .functional import common
+from .pool_windows import Run, adaptive, bounds, outputs, runs, starts
 
 
-def _pair(value: Any, n: int) -> tuple[int, ...]:
+def pair(value: Any, n: int) -> tuple[int, ...]:
     """A size as ``n`` integers; torch takes an int or a sequence of 1 or n."""
     items = [int(value)] * n if isinstance(value, int) else [int(v) for v in value]
     return tuple(items * n if len(items) == 1 else items)
 
 
-def _bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a torch pooling function by name."""
+def bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a torch function by name."""
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def _same_size(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]) -> bool:
-    """Whether ceil mode gives the size that floor mode gives."""
-    n = len(kernel)
-    spans = [x.shape[x.dim() - n + i] + 2 * pad[i] - kernel[i] for i in range(n)]
-    return all(span % s == 0 for span, s in zip(spans, stride, strict=True))
-
-
-def _write(
-    tape: Tape, x: Tensor, y: Tensor, op_type: str, geometry: dict[str, Any], n: int, squeeze: list[int]
-) -> None:
-    """Unsqueeze where the operand is not 4-D, the pooling node, Squeeze."""
-    flat, one_d = x.dim() == n + 1, n == 1
-    source: Tensor | Value = x
-    for axis in ([0] if flat else []) + ([2] if one_d else []):
-        lifted = tape.value("pool.in")
-        tape.node("Unsqueeze", [source], [lifted], {"axes": [axis]}, hint="pool")
-        source = lifted
-    drops = [[a] for a in ([2] if one_d else []) + ([0] if flat else [])]
-    if squeeze:
-        drops.append(squeeze)
-    target: Tensor | Value = tape.value("pool.out") if drops else y
-    size = [1, x.shape[-1]] if one_d else list(x.shape[-2:])
-    kernel, stride, pads = (geometry[k] for k in ("kernel_shape", "strides", "pads"))
-    tape.violations += map(str, check_pool(tape.where(), tape.platform, op_type, kernel, stride, pads, size))
-    domain = "" if op_type == "MaxPool" else "linger"
-    tape.node(op_type, [source], [target], geometry, domain=domain, hint="pool")
-    for i, axes in enumerate(drops):
-        following: Tensor | Value = y if i == len(drops) - 1 else tape.value("pool.out")
-        tape.node("Squeeze", [target], [following], {"axes": axes}, hint="pool")
-        target = following
-
-
-def _geometry(kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...]) -> dict[str, Any]:
-    if len(kernel) == 1:
-        kernel, stride, pad = (1, *kernel), (1, *stride), (0, *pad)
-    return {"kernel_shape": [*kernel], "strides": [*stride], "pads": [*pad, *pad], "ceil_mode": 0}
-
-
-def _average(
-    x: Tensor, fmt: Format, kernel: tuple[int, ...], stride: tuple[int, ...], pad: tuple[int, ...], squeeze: list[int]
-) -> Any:
-    """Average pooling with the chip's reciprocal; ``squeeze`` lists axes of the result that are dropped (of size 1)."""
-    n = len(kernel)
-    geometry = _geometry(kernel, stride, pad)
-    if fmt.exact:
-        if fmt.bits != 8:
-            return NotImplemented
-        operand = coded(x, fmt)
-        four = ops.Coded(_lift(operand.value, n), _lift(operand.codes, n), operand.scale)
-        pads = geometry["pads"]
-        out = ops.avg_pool(four, tuple(geometry["kernel_shape"]), tuple(geometry["strides"]), tuple(pads))
-        shape = [*x.shape[: x.dim() - n], *out.value.shape[4 - n :]]
-        shape = [s for i, s in enumerate(shape) if i not in squeeze]
-        y = tag(out.value.reshape(shape), fmt.like(out.codes.reshape(shape)))
-    else:
-        y = torch.nn.functional.avg_pool2d(
-            _lift(x, n), geometry["kernel_shape"], geometry["strides"], geometry["pads"][:2]
-        )
-        shape = [*x.shape[: x.dim() - n], *y.shape[4 - n :]]
-        y = tag(y.reshape([s for i, s in enumerate(shape) if i not in squeeze]), fmt.like(None))
-    tape = current_tape()
-    if tape is not None:
-        scale = scale_value(fmt)
-        attributes = {**geometry, "platform": tape.platform, "quant_mode": "floor_add", "platform_quant": "luna_quant"}
-        attributes |= {"data_bits": 8, "o_bits": 8, "scale_x": scale, "scale_o": scale}
-        _write(tape, x, y, "AvgPool2dInt", attributes, n, squeeze)
-    return y
-
-
-def _lift(t: Tensor, n: int) -> Tensor:
+def lift(t: Tensor, n: int) -> Tensor:
     """(N, C, L), (C, L) or (C, H, W) as (N, C, H, W)."""
     if n == 1:
         t = t.unsqueeze(-2)
     return t.unsqueeze(0) if t.dim() == 3 else t
 
 
+def lifted(tape: Tape, x: Tensor, fmt: Format, n: int, name: str) -> Chain:
+    """:func:`lift` in the file."""
+    chain = Chain.of(tape, x, fmt, name)
+    if x.dim() == n + 1:
+        chain = chain.unsqueeze(0)
+    return chain.unsqueeze(2) if n == 1 else chain
+
+
+def lowered(chain: Chain, y: Tensor, n: int) -> None:
+    """The 4-D result in the file as the forward's result ``y``."""
+    if n == 1:
+        chain = chain.squeeze(2)
+    if y.dim() == n + 1:
+        chain = chain.squeeze(0)
+    chain.done(y)
+
+
+# ---- pieces
+
+
+def _average(x: ops.Coded, rows: Sequence[Run], cols: Sequence[Run]) -> ops.Coded:
+    """The average of every window: one kernel call per pair of runs, side by side."""
+    bands = []
+    for row in rows:
+        band, top, bottom = _taken(x, 2, row)
+        parts = []
+        for col in cols:
+            part, left, right = _taken(band, 3, col)
+            window = ([row.length, col.length], [row.step, col.step])
+            parts.append(ops.avg_pool(part, *window, [top, left, bottom, right]))
+        bands.append(_joined(parts, 3))
+    return _joined(bands, 2)
+
+
+def _taken(x: ops.Coded, axis: int, run: Run) -> tuple[ops.Coded, int, int]:
+    """The part of an axis that a run needs, and its padding."""
+    if run.rows is not None:
+        index = torch.tensor(run.rows, device=x.codes.device)
+        return ops.Coded(x.value.index_select(axis, index), x.codes.index_select(axis, index), x.scale), 0, 0
+    low, high, before, after = run.part(x.codes.shape[axis])
+    if (low, high) == (0, x.codes.shape[axis]):
+        return x, before, after
+    part = (axis, low, high - low)
+    return ops.Coded(x.value.narrow(*part), x.codes.narrow(*part), x.scale), before, after
+
+
+def _joined(parts: Sequence[ops.Coded], axis: int) -> ops.Coded:
+    if len(parts) == 1:
+        return parts[0]
+    value, codes = (torch.cat([part[i] for part in parts], axis) for i in (0, 1))
+    return ops.Coded(value, codes, parts[0].scale)
+
+
+def _write(chain: Chain, rows: Sequence[Run], cols: Sequence[Run]) -> Chain:
+    """The nodes of :func:`_average`."""
+    bands = []
+    for row in rows:
+        band, top, bottom = _cut(chain, 2, row)
+        parts = []
+        for col in cols:
+            part, left, right = _cut(band, 3, col)
+            parts.append(_node(part, (row.length, col.length), (row.step, col.step), (top, left, bottom, right)))
+        bands.append(parts[0].cat(parts[1:], 3))
+    return bands[0].cat(bands[1:], 2)
+
+
+def _cut(chain: Chain, axis: int, run: Run) -> tuple[Chain, int, int]:
+    if run.rows is not None:
+        return chain.gather(axis, run.rows), 0, 0
+    low, high, before, after = run.part(chain.shape[axis])
+    return chain.slice(axis, low, high), before, after
+
+
+def _node(chain: Chain, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]) -> Chain:
+    """One AvgPool2dInt, or several with some of the channels each where the engine's buffer is too small."""
+    if kernel == (1, 1) and not any(pads) and stride == (1, 1):
+        return chain
+    n, channels, h, w = chain.shape
+    stride, pads = _off_the_whole(chain, kernel, stride, pads)
+    size = [(s + pads[i] + pads[i + 2] - kernel[i]) // stride[i] + 1 for i, s in enumerate((h, w))]
+    attributes = common(chain.tape) | {"data_bits": 8, "o_bits": 8, "scale_x": chain.scale, "scale_o": chain.scale}
+    attributes |= {"kernel_shape": [*kernel], "strides": [*stride], "pads": [*pads], "ceil_mode": 0}
+    eight = 8 * h * -(-w // (8 * stride[1])) * 8 * stride[1]
+    most = max(limits_of(chain.tape.platform).pool_row_bytes // eight * 8, 8)
+    parts = []
+    for first in range(0, channels, most):
+        part = chain.slice(1, first, min(first + most, channels))
+        parts.append(part.node("AvgPool2dInt", (n, part.shape[1], *size), attributes, chip=True))
+    return parts[0].cat(parts[1:], 1)
+
+
+def _off_the_whole(
+    chain: Chain, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]
+) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+    """Stride and padding with which a window over the whole map does not enter the engines' own path for it.
+
+    That path has too little scratch memory: on one chip for sizes that are no power of two, on the others for these with few
+    channels, and for powers of two it overlaps its neighbour. One row of padding that no window reaches leads around it.
+    """
+    _, channels, h, w = chain.shape
+    if (h + pads[0] + pads[2], w + pads[1] + pads[3]) != kernel or kernel == (1, 1):
+        return stride, pads
+    pixels = kernel[0] * kernel[1]
+    power = pixels & (pixels - 1) == 0
+    if limits_of(chain.tape.platform).pool_whole_scratch:
+        safe = not power and 4 * channels >= h * w
+    else:
+        safe = power
+    if safe:
+        return (1, 1), pads
+    top, left, bottom, right = pads
+    if kernel[0] > 1:
+        return (2, 1), (top, left, bottom + 1, right)
+    return (1, 2), (top, left, bottom, right + 1)
+
+
+def _pooled(
+    x: Tensor, fmt: Format, real: Callable[[], Tensor], windows: Sequence[Sequence[tuple[int, int]]], stride: Sequence[int]
+) -> Any:
+    """The average of the ``windows`` of the last axes, (start, end) of each; ``real`` is the float operator."""
+    if not fmt.exact:
+        return tag(real(), fmt.like(None))
+    if fmt.bits != 8:
+        return NotImplemented
+    n = len(windows)
+    sizes = x.shape[x.dim() - n :]
+    plan = [runs(*item) for item in zip(windows, sizes, stride, strict=True)]
+    rows, cols = ([Run(0, 1, 1, 1)], plan[0]) if n == 1 else plan
+    operand = coded(x, fmt)
+    out = _average(ops.Coded(lift(operand.value, n), lift(operand.codes, n), operand.scale), rows, cols)
+    shape = [*x.shape[: x.dim() - n], *out.value.shape[4 - n :]]
+    y = tag(out.value.reshape(shape), fmt.like(out.codes.reshape(shape)))
+    tape = current_tape()
+    if tape is not None:
+        lowered(_write(lifted(tape, x, fmt, n, "avg_pool"), rows, cols), y, n)
+    return y
+
+
+# ---- spellings
+
 _AVERAGE = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 
 
 @handles("avg_pool", "F.avg_pool1d F.avg_pool2d torch.avg_pool1d")
 def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = _bind(_AVERAGE, args, kwargs)
+    named = bind(_AVERAGE, args, kwargs)
     x = named["input"]
     fmt = info(x)
     if fmt is None:
         return NotImplemented
     n = 1 if "1d" in NAMES[func] else 2
-    kernel = _pair(named["kernel_size"], n)
-    stride = _pair(named.get("stride") or kernel, n)
-    pad = _pair(named.get("padding", 0), n)
-    count = 1
-    for k in kernel:
-        count *= k
-    padded = any(pad) and not named.get("count_include_pad", True)
-    if padded or named.get("divisor_override") not in (None, count):
-        return NotImplemented
-    if named.get("ceil_mode") and not _same_size(x, kernel, stride, pad):
-        return NotImplemented
-    return _average(x, fmt, kernel, stride, pad, [])
+    kernel = pair(named["kernel_size"], n)
+    stride = pair(named.get("stride") or kernel, n)
+    pad = pair(named.get("padding") or 0, n)
+    divisor = named.get("divisor_override")
+    if any(2 * p > k for p, k in zip(pad, kernel, strict=True)):
+        return NotImplemented  # torch refuses it
+    sizes = x.shape[x.dim() - n :]
+    ceil = bool(named.get("ceil_mode"))
+    axes = [(*g, outputs(*g, ceil)) for g in zip(sizes, kernel, stride, pad, strict=True)]
+    if divisor is None:
+        include = bool(named.get("count_include_pad", True))
+        return _pooled(x, fmt, lambda: func(*args, **kwargs), [bounds(*axis, include) for axis in axes], stride)
+    whole = [[(start, start + k) for start in starts(s, p, count)] for _, k, s, p, count in axes]
+    y = _pooled(x, fmt, lambda: func(*args, **kwargs), whole, stride)
+    pixels = math.prod(kernel)
+    if y is NotImplemented or not fmt.exact or divisor == pixels:
+        return y
+    return HANDLERS[torch.mul](torch.mul, (y, pixels / int(divisor)), {})
 
 
 @handles("adaptive_avg_pool", "F.adaptive_avg_pool1d F.adaptive_avg_pool2d torch.adaptive_avg_pool1d")
 def _adaptive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = _bind(("input", "output_size"), args, kwargs)
-    x, size = named["input"], named["output_size"]
+    named = bind(("input", "output_size"), args, kwargs)
+    x = named["input"]
     fmt = info(x)
     if fmt is None:
         return NotImplemented
     n = 1 if "1d" in NAMES[func] else 2
-    spatial = x.shape[x.dim() - n :]
+    windows = adaptive_windows(x, named["output_size"], n)
+    return _pooled(x, fmt, lambda: func(*args, **kwargs), windows, [w[0][1] for w in windows])
+
+
+def adaptive_windows(x: Tensor, size: Any, n: int) -> list[list[tuple[int, int]]]:
+    """Windows of the last ``n`` axes of an adaptive pooling; None as a size keeps that of the input."""
     sizes = [size] * n if isinstance(size, int) or size is None else list(size) * (n if len(size) == 1 else 1)
-    out = [int(s) if o is None else int(o) for o, s in zip(sizes, spatial, strict=True)]
-    if any(s % o for s, o in zip(spatial, out, strict=True)):
-        return NotImplemented
-    kernel = tuple(int(s) // o for s, o in zip(spatial, out, strict=True))
-    return _average(x, fmt, kernel, kernel, (0,) * n, [])
+    spatial = x.shape[x.dim() - n :]
+    return [adaptive(int(s), int(s) if o is None else int(o)) for o, s in zip(sizes, spatial, strict=True)]
 
 
 @handles("mean", "torch.mean Tensor.mean")
 def _mean(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The mean over all spatial axes is a global average pooling."""
-    named = _bind(("input", "dim", "keepdim"), args, kwargs)
+    """The mean over axes without the batch: a window over all of their elements."""
+    named = bind(("input", "dim", "keepdim"), args, kwargs)
+    if "axis" in named:
+        named["dim"] = named.pop("axis")
     x, dim = named.get("input"), named.get("dim")
     fmt = info(x)
-    if fmt is None or dim is None or set(named) - {"input", "dim", "keepdim"} or not isinstance(x, Tensor):
+    extra = {k for k, v in named.items() if v is not None} - {"input", "dim", "keepdim"}
+    if fmt is None or dim is None or extra or not isinstance(x, Tensor):
         return NotImplemented
     axes = sorted(int(d) % x.dim() for d in ([dim] if isinstance(dim, int) else dim))
-    if x.dim() not in (3, 4) or axes != list(range(2, x.dim())):
+    if not axes or axes[0] == 0 or fmt.bits != 8:
         return NotImplemented
-    n = len(axes)
-    kernel = tuple(int(s) for s in x.shape[2:])
-    return _average(x, fmt, kernel, kernel, (0,) * n, [] if named.get("keepdim") else axes)
+    return over_axes(x, axes, bool(named.get("keepdim")), _whole)
 
 
-_MAX = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+def _whole(x: Tensor, n: int) -> Tensor:
+    """The average over the last ``n`` axes, of which one element each stays."""
+    pool = torch.nn.functional.adaptive_avg_pool1d if n == 1 else torch.nn.functional.adaptive_avg_pool2d
+    result: Tensor = HANDLERS[pool](pool, (x, 1), {})
+    return result
 
 
-@handles("max_pool", "torch.max_pool1d torch.max_pool2d F.max_pool1d F.max_pool2d")
-def _max_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = _bind(_MAX, args, kwargs)
-    x = named["input"]
-    fmt = info(x)
-    if fmt is None or named.pop("return_indices", False):
-        return NotImplemented
-    n = 1 if "1d" in NAMES[func] else 2
-    kernel = _pair(named["kernel_size"], n)
-    stride = _pair(named.get("stride") or kernel, n)
-    pad = _pair(named.get("padding", 0), n)
-    if set(_pair(named.get("dilation", 1), n)) != {1}:
-        return NotImplemented
-    if named.get("ceil_mode") and not _same_size(x, kernel, stride, pad):
-        return NotImplemented
-    pool = torch.max_pool1d if n == 1 else torch.max_pool2d
-    y = tag(pool(x, kernel, stride, pad), fmt.like(None))
-    tape = current_tape()
-    if tape is not None:
-        _write(tape, x, y, "MaxPool", _geometry(kernel, stride, pad), n, [])
-    return y
+def over_axes(x: Tensor, axes: list[int], keepdim: bool, pool: Callable[[Tensor, int], Tensor]) -> Tensor:
+    """A reduction over ``axes`` (in order, without the batch) by a pooling over the last one or two axes.
+
+    Args:
+        x: Quantized tensor.
+        axes: Those that are reduced.
+        keepdim: Whether they stay, with one element.
+        pool: Reduces the last axes (tensor, number of axes) of a 3-D or 4-D tensor to one element each.
+    """
+    rank, shape = x.dim(), [int(s) for s in x.shape]
+    kept = [a for a in range(rank) if a not in axes]
+    final = [1 if a in axes else s for a, s in enumerate(shape)] if keepdim else [shape[a] for a in kept]
+    if rank == 4 and axes == [2, 3]:
+        y = pool(x, 2)
+    else:
+        if axes[0] != rank - len(axes):  # bring them to the end
+            x = _handled(torch.permute, x, [*kept, *axes])
+        total = math.prod(shape[a] for a in axes)
+        if rank != 3 or len(axes) != 1:
+            x = _handled(torch.reshape, x, [shape[0], math.prod(shape[a] for a in kept[1:]), total])
+        y = pool(x, 1)
+    if len(final) == 3 and list(y.shape) == final:
+        return y
+    return _handled(torch.reshape, y, final)
+
+
+def _handled(func: Callable[..., Any], x: Tensor, *args: Any) -> Tensor:
+    result: Tensor = HANDLERS[func](func, (x, *args), {})
+    return result
+
+
+__all__ = ["adaptive_windows", "bind", "lift", "lifted", "lowered", "over_axes", "pair"]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from linger.chip import file_platform, limits_of
+from linger.convert.findings import findings
 from linger.errors import ExportError
 from linger.runtime import Tape, info, state
 
@@ -90,11 +91,11 @@ def export(
             f"export: these quantizers have seen no data (running_x > 0 fails): {', '.join(tape.without_data)}. Train the "
             "model, calibrate it (with linger.calibration(): model(x)), or load a checkpoint with their statistics"
         )
-    if tape.violations:
-        raise ExportError(
-            f"export: {settings.platform} cannot run {len(tape.violations)} layer(s):\n  "
-            + "\n  ".join(tape.violations)
-        )
+    names = {p.name for p in ports[1]}
+    layers = {name for name, _ in model.named_modules()}
+    refused = [str(v) for v in findings(tape, live_nodes(tape, set(names)), names, layers) if v.refused]
+    if refused:
+        raise ExportError(f"export: {settings.platform} cannot run {len(refused)} layer(s):\n  " + "\n  ".join(refused))
     proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)
     _warn(settings, ports[0])

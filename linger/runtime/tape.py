@@ -6,6 +6,7 @@ float operator becomes and turns the tape into a file. Nothing here knows the ON
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -42,6 +43,7 @@ class Node:
     attributes: dict[str, Any]
     domain: str
     where: str = ""
+    layer: str = ""
 
 
 class FloatWriter(Protocol):
@@ -68,7 +70,7 @@ class Tape:
     initializers: dict[str, Array] = field(default_factory=dict)
     parameters: dict[int, str] = field(default_factory=dict)  # id of a parameter or buffer -> qualified name
     without_data: list[str] = field(default_factory=list)  # quantizers that ran without statistics
-    violations: list[str] = field(default_factory=list)  # limits of the chip that a layer breaks
+    violations: list[Any] = field(default_factory=list)  # texts or findings: limits of the chip that a layer breaks
     _names: dict[int, str] = field(default_factory=dict)
     _keep: list[Tensor] = field(default_factory=list)
     _floats: dict[str, str] = field(default_factory=dict)
@@ -159,6 +161,14 @@ class Tape:
         self.initializers[name] = np.ascontiguousarray(array) if array.ndim else array
         return name
 
+    def constant_of(self, t: Tensor) -> Array | None:
+        """Content of ``t`` where it is an initializer of the file, else None."""
+        return self.initializers.get(self._names.get(id(t), ""))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors of the forward that flow in the graph, by name."""
+        return {self._names[id(t)]: t for t in self._keep if id(t) in self._names}
+
     # ---- nodes
     def where(self) -> str:
         """Owner, file and line of the user code that runs now."""
@@ -207,10 +217,18 @@ class Tape:
             else:
                 out_names.append(self.fresh(f"{base}.out"))
                 self.bind(out, out_names[-1])
-        self.nodes.append(Node(op_type, node_name, names, out_names, dict(attributes or {}), domain, self.where()))
+        self.nodes.append(Node(op_type, node_name, names, out_names, dict(attributes or {}), domain, self.where(), hint))
 
     def quant(self, source: Tensor, quantized: Tensor, bits: int, scale: float) -> None:
-        """A float tensor enters the integers."""
+        """A float tensor enters the integers: a Quant node, or int8 codes in the file where it does not depend on the inputs."""
+        fmt = info(quantized)
+        if not self.has(source) and fmt is not None and fmt.codes is not None:
+            kind = np.int8 if bits <= 8 else np.int16 if bits <= 16 else np.int32
+            hint = (
+                f"{self.parameters.get(id(source), 'constant')}_q{math.frexp(scale)[1] - 1}"  # a tensor has one scale
+            )
+            self.bind(quantized, self.constant(fmt.codes.cpu().numpy().astype(kind), hint))
+            return
         attributes = {"data_bits": bits, "scale_x": scale, "platform": self.platform, "zero_point": 0}
         self.node("Quant", [source], [quantized], attributes, domain="linger", hint=f"{self.name_of(source)}_q")
 

@@ -1,0 +1,42 @@
+"""One finding about a layer and a chip."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One limit that a layer breaks, or one hazard that it meets.
+
+    Args:
+        layer: Qualified name.
+        what: The property, e.g. ``"kernel"``.
+        value: What the layer has.
+        limit: What the chip takes; a sentence where it is no limit but a hazard.
+        remedy: What helps.
+        severity: ``"error"``: the file is refused or wrong on the chip. ``"warning"``: it depends on how the file is packed.
+        refused: ``linger.onnx.export`` refuses to write the file.
+        operator: Operator of the node; empty where no node exists.
+    """
+
+    layer: str
+    what: str
+    value: str
+    limit: str
+    remedy: str = ""
+    severity: Severity = "error"
+    refused: bool = True
+    operator: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.layer}: {self.what} {self.value}".rstrip()
+        text += f", the chip takes {self.limit}" if self.refused and self.severity == "error" else f": {self.limit}"
+        return f"{text} ({self.remedy})" if self.remedy else text
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a plain dictionary."""
+        return asdict(self)

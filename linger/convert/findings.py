@@ -1,0 +1,101 @@
+"""A recorded forward seen by the rules of a chip: one place for ``init``, ``check`` and ``export``."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from linger.chip import ALIASES, FLOAT, NodeFacts, TensorFacts, Violation, check_node, outputs_of
+from linger.runtime import Node, Tape, info
+
+__all__ = ["findings", "follow", "of_text"]
+
+_FORMATS = ("Quant", "Dequant")
+
+
+def findings(tape: Tape, nodes: Sequence[Node], outputs: Iterable[str], layers: Container[str]) -> list[Violation]:
+    """What the layers noted on the tape, and what the rules say about each node that computes on codes.
+
+    Args:
+        tape: The recorded forward.
+        nodes: Its nodes that an output needs, in order.
+        outputs: Names of the graph's outputs.
+        layers: Qualified names of the model's modules; a node of none of them is named by the place of the call.
+    """
+    known = tape.tensors()
+    given = {name: _facts(t) for name, t in known.items()}
+    found = [v if isinstance(v, Violation) else of_text(v) for v in tape.violations]
+    entries = [(n.op_type, n.layer if n.layer in layers else n.where, n.attributes, n.inputs, n.outputs) for n in nodes]
+    chip_nodes = {n.outputs[0] for n in nodes if n.domain == "linger"}
+    found += follow(entries, tape.platform, given, tape.initializers, set(outputs), chip_nodes)
+    return list(dict.fromkeys(found))
+
+
+Entry = tuple[str, str, Mapping[str, Any], Sequence[str], Sequence[str]]
+
+
+def follow(
+    entries: Sequence[Entry],
+    platform: str,
+    given: Mapping[str, TensorFacts],
+    initializers: Mapping[str, np.ndarray[Any, Any]],
+    outputs: set[str],
+    chip_nodes: set[str] | None = None,
+) -> list[Violation]:
+    """Apply the rules node by node, with shapes and widths followed through the graph.
+
+    Args:
+        entries: Operator, layer, attributes, names of inputs and of outputs.
+        platform: Chip.
+        given: What is known about tensors beforehand (graph inputs, recorded tensors).
+        initializers: Constants by name.
+        outputs: Names of the graph's outputs.
+        chip_nodes: First outputs of the nodes of the chips' own domain; None: told apart by operator and operands.
+    """
+    facts = {name: _constant(a) for name, a in initializers.items()} | dict(given)
+    found: list[Violation] = []
+    for op, layer, attributes, inputs, results in entries:
+        op = ALIASES.get(op, op)
+        reads = tuple(facts.get(name, TensorFacts()) if name else None for name in inputs)
+        first = reads[0] if reads else None
+        quantized = chip_nodes is not None and results[0] in chip_nodes or op.startswith("iq") or op.endswith("Int")
+        quantized |= op in (*_FORMATS, "Requant") or first is not None and first.bits not in (None, FLOAT)
+        node = NodeFacts(op, platform, layer, attributes, reads)
+        constants = {i: initializers[n].reshape(-1).tolist() for i, n in enumerate(inputs) if _small(initializers, n)}
+        made = outputs_of(node, len(results), constants, quantized)
+        for name, new in zip(results, made, strict=True):
+            old = facts.get(name, TensorFacts())
+            shape = new.shape if old.shape is None else old.shape
+            bits = new.bits if old.bits is None else old.bits
+            facts[name] = TensorFacts(shape, bits, False, op, name in outputs)
+        if quantized:
+            whole = NodeFacts(op, platform, layer, attributes, reads, tuple(facts[name] for name in results))
+            found += check_node(whole)
+    return found
+
+
+def of_text(text: str) -> Violation:
+    """A note of a layer, ``"layer: what is wrong"``, as a finding."""
+    layer, _, rest = text.partition(": ")
+    what, _, limit = rest.partition(", ")
+    return Violation(layer, what, "", limit.removeprefix("the chip takes ").removeprefix("the chips take "))
+
+
+def _facts(t: Tensor) -> TensorFacts:
+    fmt = info(t)
+    if fmt is not None:
+        return TensorFacts(tuple(t.shape), fmt.bits)
+    return TensorFacts(tuple(t.shape), FLOAT if t.is_floating_point() else None)
+
+
+def _constant(a: np.ndarray[Any, Any]) -> TensorFacts:
+    bits = FLOAT if a.dtype.kind == "f" else a.dtype.itemsize * 8
+    scalar = float(a.reshape(-1)[0]) if a.size == 1 else None
+    return TensorFacts(tuple(a.shape), bits, True, scalar=scalar)
+
+
+def _small(initializers: Mapping[str, np.ndarray[Any, Any]], name: str) -> bool:
+    return name in initializers and initializers[name].dtype == np.int64 and initializers[name].size <= 64
