@@ -1,5 +1,7 @@
 """Checked entries to the native operators, with their gradients; one module per family."""
 
+from linger.ops.activation import activation, activation_codes, chip_function, quantized_activation
+from linger.ops.affine import affine, affine_bias
 from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
 from linger.ops.checks import fake_kernel
@@ -7,11 +9,13 @@ from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
 from linger.ops.fold_bn import fold_bn
+from linger.ops.glu import glu, glu_codes
 from linger.ops.layer_norm import layer_norm, layer_norm_codes
 from linger.ops.linear import linear, linear_codes
 from linger.ops.mul import mul, mul_codes
 from linger.ops.pool import avg_pool, avg_pool_codes
 from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, quantize_codes, quantize_weight
+from linger.ops.softmax import chip_softmax, softmax, softmax_codes
 from linger.ops.spec import Coded, Output, Stats
 
 __all__ = [
@@ -19,13 +23,19 @@ __all__ = [
     "Geometry",
     "Output",
     "Stats",
+    "activation",
+    "activation_codes",
     "add",
     "add_codes",
+    "affine",
+    "affine_bias",
     "avg_pool",
     "avg_pool_codes",
     "bmm",
     "bmm_codes",
     "cat",
+    "chip_function",
+    "chip_softmax",
     "clamp",
     "clamp_weight",
     "codes_of",
@@ -34,6 +44,8 @@ __all__ = [
     "dequantize",
     "fake_kernel",
     "fold_bn",
+    "glu",
+    "glu_codes",
     "layer_norm",
     "layer_norm_codes",
     "linear",
@@ -44,8 +56,11 @@ __all__ = [
     "quantize_bias",
     "quantize_codes",
     "quantize_weight",
+    "quantized_activation",
     "requant_codes",
     "scale_bias_codes",
+    "softmax",
+    "softmax_codes",
     "sub",
     "sub_codes",
 ]

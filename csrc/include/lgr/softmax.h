@@ -5,7 +5,7 @@
  */
 #ifndef LGR_SOFTMAX_H
 #define LGR_SOFTMAX_H
-#include "lgr/chip_functions.h"
+#include "lgr/activation.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -32,6 +32,37 @@ lgr_status lgr_softmax(int chip, const int32_t *x, int64_t rows, int64_t n, int3
  * @return LGR_OK; LGR_E_RANGE for rows or n; LGR_E_NULL.
  */
 lgr_status lgr_log_softmax(const int32_t *x, int64_t rows, int64_t n, int32_t *y);
+
+/**
+ * A = softmax or log-softmax of codes, Q15; the rest is the epilogue's.
+ *
+ * @param[in] chip     LGR_ARCS or LGR_VENUSA.
+ * @param[in] log      Non-zero: log-softmax.
+ * @param[in] x        Row `row` and on: codes, int8 (bytes = 1) or int32 (bytes = 4), in exponent exp2; brought to Q25.
+ * @param[in] rows     Rows of this call.   @param[in] n  Their length, >= 1 where rows > 0.
+ * @param[in] scratch  lgr_softmax_scratch(n) int32.
+ * @param[out] out     Results of all rows.
+ * @param[in,out] amax {max(A), max(-A)} so far.
+ * @return LGR_OK; LGR_E_RANGE; LGR_E_NULL.
+ */
+lgr_status lgr_softmax_codes(int chip, int log, const void *x, int32_t bytes, int32_t exp2,
+                             int64_t row, int64_t rows, int64_t n, int32_t *scratch,
+                             const lgr_epilogue *ep, const lgr_outputs *out, int64_t amax[2]);
+int64_t lgr_softmax_scratch(int64_t n);
+
+/**
+ * dx = y * (g - sum(g * y)) of rows: the Jacobian of softmax at its computed result
+ *
+ * @param[in] y  [rows][n] codes, int8 (bytes = 1) or int32 (bytes = 4), in exponent exp2. Sums in float64, in order.
+ * @param[in] g  [rows][n] float32.   @param[out] dx  [rows][n]; may be g itself.
+ * @return LGR_OK; LGR_E_RANGE; LGR_E_NULL. exp2 = LGR_EXP2_NAN: dx = 0.
+ */
+lgr_status lgr_softmax_grad(const float *g, const void *y, int32_t bytes, int32_t exp2,
+                            int64_t rows, int64_t n, float *dx);
+
+/* dx = g - softmax(x) * sum(g) of rows: log-softmax at its operand x, arguments and errors as above. */
+lgr_status lgr_log_softmax_grad(const float *g, const void *x, int32_t bytes, int32_t exp2,
+                                int64_t rows, int64_t n, float *dx);
 
 /* floor(ln(1 + i / 512) * 65536 + 1/2) */
 extern const int32_t lgr_ln_table[512];

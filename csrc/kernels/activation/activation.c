@@ -1,0 +1,97 @@
+/* activation.c - int8 operands have 256 values: the function is evaluated for those, then looked up. */
+#include "lgr/activation.h"
+
+enum { BLOCK = 1024 }; /* a multiple of 16; its sums stay in L1 */
+
+static int function_of(int table) /* 0 sigmoid, 1 tanh, 2 GELU, 3 swish */
+{
+    return table >= LGR_VENUSA_GELU ? table - LGR_VENUSA_GELU + 2 : table & 1;
+}
+
+double lgr_activation_value(int table, double x)
+{
+    switch (function_of(table)) {
+    case 0: return 1.0 / (1.0 + exp(-x));
+    case 1: return tanh(x);
+    case 2: return 0.5 * x * (1.0 + erf(x * 0.70710678118654752440));
+    default: return x / (1.0 + exp(-x));
+    }
+}
+
+double lgr_activation_slope(int table, double x)
+{
+    const double s = 1.0 / (1.0 + exp(-x)), t = tanh(x);
+    switch (function_of(table)) {
+    case 0: return s * (1.0 - s);
+    case 1: return 1.0 - t * t;
+    case 2:
+        return 0.5 * (1.0 + erf(x * 0.70710678118654752440)) +
+               x * 0.39894228040143267794 * exp(-0.5 * x * x);
+    default: return s * (1.0 + x * (1.0 - s));
+    }
+}
+
+static void evaluate(int table, int width, int32_t exp2, int64_t n, int32_t *v)
+{
+    const int venus = lgr_chip_tables[table].bits == 16;
+    for (int64_t i = 0; i < n; ++i)
+        v[i] = lgr_to_fixed(v[i], exp2, venus ? 11 : 27, venus ? 16 : 32);
+    lgr_chip_function(table, width, v, n, v);
+}
+static void all_codes(int table, int width, int32_t exp2, int32_t lut[256])
+{
+    for (int i = 0; i < 256; ++i) lut[i] = i - 128;
+    evaluate(table, width, exp2, 256, lut);
+}
+
+static int valid(int table, int32_t bytes, int64_t n)
+{
+    return n >= 0 && (bytes == 1 || bytes == 4) && table >= 0 && table < LGR_N_TABLES;
+}
+
+lgr_status lgr_activation(int table, int width, const void *x, int32_t bytes, int32_t exp2,
+                          int64_t n, int64_t at, int64_t total, const lgr_epilogue *ep,
+                          const lgr_outputs *out, int64_t amax[2])
+{
+    if (!valid(table, bytes, n) || !lgr_chip_function_has(table, width)) return LGR_E_RANGE;
+    if (at < 0 || at % 16 != 0 || at + n > total) return LGR_E_RANGE;
+    if (n == 0) return LGR_OK;
+    if (x == NULL || ep == NULL || out == NULL || amax == NULL) return LGR_E_NULL;
+    const int8_t *x8 = x;
+    const int32_t *x32 = x;
+    const int look = bytes == 1 && n > 256;
+    const int narrow = width < 32 && lgr_epilogue_narrow(ep, (int64_t)1 << (width - 1));
+    int32_t lut[256], sums[BLOCK];
+    if (look) all_codes(table, width, exp2, lut);
+    for (int64_t i = 0; i < n; i += BLOCK) {
+        const int64_t count = n - i < BLOCK ? n - i : BLOCK;
+        for (int64_t j = 0; j < count; ++j)
+            sums[j] = look ? lut[x8[i + j] + 128] : bytes == 1 ? x8[i + j] : x32[i + j];
+        if (!look) evaluate(table, width, exp2, count, sums);
+        lgr_epilogue_rows(ep, narrow, sums, count, NULL, 1, count, at + i, total, 0, out, amax);
+    }
+    return LGR_OK;
+}
+
+lgr_status lgr_activation_grad(int table, const float *g, const void *x, int32_t bytes,
+                               int32_t exp2, int64_t n, float *dx)
+{
+    if (!valid(table, bytes, n)) return LGR_E_RANGE;
+    if (n == 0) return LGR_OK;
+    if (g == NULL || x == NULL || dx == NULL) return LGR_E_NULL;
+    const int8_t *x8 = x;
+    const int32_t *x32 = x;
+    const int nan = exp2 == LGR_EXP2_NAN, look = bytes == 1 && n > 256;
+    const double one = nan ? 0.0 : lgr_exp2_f64(-exp2);
+    float lut[256];
+    for (int i = 0; look && i < 256; ++i)
+        lut[i] = nan ? 0.0f : (float)lgr_activation_slope(table, (i - 128) * one);
+    for (int64_t i = 0; i < n; ++i) {
+        const int32_t code = bytes == 1 ? x8[i] : x32[i];
+        const float slope = look  ? lut[code + 128]
+                            : nan ? 0.0f
+                                  : (float)lgr_activation_slope(table, code * one);
+        dx[i] = nan ? 0.0f : g[i] * slope;
+    }
+    return LGR_OK;
+}

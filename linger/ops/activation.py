@@ -1,0 +1,207 @@
+"""Sigmoid, tanh, GELU and swish as a chip computes them. ``table`` is the chip's function: ``linger.chip.functions`` has the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from linger.ops import checks
+from linger.ops.bilinear import codes_dtype, fake_outputs
+from linger.ops.spec import Coded, Output, flags_of
+
+_chip_function = torch.ops.linger.chip_function.default
+_activation = torch.ops.linger.activation.default
+_quantized = torch.ops.linger.activation_quantized.default
+_codes = torch.ops.linger.activation_codes.default
+_grad = torch.ops.linger.activation_grad.default
+Q27 = 27  # exponent of the 32-bit results of GELU and swish
+
+
+class _Activation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, codes: Tensor, scale: Tensor, table: int, bits: int) -> tuple[Tensor, ...]:
+        y, y_codes, y_scale = _activation(codes, scale, table, bits)
+        ctx.save_for_backward(codes, scale)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(y_codes, y_scale)
+        ctx.table = table
+        return y, y_codes, y_scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        none = (None,) * 4
+        return (None if grad is None else _grad(grad, *ctx.saved_tensors, ctx.table)), *none
+
+
+class _Quantized(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, table: int, out: Output
+    ) -> tuple[Tensor, ...]:
+        y, y_codes, y_scale, _, slope = _call(codes, scale, table, out, t is not None)
+        ctx.save_for_backward(codes, scale, slope, y_scale)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(y_codes, y_scale)
+        ctx.table, ctx.layout = table, checks.layout_of(y)
+        return y, y_codes, y_scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 6
+        for_x, for_t, *_rest = ctx.needs_input_grad
+        codes, scale, slope, y_scale = ctx.saved_tensors
+        gt = checks.threshold_grad(checks.in_layout(grad, ctx.layout), slope, y_scale) if for_t else None
+        return _grad(grad, codes, scale, ctx.table) if for_x else None, gt, None, None, None, None
+
+
+def _call(codes: Tensor, scale: Tensor, table: int, out: Output, grad: bool) -> tuple[Tensor, ...]:
+    settings = (out.bits, float(out.clamp), int(out.rounding), flags_of(out, grad))
+    result: tuple[Tensor, ...] = _quantized(codes, scale, table, *out.stats, out.threshold, *settings)
+    return result
+
+
+def chip_function(x: Tensor, table: int, bits: int) -> Tensor:
+    """One function of a chip on its own fixed formats.
+
+    Args:
+        x: int32, Q27 (venus: Q11 within int16), any shape.
+        table: Row of the function.
+        bits: Width of the result, one that the chip has.
+
+    Returns:
+        int8, int16 or int32; Q7, Q15, Q31 (GELU, swish: Q3, Q11, Q27).
+
+    Raises:
+        TypeError: ``x`` is not int32.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Chip functions".
+    """
+    if not isinstance(x, Tensor) or x.dtype != torch.int32:
+        raise TypeError(f"chip_function: x must be int32, got {getattr(x, 'dtype', type(x).__name__)}")
+    checks.check_device("chip_function", x)
+    y: Tensor = _chip_function(x, table, bits)
+    return y.to(codes_dtype(bits))
+
+
+def activation(x: Coded, table: int, bits: int) -> Coded:
+    """Sigmoid or tanh: the operand is brought to the chip's fixed format, the result keeps the function's own, Q(bits - 1).
+
+    Args:
+        x: Codes int8 or int32, any scale.
+        table: Row of the function.
+        bits: Width of the result, one that the chip has.
+
+    Returns:
+        value, codes and scale ``2**(bits - 1)``. The gradient is the derivative of the exact function at ``x``.
+
+    Raises:
+        TypeError: ``x`` is not Coded.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Sigmoid and tanh".
+    """
+    checks.check_coded("activation", "x", x)
+    checks.check_device("activation", x.codes)
+    value = checks.as_float32(x.value)
+    if checks.needs_grad(value):
+        y, codes, scale = _Activation.apply(value, x.codes, x.scale, table, bits)  # type: ignore[no-untyped-call]
+    else:
+        y, codes, scale = _activation(x.codes, x.scale, table, bits)
+    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+
+
+def quantized_activation(x: Coded, table: int, out: Output) -> Coded:
+    """GELU or swish: the chip's Q27 result, then an output quantizer.
+
+    Args:
+        x: Codes int8 or int32, any scale.
+        table: Row of the function.
+        out: State and settings; the output scale is at most ``2**27``.
+
+    Returns:
+        value, codes and scale. The gradient is the derivative of the exact function at ``x``.
+
+    Raises:
+        TypeError: ``x`` is not Coded, ``out`` no Output.
+        ValueError: A setting out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "GELU and swish".
+    """
+    checks.check_coded("quantized_activation", "x", x)
+    checks.check_output("quantized_activation", out)
+    checks.check_device("activation_quantized", x.codes)
+    value, t = checks.as_float32(x.value), out.threshold
+    if checks.needs_grad(value, t):
+        y, codes, scale = _Quantized.apply(value, t, x.codes, x.scale, table, out)  # type: ignore[no-untyped-call]
+    else:
+        y, codes, scale, _, _ = _call(x.codes, x.scale, table, out, False)
+    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+
+
+def activation_codes(x: Tensor, exp2: int, table: int, bits: int) -> Tensor:
+    """A chip's function on codes of any scale; the result keeps the function's own format.
+
+    Args:
+        x: Codes, int8, int16 or int32.
+        exp2: log2 of their scale, -126..126.
+        table: Row of the function.
+        bits: Width of the result, one that the chip has.
+
+    Returns:
+        int8, int16 or int32, as :func:`chip_function`.
+
+    Raises:
+        TypeError: ``x`` of another dtype.
+        ValueError: ``exp2`` out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Chip functions".
+    """
+    checks.check_codes("activation_codes", "x", x)
+    checks.check_range("activation_codes", "exp2", exp2, -126, 126)
+    checks.check_device("activation_codes", x)
+    y: Tensor = _codes(checks.widened(x), exp2, table, bits)
+    return y
+
+
+@checks.fake("linger::chip_function")
+def _fake_chip_function(x: Tensor, table: int, bits: int) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@checks.fake("linger::activation")
+def _fake_activation(x: Tensor, x_scale: Tensor, table: int, bits: int) -> tuple[Tensor, ...]:
+    value = checks.empty_dense(x, torch.float32)
+    return value, checks.empty_dense(x, checks.code_dtype(bits)), value.new_empty([])
+
+
+@checks.fake("linger::activation_quantized")
+def _fake_quantized(
+    x: Tensor, x_scale: Tensor, table: int, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor,
+    n_skipped: Tensor, threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return fake_outputs(checks.empty_dense(x, torch.float32), 1, x.numel(), bits, threshold, flags)
+
+
+@checks.fake("linger::activation_codes")
+def _fake_codes(x: Tensor, exp2: int, table: int, bits: int) -> Tensor:
+    return checks.empty_dense(x, codes_dtype(bits))
+
+
+@checks.fake("linger::activation_grad")
+def _fake_grad(grad: Tensor, x: Tensor, x_scale: Tensor, table: int) -> Tensor:
+    same = checks.is_dense(x) and all(
+        n < 2 or a == b for n, a, b in zip(x.shape, x.stride(), grad.stride(), strict=True)
+    )
+    return checks.empty_dense(grad, torch.float32) if same else grad.new_empty(grad.shape)
+
+
+__all__ = ["Q27", "activation", "activation_codes", "chip_function", "quantized_activation"]

@@ -1,0 +1,174 @@
+"""Softmax and log-softmax as a chip computes them. ``chip`` is 0 (arcs, mars) or 1 (venusA); log-softmax is the same on both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from linger.ops import checks
+from linger.ops.bilinear import codes_dtype, fake_outputs
+from linger.ops.spec import Coded, Output, flags_of
+
+_chip_softmax = torch.ops.linger.chip_softmax.default
+_softmax = torch.ops.linger.softmax.default
+_softmax_codes = torch.ops.linger.softmax_codes.default
+_grad = torch.ops.linger.softmax_grad.default
+Q15 = 15  # exponent of the chips' results
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output
+    ) -> tuple[Tensor, ...]:
+        y, y_codes, y_scale, _, slope = _call(codes, scale, chip, log, out, t is not None)
+        ctx.save_for_backward(*((codes, scale) if log else (y_codes, y_scale)), slope, y_scale)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(y_codes, y_scale)
+        ctx.log = log
+        return y, y_codes, y_scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 7
+        for_x, for_t, *_rest = ctx.needs_input_grad
+        codes, scale, slope, y_scale = ctx.saved_tensors
+        grad = grad.contiguous()
+        gt = checks.threshold_grad(grad, slope, y_scale) if for_t else None
+        return _grad(grad, codes, scale, ctx.log) if for_x else None, gt, None, None, None, None, None
+
+
+def _call(codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output, grad: bool) -> tuple[Tensor, ...]:
+    settings = (out.bits, float(out.clamp), int(out.rounding), flags_of(out, grad))
+    result: tuple[Tensor, ...] = _softmax(codes, scale, chip, log, *out.stats, out.threshold, *settings)
+    return result
+
+
+def _check_dim(op: str, x: Tensor, dim: int) -> None:
+    checks.check_range(op, "dim", dim, -x.dim(), x.dim() - 1)
+    if x.numel() and not x.shape[dim]:
+        raise ValueError(f"{op}: axis {dim} of x is empty")
+
+
+def chip_softmax(x: Tensor, chip: int, log: bool, dim: int = -1) -> Tensor:
+    """Softmax or log-softmax of a chip on its own fixed formats.
+
+    Args:
+        x: int32, Q25, at least one dimension.
+        chip: 0 or 1.
+        log: Log-softmax.
+        dim: Axis of the rows.
+
+    Returns:
+        int32, Q15, shape of ``x``.
+
+    Raises:
+        TypeError: ``x`` is not int32.
+        ValueError: ``dim`` out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Softmax".
+    """
+    if not isinstance(x, Tensor) or x.dtype != torch.int32:
+        raise TypeError(f"chip_softmax: x must be int32, got {getattr(x, 'dtype', type(x).__name__)}")
+    _check_dim("chip_softmax", x, dim)
+    checks.check_device("chip_softmax", x)
+    y: Tensor = _chip_softmax(x.movedim(dim, -1), chip, log)
+    return y.movedim(-1, dim)
+
+
+def softmax(x: Coded, out: Output, *, chip: int, log: bool = False, dim: int = -1) -> Coded:
+    """Softmax or log-softmax of codes along one axis: the chip's Q15 result, then an output quantizer.
+
+    Args:
+        x: Codes int8 or int32, any scale.
+        out: State and settings; the output scale is at most ``2**15``.
+        chip: 0 or 1.
+        log: Log-softmax.
+        dim: Axis.
+
+    Returns:
+        value, codes and scale. Gradients: softmax by its Jacobian at the computed result, log-softmax by that of the exact
+        function at ``x``.
+
+    Raises:
+        TypeError: ``x`` is not Coded, ``out`` no Output.
+        ValueError: ``dim`` or a setting out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Softmax".
+    """
+    checks.check_coded("softmax", "x", x)
+    checks.check_output("softmax", out)
+    _check_dim("softmax", x.codes, dim)
+    checks.check_device("softmax", x.codes)
+    value, codes, t = checks.as_float32(x.value).movedim(dim, -1), x.codes.movedim(dim, -1), out.threshold
+    if checks.needs_grad(value, t):
+        y, q, scale = _Softmax.apply(value, t, codes, x.scale, chip, log, out)  # type: ignore[no-untyped-call]
+    else:
+        y, q, scale, _, _ = _call(codes, x.scale, chip, log, out, False)
+    y, q = y.movedim(-1, dim), q.movedim(-1, dim)
+    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), q, scale)
+
+
+def softmax_codes(x: Tensor, exp2: int, chip: int, log: bool, shift: int, bits: int) -> Tensor:
+    """``sat(RSH(f(x), shift))`` along the last axis, f the chip's softmax or log-softmax with its Q15 result.
+
+    Args:
+        x: Codes, int8, int16 or int32.
+        exp2: log2 of their scale, -126..126.
+        chip: 0 or 1.
+        log: Log-softmax.
+        shift: 0..63.
+        bits: Width of the result.
+
+    Returns:
+        int8 up to 8 bits, int16 up to 16, int32 above.
+
+    Raises:
+        TypeError: ``x`` of another dtype.
+        ValueError: ``x`` has no elements along its last axis, or a number is out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Softmax".
+    """
+    checks.check_codes("softmax_codes", "x", x)
+    _check_dim("softmax_codes", x, -1)
+    checks.check_range("softmax_codes", "exp2", exp2, -126, 126)
+    checks.check_range("softmax_codes", "shift", shift, 0, 63)
+    checks.check_range("softmax_codes", "bits", bits, 2, 32)
+    checks.check_device("softmax_codes", x)
+    y: Tensor = _softmax_codes(checks.widened(x), exp2, chip, log, shift, bits)
+    return y
+
+
+@checks.fake("linger::chip_softmax")
+def _fake_chip_softmax(x: Tensor, chip: int, log: bool) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+@checks.fake("linger::softmax")
+def _fake_softmax(
+    x: Tensor, x_scale: Tensor, chip: int, log: bool, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor,
+    n_skipped: Tensor, threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    value, n = x.new_empty(x.shape, dtype=torch.float32), x.shape[-1]
+    return fake_outputs(value, x.numel() // n if n else 0, n, bits, threshold, flags)
+
+
+@checks.fake("linger::softmax_codes")
+def _fake_softmax_codes(x: Tensor, exp2: int, chip: int, log: bool, shift: int, bits: int) -> Tensor:
+    return x.new_empty(x.shape, dtype=codes_dtype(bits))
+
+
+@checks.fake("linger::softmax_grad")
+def _fake_grad(grad: Tensor, codes: Tensor, scale: Tensor, log: bool) -> Tensor:
+    return grad.new_empty(grad.shape)
+
+
+__all__ = ["Q15", "chip_softmax", "softmax", "softmax_codes"]
