@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from .checkpoint import LoadReport, load, save
 from .constrain import constrain
+from .optimizer import OptimizerReport, check_optimizer
 from .prepare import Record, record_of
 from .quantize import init
 from .report import Report, Row, Summary, report_of, summary
@@ -10,14 +12,19 @@ from .trace import CheckpointAdapter, trace_layers
 
 __all__ = [
     "CheckpointAdapter",
+    "LoadReport",
+    "OptimizerReport",
     "Record",
     "Report",
     "Row",
     "Summary",
+    "check_optimizer",
     "constrain",
     "init",
+    "load",
     "record_of",
     "report_of",
+    "save",
     "summary",
     "trace_layers",
 ]

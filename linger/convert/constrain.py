@@ -9,7 +9,7 @@ from torch import nn
 from linger.nn.constrained import CONSTRAINED, Constrained
 from linger.nn.fused import FusedBN
 from linger.runtime import is_owner
-from linger.settings import ClampInfo
+from linger.settings import ClampInfo, Settings
 
 from .flow import Adjacency
 from .graph import blind_notes, discover, fusable_pairs
@@ -19,7 +19,7 @@ from .prepare import Fusion, Record, check_root, log_report, open_settings, plac
 from .report import Report, Row
 from .state import install
 
-__all__ = ["constrain", "fuse_pairs", "fusion_of", "mark_relu"]
+__all__ = ["apply_constraints", "constrain", "fuse_pairs", "fusion_of", "mark_relu"]
 
 _M = TypeVar("_M", bound=nn.Module)
 
@@ -87,7 +87,12 @@ def constrain(
         return model
     check_sections(model, settings)
     place(model, settings)
-    found = discover(model, example_inputs)
+    apply_constraints(model, settings, selection, discover(model, example_inputs))
+    return model
+
+
+def apply_constraints(model: nn.Module, settings: Settings, selection: Selection, found: Adjacency) -> None:
+    """The conversion itself: neighbours are known, everything has been checked."""
     names = {id(m): name for name, m in reversed(names_of(model).items())}
 
     def limits(name: str) -> ClampInfo:
@@ -106,9 +111,9 @@ def constrain(
     fusions = [*(earlier.fusions if earlier else ()), *fusions]
     covered = tuple(r.name for r in rows if r.became)
     left = {r.name: r.note for r in report.stayed_float}
-    install(model, Record("constrain", settings, tuple(fusions), covered, left, report))
+    relu = tuple(n for n, m in model.named_modules() if isinstance(m, Constrained) and m.ahead_relu)
+    install(model, Record("constrain", settings, tuple(fusions), covered, left, report, relu=relu))
     log_report(report)
-    return model
 
 
 def _one(name: str, m: nn.Module, selection: Selection, info: ClampInfo, found: Adjacency) -> list[Row]:

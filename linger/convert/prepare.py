@@ -6,13 +6,14 @@ import logging
 import random
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from linger.settings import Settings, current, load, use
+from linger.settings import Settings, current, dumps, load, use
 
 from .leaves import uninitialised
 from .report import Report
@@ -43,6 +44,7 @@ class Record:
         fusions: Layers and BatchNorms that are one now, those of earlier stages included.
         covered: Qualified names of the layers that were converted.
         left: Qualified name -> reason of the layers that were not.
+        relu: Qualified names of the layers whose only consumer is a ReLU.
     """
 
     stage: str
@@ -52,6 +54,12 @@ class Record:
     left: dict[str, str] = field(default_factory=dict)
     report: Report = field(default_factory=lambda: Report(""))
     fold_bn: str = "once"
+    relu: tuple[str, ...] = ()
+
+    @cached_property
+    def settings_text(self) -> str:
+        """The settings as YAML."""
+        return dumps(self.settings)
 
     def metadata(self) -> dict[str, Any]:
         """Plain data: loads with ``weights_only=True``."""
@@ -66,6 +74,8 @@ class Record:
             "bits": {name: [q.input_bits, q.weight_bits, q.output_bits] for name, q in layers.items()},
             "fusions": [[f.layer, f.bn] for f in self.fusions],
             "left": dict(self.left),
+            "relu": list(self.relu),
+            "settings": self.settings_text,
         }
 
 

@@ -29,7 +29,7 @@ from .record import bind_inputs, undisturbed
 from .report import Report, Row
 from .state import install
 
-__all__ = ["init"]
+__all__ = ["check_method", "init", "quantize"]
 
 _M = TypeVar("_M", bound=nn.Module)
 _NOT_IMPLEMENTED = {
@@ -92,17 +92,28 @@ def init(
         return model
     check_sections(model, settings)
     place(model, settings)
-    _check_method(model, settings)
-    found = discover(model, example_inputs)
-    conversion = _Conversion(model, settings, selection, found, fold_bn, quant_modules)
-    record = conversion.run()
-    install(model, record)
-    runtime.attach(model, settings, runtime.register_state_hooks)
-    name_quantizers(model)
+    check_method(model, settings)
+    record = quantize(model, settings, selection, discover(model, example_inputs), fold_bn, quant_modules)
     if example_inputs is not None:
         _materialise(model, example_inputs)
     log_report(record.report)
     return model
+
+
+def quantize(
+    model: nn.Module,
+    settings: Settings,
+    selection: Selection,
+    found: Adjacency,
+    fold_bn: str,
+    quant_modules: Any = None,
+) -> Record:
+    """The conversion itself: neighbours are known, everything has been checked."""
+    record = _Conversion(model, settings, selection, found, fold_bn, quant_modules).run()
+    install(model, record)
+    runtime.attach(model, settings, runtime.register_state_hooks)
+    name_quantizers(model)
+    return record
 
 
 def _classic(settings: Settings, parameter_bits: int | None, mode: Any) -> Settings:
@@ -116,7 +127,8 @@ def _classic(settings: Settings, parameter_bits: int | None, mode: Any) -> Setti
     return replace(settings, quant_info=replace(settings.quant_info, weight_bits=parameter_bits))
 
 
-def _check_method(model: nn.Module, settings: Settings) -> None:
+def check_method(model: nn.Module, settings: Settings) -> None:
+    """Refuse a ``quant_method`` that has no code, or no device."""
     method = settings.quant_method
     if method in _NOT_IMPLEMENTED:
         raise UnsupportedError(f"init: quant_method {method} is not implemented; {_NOT_IMPLEMENTED[method]}")
@@ -172,7 +184,8 @@ class _Conversion:
         if self.earlier is not None:
             report.notes += _differences(self.earlier, covered, left)
         fusions = (*(self.earlier.fusions if self.earlier else ()), *self.fusions)
-        return Record("init", self.settings, fusions, covered, left, report, self.fold_bn)
+        relu = tuple(n for n, m in self.model.named_modules() if getattr(m, "fused_relu", False))
+        return Record("init", self.settings, fusions, covered, left, report, self.fold_bn, relu)
 
     def _row(self, m: nn.Module, was: str, became: str, note: str = "") -> None:
         self.rows.append(Row(self.names[id(m)], was, became, note, self.found.where.get(id(m), "")))

@@ -19,12 +19,12 @@ from linger.nn.fused import MARK, FusedBN, fold
 from .patterns import nearest
 from .prepare import Fusion, Record, record_of
 
-__all__ = ["install", "open_checkpoint", "strip_wrappers"]
+__all__ = ["NESTS", "StateDict", "inner_state", "install", "open_checkpoint", "strip_wrappers"]
 
 State = MutableMapping[str, Any]
 _BN_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _WRAPPERS = ("module.", "_orig_mod.")
-_NESTS = ("state_dict", "model_state_dict", "model", "net")
+NESTS = ("state_dict", "model_state_dict", "model", "net")
 _QUANTIZER = re.compile(r"_quantizer\.|_linger_qtensor_")
 
 
@@ -35,7 +35,7 @@ def strip_wrappers(state: Mapping[str, Any]) -> Mapping[str, Any]:
         if prefix is None:
             break
         metadata = getattr(state, "_metadata", None)
-        inner = _Dict({k[len(prefix) :]: v for k, v in state.items()})
+        inner = StateDict({k[len(prefix) :]: v for k, v in state.items()})
         if metadata is not None:
             bare = prefix[:-1]
             moved = {k: v for k, v in metadata.items() if k == bare or k.startswith(prefix)}
@@ -44,7 +44,7 @@ def strip_wrappers(state: Mapping[str, Any]) -> Mapping[str, Any]:
     return state
 
 
-class _Dict(dict[str, Any]):
+class StateDict(dict[str, Any]):
     """A state dictionary that can carry ``_metadata``."""
 
     _metadata: Any = None
@@ -66,10 +66,15 @@ def open_checkpoint(source: Any, device: torch.device | None) -> Mapping[str, An
         raise TypeError(
             f"load_state_dict: expected a state dictionary or a path to one{where}, got {type(source).__name__}"
         )
-    if not any(isinstance(v, Tensor) for v in source.values()):
-        nested = next((source[k] for k in _NESTS if isinstance(source.get(k), Mapping)), None)
-        source = source if nested is None else nested
-    return strip_wrappers(source)
+    return strip_wrappers(inner_state(source)[0])
+
+
+def inner_state(source: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
+    """The state dictionary that a dictionary is, or holds, and the key it is under."""
+    if any(isinstance(v, Tensor) for v in source.values()):
+        return source, None
+    key = next((k for k in NESTS if isinstance(source.get(k), Mapping)), None)
+    return (source, None) if key is None else (source[key], key)
 
 
 class _Loader:

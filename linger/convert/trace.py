@@ -106,8 +106,9 @@ def trace_layers(model: nn.Module, *args: Any, fuse_bn: bool = True, **kwargs: A
     for m in model.modules():
         if id(m) in found.before_relu:
             mark_relu(m, found)
+    relu = tuple(n for n, m in model.named_modules() if getattr(m, "ahead_relu", False))
     if earlier is None:
-        install(model, Record("trace_layers", current(), tuple(fusions), (), {}, Report("trace_layers")))
+        install(model, Record("trace_layers", current(), tuple(fusions), report=Report("trace_layers"), relu=relu))
     else:
-        earlier.fusions = tuple(fusions)
+        earlier.fusions, earlier.relu = tuple(fusions), relu
     return CheckpointAdapter([(f.layer, f.bn) for f in fusions if f.first == "conv"])

@@ -1,0 +1,85 @@
+"""``linger.check_optimizer``: parameters that would never move."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["OptimizerReport", "check_optimizer"]
+
+
+@dataclass
+class OptimizerReport:
+    """What :func:`check_optimizer` found; false when nothing is missing.
+
+    Attributes:
+        missing: Parameters of the model that want gradients and that no optimizer holds.
+        n_foreign: Parameters in the optimizers that are none of the model's (those of a BatchNorm that was folded, or of
+            another model).
+    """
+
+    missing: list[str]
+    n_foreign: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.missing)
+
+    def __str__(self) -> str:
+        lines = []
+        if self.missing:
+            lines.append(
+                f"{len(self.missing)} parameters are in no optimizer and would never train (build the optimizer after "
+                f"linger.init(..., example_inputs=...)): {', '.join(self.missing)}"
+            )
+        if self.n_foreign:
+            lines.append(f"{self.n_foreign} parameters of the optimizer are none of the model's")
+        return "\n".join(lines) or "every parameter that wants gradients is in an optimizer"
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{html.escape(line)}</p>" for line in str(self).splitlines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain data."""
+        return asdict(self)
+
+
+def check_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer]
+) -> OptimizerReport:
+    """Tell which parameters of a model no optimizer holds: biases and thresholds that appeared after it was built.
+
+    Args:
+        model: The model, wrapped or not.
+        optimizer: The optimizer, or all of them.
+
+    Returns:
+        A report that is false when nothing is missing and that prints the missing names.
+
+    Raises:
+        TypeError: Something else was passed.
+
+    Example:
+        >>> import torch, linger
+        >>> model = linger.init(torch.nn.Sequential(torch.nn.Linear(4, 2)))
+        >>> report = linger.check_optimizer(model, torch.optim.SGD([model[0].weight], lr=0.1))
+        >>> bool(report), report.missing
+        (True, ['0.bias'])
+
+    Source: ours.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"check_optimizer: model must be a torch.nn.Module, got {type(model).__name__}")
+    optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
+    held: set[int] = set()
+    for one in optimizers:
+        if not isinstance(one, torch.optim.Optimizer):
+            raise TypeError(f"check_optimizer: expected torch.optim.Optimizer, got {type(one).__name__}")
+        held.update(id(p) for group in one.param_groups for p in group["params"])
+    named = dict(model.named_parameters())
+    missing = [name for name, p in named.items() if p.requires_grad and id(p) not in held]
+    return OptimizerReport(missing, len(held - {id(p) for p in named.values()}))
