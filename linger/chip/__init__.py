@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .facts import ALIASES, FLOAT, NodeFacts, TensorFacts
+from .functions import CHIPS, CURVES, Curve, curve_of, gelu, log_softmax, sigmoid, softmax, swish, tanh
 from .limits import check_node
 from .operators import OPERATORS, PLATFORMS, Operator, Support
 from .platforms import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, Limits, file_platform, limits_of
@@ -12,12 +13,15 @@ from .violation import Violation
 
 __all__ = [
     "ALIASES",
+    "CHIPS",
+    "CURVES",
     "FLOAT",
     "LIMITS",
     "MAX_LEFT_BITS",
     "MAX_SHIFT",
     "OPERATORS",
     "PLATFORMS",
+    "Curve",
     "Limits",
     "NodeFacts",
     "Operator",
@@ -25,8 +29,15 @@ __all__ = [
     "TensorFacts",
     "Violation",
     "check_node",
+    "curve_of",
     "file_platform",
+    "gelu",
     "limits_of",
+    "log_softmax",
     "outputs_of",
     "packs_4_bits",
+    "sigmoid",
+    "softmax",
+    "swish",
+    "tanh",
 ]

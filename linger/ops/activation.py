@@ -1,4 +1,4 @@
-"""Sigmoid, tanh, GELU and swish as a chip computes them. ``table`` is the chip's function: ``linger.chip.functions`` has the rows."""
+"""Sigmoid, tanh, GELU and swish as a chip computes them. ``table`` is the chip's function, a row of ``linger.chip.CURVES``."""
 
 from __future__ import annotations
 
