@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from linger.runtime import NAMES, Format, Tape, Value, current_tape, handles, info, scale_value, tag
 
-from .add import store
+from .functional import store
 
 
 def _finish(x: Tensor, y: Tensor, codes: Tensor | None, fmt: Format, in_place: bool) -> Tensor:

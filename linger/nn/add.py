@@ -1,80 +1,96 @@
-"""Addition of two quantized tensors: ``iqadd``, every spelling of ``+`` (read back in ``add_nodes.py``)."""
+"""Addition: ``iqadd``, every spelling of ``+`` (read back in ``add_nodes.py``)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from linger import ops
-from linger.quantizers import calibrating
-from linger.runtime import Leaf, Tape, current_tape, factory, handles, info, operator_at_site, overwritten
+from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
 
-from .base import accept, activation_quantizer, calibrate_input, emit, emit_calibrated, warn_without_data
-
-if TYPE_CHECKING:
-    from linger.quantizers import Quantizer
-    from linger.settings import LayerSettings
-
-
-class FunctionalLayer(Leaf):
-    """State of one functional operator at one call site: a quantizer per operand (float operands only) and one for the result."""
-
-    def __init__(self, n_inputs: int, quant: LayerSettings) -> None:
-        super().__init__()
-        self.quant = quant
-        self.input_quantizer = nn.ModuleList(activation_quantizer(quant, quant.input_bits) for _ in range(n_inputs))
-        self.output_quantizer = activation_quantizer(quant, quant.output_bits)
-
-    def operand_quantizer(self, i: int) -> Quantizer:
-        """Quantizer of operand ``i``."""
-        return cast("Quantizer", self.input_quantizer[i])
-
-    def extra_repr(self) -> str:
-        """Formats as the 3.x generation prints them."""
-        return f"data_bits:{self.quant.input_bits}, o_bits:{self.quant.output_bits}"
+from .broadcast import alike, common_shape, per_channel, write_channels, write_operand
+from .functional import FunctionalLayer, common, is_number, pair_attributes, real_operands, store, two
+from .numbers import is_one_number, plus
 
 
 class AddInt(FunctionalLayer):
-    """Sum of two tensors: each operand is re-rounded to the output's scale, then added and saturated.
+    """Sum of two tensors, or of a tensor and a number.
+
+    Two tensors are each re-rounded to the output's scale, then added and saturated; they broadcast as in torch.
 
     Shape:
-        x, y of one shape -> the same shape, float32 on a power-of-two grid, tagged with its format.
+        x any; y of a shape that broadcasts with it, or a number -> the common shape, float32 on a power-of-two grid, tagged
+        with its format.
 
-    Source: docs/numerics.md, "Add".
+    Source: docs/numerics.md, "iqAdd".
     """
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Chip integers in forward, gradient 1 to both operands where the sum does not saturate."""
-        with torch._C.DisableTorchFunction():
-            if calibrating():
-                calibrate_input(x, self.operand_quantizer(0))
-                calibrate_input(y, self.operand_quantizer(1))
-                return emit_calibrated(x + y, self.output_quantizer)
-            a, b = accept(x, self.operand_quantizer(0)), accept(y, self.operand_quantizer(1))
-            warn_without_data(self.output_quantizer)
-            out = ops.add(a, b, self.output_quantizer.output())
-            z = emit(out, self.output_quantizer)
-            tape = current_tape()
-            if tape is not None:
-                self._write(tape, a, b, out, z)
-            return z
+    operator = "add"
 
-    def _write(self, tape: Tape, a: ops.Coded, b: ops.Coded, out: ops.Coded, z: Tensor) -> None:
-        attributes = {
-            "platform": tape.platform,
-            "quant_mode": "floor_add",
-            "platform_quant": "luna_quant",
-            "data_bits": self.quant.input_bits,
-            "o_bits": self.output_quantizer.bits,
-            "scale_x": float(a.scale),
-            "scale_y": float(b.scale),
-            "scale_o": float(out.scale),
-        }
-        name = self.__dict__.get("_linger_name", "") or "add"
-        tape.node("iqAdd", [a.value, b.value], [z], attributes, domain="linger", hint=name)
+    def forward(self, x: Tensor, y: Tensor | float) -> Tensor:
+        """Chip integers in forward, gradient 1 to both operands where the sum does not saturate."""
+        if not isinstance(y, Tensor) or is_one_number(y):
+            return plus(self, x, 1, y)
+        return self.compute((x, y), torch.add, _integers, self._write)
+
+    def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
+        write_sum(tape, operands, out, z, self.output_quantizer.bits, self.name)
+
+
+def _integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+    return ops.add(*alike(*operands), out)
+
+
+def write_sum(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor, bits: int, name: str) -> None:
+    """Record a sum: iqAdd, or BatchNorm2dInt where one operand is a constant per channel.
+
+    ``sat(RSH(x, s) + c)`` is ``sat(RSH(x * 1 + c * 2**s, s))``: the same integers.
+    """
+    shape = tuple(z.shape)
+    for x, y in (operands, operands[::-1]):
+        if write_channel_sum(tape, x, y, 1, out, z, bits, name):
+            return
+    widths = [cast(Any, info(x.value)).bits for x in operands]
+    if max(widths) > bits:
+        tape.violations.append(f"{name}: sum of {max(widths)} bits in {bits}, no operand may be wider than the result")
+    inputs = [write_operand(tape, x, shape, name) for x in operands]
+    scales = float(operands[0].scale), float(operands[1].scale), float(out.scale)
+    for i in (0, 1):
+        if widths[i] < bits:
+            inputs[i] = _widened(tape, inputs[i], scales[i], bits, name)
+    tape.node("iqAdd", inputs, [z], pair_attributes(tape, (bits, bits, bits), scales), domain="linger", hint=name)
+
+
+def _widened(tape: Tape, x: Tensor | Value, scale: float, bits: int, name: str) -> Value:
+    """int8 codes in more bits, at the same scale."""
+    y = tape.value(f"{name}.wide")
+    attributes = common(tape) | {"data_bits": 8, "o_bits": bits, "scale_x": scale, "scale_o": scale}
+    tape.node("Requant", [x], [y], attributes, domain="linger", hint=name)
+    return y
+
+
+def write_channel_sum(
+    tape: Tape, x: ops.Coded, y: ops.Coded, sign: int, out: ops.Coded, z: Tensor, bits: int, name: str
+) -> bool:
+    """Record ``x + sign * y`` as BatchNorm2dInt where ``y`` is a constant per channel; False where it is not."""
+    known = tape.constant_of(y.value)
+    codes = None if known is None else per_channel(known, z.shape)
+    if codes is None or x.codes.shape != z.shape or bits != 8 or x.codes.dtype != torch.int8:
+        return False
+    shift = _exp2(x) - _exp2(out)
+    if shift > 22:  # the bias would not fit 32 bits
+        return False
+    addend = ops.requant_codes(torch.from_numpy(codes), _exp2(y) - _exp2(out), 8).to(torch.int32) * sign << shift
+    scales = float(x.scale), 1.0, float(out.scale)
+    write_channels(tape, x.value, z.shape, torch.ones(1, dtype=torch.int8).numpy(), addend.numpy(), scales, z, name)
+    return True
+
+
+def _exp2(x: ops.Coded) -> int:
+    return int(torch.frexp(x.scale).exponent) - 1
 
 
 @factory("add")
@@ -82,52 +98,55 @@ def _make(n_inputs: int, quant: Any) -> AddInt:
     return AddInt(n_inputs, quant)
 
 
-def operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """The two tensors of a binary call that can run in integers, or None.
+Operands = tuple[Tensor | float, Tensor | float]
 
-    Both are floating point and of one shape, at least one is quantized, and nothing asks for more (``alpha``, ``out``).
+
+def operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operands | None:
+    """Both operands of a sum or difference that can run in integers, the second times ``alpha``; else None.
+
+    Tensors broadcast with each other, one at least is quantized; a number is added to int8 only.
     """
-    names = {"input", "self", "other"}
-    extra = {k: v for k, v in kwargs.items() if k not in names}
-    if extra.pop("alpha", 1) != 1 or any(v is not None for v in extra.values()):
+    found = two(args, kwargs, "alpha")
+    if found is None or not real_operands(*found[:2]):
         return None
-    values = [*args, *(kwargs[k] for k in ("input", "self", "other") if k in kwargs)]
-    if len(values) != 2 or not all(isinstance(v, Tensor) and v.is_floating_point() for v in values):
-        return None
-    x, y = values
-    if info(x) is None and info(y) is None or x.shape != y.shape or x.device != y.device:
-        return None
-    return x, y
+    x, y, alpha = found
+    if alpha is not None and alpha != 1:
+        if not is_number(alpha):
+            return None
+        y = y * alpha if not isinstance(y, Tensor) else operator_at_site("mul", 1)(y, alpha)
+    if is_one_number(x) or is_one_number(y):
+        tensor = y if is_one_number(x) else x
+        fmt = info(tensor)
+        return (x, y) if fmt is not None and fmt.bits <= 8 else None
+    return (x, y) if common_shape(x, y) is not None else None
+
+
+def total(x: Tensor | float, y: Tensor | float) -> Tensor:
+    """The sum at the current call site."""
+    if is_one_number(x):
+        x, y = y, x
+    return cast(Tensor, operator_at_site("add", 1 if is_one_number(y) else 2)(x, y))
+
+
+def stored(args: tuple[Any, ...], result: Callable[[], Tensor]) -> Any:
+    """An in-place form: the result is written into the first argument, whose shape it must have."""
+    target = args[0] if args else None
+    others = [a for a in args[1:] if isinstance(a, Tensor)]
+    if not isinstance(target, Tensor) or any(common_shape(target, t) != tuple(target.shape) for t in others):
+        return NotImplemented
+    return store(target, result())
 
 
 @handles("add", "torch.add Tensor.add Tensor.__add__ Tensor.__radd__ operator.add")
 def _add(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = operands(args, kwargs)
-    if pair is None:
-        return NotImplemented
-    return operator_at_site("add", 2)(*pair)
+    return NotImplemented if pair is None else total(*pair)
 
 
 @handles("add_", "Tensor.add_ Tensor.__iadd__ operator.iadd")
 def _add_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = operands(args, kwargs)
-    if pair is None:
-        return NotImplemented
-    return store(pair[0], operator_at_site("add", 2)(*pair))
+    return NotImplemented if pair is None else stored(args, lambda: total(*pair))
 
 
-def store(target: Tensor, result: Tensor) -> Tensor:
-    """Write a quantized result into ``target`` as an in-place operator does; the file sees only the result.
-
-    A view passes its new values on to its base, which thereby loses its format.
-    """
-    fmt = info(result)
-    target.copy_(result)
-    overwritten(target, None if fmt is None else fmt.like(fmt.codes))
-    tape = current_tape()
-    if tape is not None:
-        tape.alias(target, result)
-    return target
-
-
-__all__ = ["AddInt", "FunctionalLayer", "operands", "store"]
+__all__ = ["AddInt", "FunctionalLayer", "operands", "store", "stored", "total", "write_channel_sum", "write_sum"]

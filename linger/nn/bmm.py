@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from linger import ops
-from linger.chip import OPERATORS
-from linger.quantizers import calibrating
-from linger.runtime import HANDLERS, Tape, coded, current_tape, factory, handles, info, operator_at_site
+from linger.runtime import HANDLERS, Tape, factory, handles, info, operator_at_site
 
-from .add import FunctionalLayer
-from .base import accept, calibrate_input, emit, emit_calibrated, warn_without_data
-from .times import common
+from .functional import FunctionalLayer, common, through
 
 
 class BmmInt(FunctionalLayer):
@@ -28,51 +25,47 @@ class BmmInt(FunctionalLayer):
     Source: docs/numerics.md, "BmmInt".
     """
 
+    operator = "bmm"
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Chip integers in forward; the gradients of the float product where it does not saturate."""
+        shape = (*x.shape[:-1], y.shape[-1])
+        stack = 1 if y.dim() == 2 else y.shape[:-2].numel()
+
+        def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+            a = _reshaped(operands[0], (stack, -1, x.shape[-1]))
+            b = _reshaped(operands[1], (stack, *y.shape[-2:]))
+            stacks[:] = a, b
+            return ops.bmm(a, b, out)
+
+        def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
+            known = tape.constant_of(operands[1].value)
+            matrix = known if known is not None and known.ndim == 2 else None
+            self._write(tape, stacks[0], stacks[1], out, z, matrix)
+
+        stacks: list[ops.Coded] = []
+        z = self.compute((x, y), torch.matmul, integers, write)
+        if z.shape == shape:
+            return z
         with torch._C.DisableTorchFunction():
-            if calibrating():
-                calibrate_input(x, self.operand_quantizer(0))
-                calibrate_input(y, self.operand_quantizer(1))
-                return emit_calibrated(torch.matmul(x, y), self.output_quantizer)
-            a, b = accept(x, self.operand_quantizer(0)), accept(y, self.operand_quantizer(1))
-            shape = (*x.shape[:-1], y.shape[-1])
-            stack = 1 if y.dim() == 2 else y.shape[:-2].numel()
-            a = _reshaped(a, (stack, -1, x.shape[-1]))
-            b = _reshaped(b, (stack, *y.shape[-2:]))
-            warn_without_data(self.output_quantizer)
-            out = ops.bmm(a, b, self.output_quantizer.output())
-            z = emit(out, self.output_quantizer)
-            tape = current_tape()
-            if tape is not None:
-                self._write(tape, a, b, out, z)
-            return z if z.shape == shape else cast(Tensor, HANDLERS[torch.reshape](torch.reshape, (z, shape), {}))
+            return cast(Tensor, HANDLERS[torch.reshape](torch.reshape, (z, shape), {}))
 
-    def _write(self, tape: Tape, a: ops.Coded, b: ops.Coded, out: ops.Coded, z: Tensor) -> None:
-        name = self.__dict__.get("_linger_name", "") or "bmm"
-        bits = self.output_quantizer.bits
-        widths = OPERATORS["BmmInt"][tape.platform].bits
-        if bits not in widths:
-            tape.violations.append(f"{name}: output of {bits} bits, {tape.platform} has {widths}")
-        k, n = b.codes.shape[-2:]
-        if tape.platform == "venus" and -(-k // 8) * 8 * (-(-n // 4) * 4) > VENUS_BYTES:
-            tape.violations.append(f"{name}: second matrix of {k} x {n}, venus takes {VENUS_BYTES} bytes")
-        attributes = common(tape) | {"x_bits": 8, "y_bits": 8, "o_bits": bits}
-        attributes |= {"scale_x": float(a.scale), "scale_y": float(b.scale), "scale_o": float(out.scale)}
+    def _write(self, tape: Tape, a: ops.Coded, b: ops.Coded, out: ops.Coded, z: Tensor, matrix: Any) -> None:
+        bits, name = self.output_quantizer.bits, self.name
+        scales = dict(zip(("scale_x", "scale_y", "scale_o"), map(float, (a.scale, b.scale, out.scale)), strict=True))
+        if matrix is not None:  # a matrix of the file: the same sums as a linear layer's
+            attributes = common(tape) | {"data_bits": 8, "parameter_bits": 8, "o_bits": bits} | scales
+            attributes["scale_w"] = attributes.pop("scale_y")
+            weight = np.ascontiguousarray(matrix.T)
+            tape.node("LinearInt", [a.value, weight], [z], attributes, domain="linger", hint=name)
+            return
+        attributes = common(tape) | {"x_bits": 8, "y_bits": 8, "o_bits": bits} | scales
         tape.node("BmmInt", [a.value, b.value], [z], attributes, domain="linger", hint=name)
-
-
-VENUS_BYTES = 32768  # K aligned to 8 times N aligned to 4
 
 
 def _reshaped(x: ops.Coded, shape: tuple[int, ...]) -> ops.Coded:
     """The operand with three axes; nothing where it has them (and no node: explicit reshapes only)."""
-    if x.codes.dim() == 3:
-        return x
-    y = HANDLERS[torch.reshape](torch.reshape, (x.value, shape), {})
-    fmt = info(y)
-    assert fmt is not None
-    return coded(y, fmt)
+    return x if x.codes.dim() == 3 else through(x, torch.reshape, shape)
 
 
 @factory("bmm")
@@ -119,4 +112,4 @@ def _reflected(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
     return NotImplemented if pair is None else operator_at_site("matmul", 2)(*pair)
 
 
-__all__ = ["VENUS_BYTES", "BmmInt"]
+__all__ = ["BmmInt"]

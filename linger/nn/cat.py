@@ -11,12 +11,10 @@ from torch import Tensor
 from linger import ops
 from linger.chip import LIMITS, MAX_LEFT_BITS
 from linger.errors import UnsupportedError
-from linger.quantizers import calibrating
-from linger.runtime import HANDLERS, Tape, Value, coded, current_tape, factory, handles, info, operator_at_site
+from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
 
-from .add import FunctionalLayer
-from .base import accept, calibrate_input, emit, emit_calibrated, warn_without_data
-from .times import common, write_times
+from .functional import FunctionalLayer, common, through
+from .times import write_times
 
 
 class CatInt(FunctionalLayer):
@@ -29,55 +27,43 @@ class CatInt(FunctionalLayer):
     Source: docs/numerics.md, "iqCat".
     """
 
+    operator = "cat"
+
     def forward(self, xs: Sequence[Tensor], dim: int, stack: bool = False) -> Tensor:
         """Chip integers in forward; the gradient of ``torch.cat`` where nothing saturates."""
         if len(xs) > len(self.input_quantizer):
             raise UnsupportedError(
-                f"linger: the cat of '{self._name}' has {len(self.input_quantizer)} inputs so far and now got {len(xs)}"
+                f"linger: the cat of '{self.name}' has {len(self.input_quantizer)} inputs so far and now got {len(xs)}"
             )
-        with torch._C.DisableTorchFunction():
-            if calibrating():
-                for i, x in enumerate(xs):
-                    calibrate_input(x, self.operand_quantizer(i))
-                joined = torch.stack(list(xs), dim) if stack else torch.cat(list(xs), dim)
-                return emit_calibrated(joined, self.output_quantizer)
-            operands = [accept(x, self.operand_quantizer(i)) for i, x in enumerate(xs)]
-            if stack:
-                dim %= xs[0].dim() + 1
-                operands = [_with_axis(x, dim) for x in operands]
-            warn_without_data(self.output_quantizer)
-            widest = not LIMITS[self.quant.platform].cat_right
-            out = ops.cat(operands, dim, self.output_quantizer.output(), left=MAX_LEFT_BITS, widest=widest)
-            y = emit(out, self.output_quantizer)
-            tape = current_tape()
-            if tape is not None:
-                self._write(tape, operands, dim % y.dim(), out, y)
-            return y
+        axis = dim % (xs[0].dim() + stack)
+        widest = not LIMITS[self.quant.platform].cat_right
+        joined: list[ops.Coded] = []
 
-    @property
-    def _name(self) -> str:
-        return self.__dict__.get("_linger_name", "") or "cat"
+        def real(*values: Tensor) -> Tensor:
+            return torch.stack(values, axis) if stack else torch.cat(values, axis)
+
+        def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+            joined[:] = [through(x, torch.unsqueeze, axis) if stack else x for x in operands]
+            return ops.cat(joined, axis, out, left=MAX_LEFT_BITS, widest=widest)
+
+        def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, y: Tensor) -> None:
+            self._write(tape, joined, axis, out, y)
+
+        return self.compute(xs, real, integers, write)
 
     def _write(self, tape: Tape, xs: Sequence[ops.Coded], dim: int, out: ops.Coded, y: Tensor) -> None:
         if any(x.codes.dtype != torch.int8 for x in xs) or self.output_quantizer.bits != 8:
-            tape.violations.append(f"{self._name}: cat of tensors above 8 bits, the chips concatenate int8")
+            tape.violations.append(f"{self.name}: cat of tensors above 8 bits, the chips concatenate int8")
         if not 2 <= y.dim() <= 4:
-            tape.violations.append(f"{self._name}: cat of rank {y.dim()}, the chips take 2..4")
+            tape.violations.append(f"{self.name}: cat of rank {y.dim()}, the chips take 2..4")
         inputs: list[Tensor | Value] = []
         attributes = common(tape) | {"dim": dim, "o_bits": self.output_quantizer.bits}
         for i, x in enumerate(xs):
-            source, scale = _within_reach(tape, self._name, x, float(out.scale))
+            source, scale = _within_reach(tape, self.name, x, float(out.scale))
             inputs.append(source)
             attributes |= {f"x_{i}_bits": 8, f"scale_x_{i}": scale}
         attributes["scale_o"] = float(out.scale)
-        tape.node("iqCat", inputs, [y], attributes, domain="linger", hint=self._name)
-
-
-def _with_axis(x: ops.Coded, dim: int) -> ops.Coded:
-    y = HANDLERS[torch.unsqueeze](torch.unsqueeze, (x.value, dim), {})
-    fmt = info(y)
-    assert fmt is not None
-    return coded(y, fmt)
+        tape.node("iqCat", inputs, [y], attributes, domain="linger", hint=self.name)
 
 
 def _within_reach(tape: Tape, name: str, x: ops.Coded, scale_o: float) -> tuple[Tensor | Value, float]:

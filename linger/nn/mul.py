@@ -1,130 +1,119 @@
-"""Products: ``x * y``, per-channel gates and constant factors in their spellings (read back in ``mul_nodes.py``)."""
+"""Products: ``x * y``, gates, constant factors, negatives and squares in their spellings (read back in ``mul_nodes.py``)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from linger import ops
-from linger.quantizers import calibrating
-from linger.runtime import Tape, Value, current_tape, factory, handles, info, operator_at_site
+from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
 
-from .add import FunctionalLayer, store
-from .base import accept, calibrate_input, emit, emit_calibrated, warn_without_data
-from .times import common, write_times
-
-_FINEST = 30  # exponent of a constant factor; smaller numbers lose bits, as a tensor's would
+from .add import stored
+from .broadcast import alike, common_shape, per_channel, write_channels, write_operand
+from .functional import FunctionalLayer, pair_attributes, real_operands, two
+from .numbers import constant, is_one_number, learned, refuse_graph
+from .times import write_times
 
 
 class MulInt(FunctionalLayer):
-    """Product of two tensors, of a tensor and a value per channel, or of a tensor and a number.
+    """Product of two tensors, or of a tensor and a number.
 
     Shape:
-        x any; y of the same shape, ``(N, C, 1, ...)``, 0-dim or a Python number -> shape of x, float32 on a power-of-two
-        grid, tagged with its format. Numbers become int8 codes on a power-of-two scale.
+        x any; y of a shape that broadcasts with it, or a number -> the common shape, float32 on a power-of-two grid, tagged
+        with its format. Numbers become int8 codes on a power-of-two scale.
 
     Source: docs/numerics.md, "iqMul".
     """
 
+    operator = "mul"
+
     def forward(self, x: Tensor, y: Tensor | float) -> Tensor:
         """Chip integers in forward; the gradient of the product where it does not saturate."""
-        with torch._C.DisableTorchFunction():
-            if calibrating():
-                calibrate_input(x, self.operand_quantizer(0))
-                if _has_quantizer(y):
-                    calibrate_input(cast(Tensor, y), self.operand_quantizer(1))
-                return emit_calibrated(x * y, self.output_quantizer)
-            a = accept(x, self.operand_quantizer(0))
-            if not isinstance(y, Tensor):
-                b = constant(y, x)
-            else:
-                b = accept(y, self.operand_quantizer(1)) if _has_quantizer(y) else learned(y)
-            warn_without_data(self.output_quantizer)
-            out = ops.mul(a, b, self.output_quantizer.output())
-            z = emit(out, self.output_quantizer)
-            tape = current_tape()
-            if tape is not None:
-                self._write(tape, a, b, y, out, z)
-            return z
+        if not isinstance(y, Tensor) or is_one_number(y):
+            return times(self, x, y)
+        return self.compute((x, y), torch.mul, _integers, self._write)
 
-    def _write(self, tape: Tape, a: ops.Coded, b: ops.Coded, y: Tensor | float, out: ops.Coded, z: Tensor) -> None:
-        name = self.__dict__.get("_linger_name", "") or "mul"
-        if {a.codes.dtype, b.codes.dtype, out.codes.dtype} != {torch.int8}:
-            tape.violations.append(f"{name}: product of tensors above 8 bits, the chips multiply int8")
-        scales = float(a.scale), float(b.scale), float(out.scale)
-        if b.codes.dim() == 0:
-            if tape.has(y):
-                tape.violations.append(
-                    f"{name}: a factor computed in the graph has no dimensions; give it the shape of x"
-                )
-            write_times(tape, a.value, scales[0], int(b.codes), scales[1], z, scales[2], name)
-            return
-        attributes = common(tape) | {"x_bits": 8, "y_bits": 8, "o_bits": self.output_quantizer.bits}
-        attributes |= dict(zip(("scale_x", "scale_y", "scale_o"), scales, strict=True))
-        inputs: list[Tensor | Value] = [a.value, b.value]
-        target: Tensor | Value = z
-        missing = 0 if a.codes.shape == b.codes.shape else 4 - z.dim()
-        if a.codes.shape != b.codes.shape:
-            self._check_broadcast(tape, name, tuple(z.shape))
-        if missing > 0:  # the engine broadcasts rank 4 only
-            axes = {"axes": list(range(z.dim(), 4))}
-            for i, operand in enumerate(tuple(inputs)):
-                inputs[i] = tape.value(f"{name}.in")
-                tape.node("Unsqueeze", [operand], [inputs[i]], axes, hint=name)
-            target = tape.value(f"{name}.product")
-        tape.node("iqMul", inputs, [target], attributes, domain="linger", hint=name)
-        if missing > 0:
-            tape.node("Squeeze", [target], [z], {"axes": list(range(z.dim(), 4))}, hint=name)
-
-    def _check_broadcast(self, tape: Tape, name: str, shape: tuple[int, ...]) -> None:
-        if shape[0] != 1:
-            tape.violations.append(f"{name}: product per channel with batch {shape[0]}, the chip takes 1")
-        if len(shape) > 4:
-            tape.violations.append(f"{name}: product per channel of rank {len(shape)}, the chip takes 4")
-        pixels = math.prod(shape[2:])
-        if shape[1] > pixels:
-            tape.violations.append(
-                f"{name}: product per channel with {shape[1]} channels and {pixels} pixels, the chip takes C <= H*W "
-                "(multiply before pooling, or expand the factor to the shape of the tensor)"
-            )
+    def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
+        write_product(tape, operands, out, z, self.name)
 
 
-def _has_quantizer(y: Tensor | float) -> bool:
-    return isinstance(y, Tensor) and y.dim() > 0
+def _integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+    x, y = operands
+    both = alike(x, y)
+    if x.codes.shape != both[0].codes.shape:
+        x, y = y, x
+    return ops.mul(both[0] if x is operands[0] else both[1], y, out)
 
 
-def learned(y: Tensor) -> ops.Coded:
-    """A 0-dim float tensor as int8 code and power-of-two scale, as finely as int8 holds it; gradient 1, no statistics.
-
-    The exponent rule of activations may saturate the largest value by a factor of sqrt 2, which is this one.
-    """
-    now = y.detach().to(torch.float32)
-    known = now.isfinite()
-    exp2 = (7 - torch.frexp(now).exponent).clamp(-60, _FINEST)
-    scale = torch.where(known, torch.ldexp(torch.ones_like(now), exp2), torch.nan)
-    code = torch.where(known, (now * scale).round().clamp(-128, 127), 0.0)
-    return ops.Coded(y + (code / scale - now).to(y.dtype), code.to(torch.int8), scale)
-
-
-def constant(number: float, like: Tensor) -> ops.Coded:
-    """A number as int8 code and power-of-two scale, as finely as int8 holds it.
+def times(layer: FunctionalLayer, x: Tensor, y: Tensor | float, *, source: Any = None) -> Tensor:
+    """``x * y`` for a number, an iqMul by an int8 constant.
 
     Args:
-        number: Finite, below ``2**60`` in magnitude.
-        like: Decides the device.
+        layer: The operator at the call site; its first operand is ``x``.
+        x: Any shape.
+        y: A number.
+        source: What ``y`` was made from, where it is not the user's own.
     """
-    _, exponent = math.frexp(abs(number))
-    exp2 = 0 if number == 0 else min(7 - exponent, _FINEST)
-    code = round(number * 2.0**exp2)
-    if abs(code) > 127:  # .998 * 128
-        code, exp2 = code // 2, exp2 - 1
-    value = torch.tensor(code / 2.0**exp2, dtype=like.dtype, device=like.device)
-    codes = torch.tensor(code, dtype=torch.int8, device=like.device)
-    return ops.Coded(value, codes, torch.tensor(2.0**exp2, device=like.device))
+    factor = learned(y.reshape(())) if isinstance(y, Tensor) else constant(y, x)
+
+    def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
+        refuse_graph(tape, layer, y if source is None else source)
+        scales = float(operands[0].scale), float(factor.scale), float(out.scale)
+        refuse_wide(tape, layer.name, (*operands, out))
+        write_times(tape, operands[0].value, scales[0], int(factor.codes), scales[1], z, scales[2], layer.name)
+
+    return layer.compute((x,), lambda v: v * y, lambda xs, out: ops.mul(xs[0], factor, out), write)
+
+
+def refuse_wide(tape: Tape, name: str, parts: Sequence[ops.Coded]) -> None:
+    """Note on the tape a product that is not one of int8."""
+    if any(part.codes.dtype != torch.int8 for part in parts):
+        tape.violations.append(f"{name}: product of tensors above 8 bits, the chips multiply int8")
+
+
+def write_product(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor, name: str) -> None:
+    """Record a product: BatchNorm2dInt by a constant per channel, iqMul by a gate that the engine broadcasts, else by copies."""
+    shape = tuple(int(s) for s in z.shape)
+    refuse_wide(tape, name, (*operands, out))
+    x, y = operands
+    if x.codes.shape != z.shape:
+        x, y = y, x
+    scales = float(x.scale), float(y.scale), float(out.scale)
+    known = tape.constant_of(y.value)
+    channels = None if known is None else per_channel(known, shape)
+    if channels is not None and tuple(x.codes.shape) == shape:
+        write_channels(tape, x.value, shape, channels, np.zeros(1, np.int32), scales, z, name)
+        return
+    inputs = [write_operand(tape, x, shape, name)]
+    target: Tensor | Value = z
+    lifted = 0
+    if known is None and _is_gate(y.codes.shape, shape):
+        inputs.append(y.value)
+        lifted = 4 - len(shape)
+    else:
+        inputs.append(write_operand(tape, y, shape, name))
+    axes = {"axes": list(range(len(shape), 4))}
+    if lifted:  # the engine broadcasts rank 4 only
+        for i, operand in enumerate(tuple(inputs)):
+            inputs[i] = tape.value(f"{name}.in")
+            tape.node("Unsqueeze", [operand], [inputs[i]], axes, hint=name)
+        target = tape.value(f"{name}.product")
+    tape.node("iqMul", inputs, [target], pair_attributes(tape, (8, 8, 8), scales), domain="linger", hint=name)
+    if lifted:
+        tape.node("Squeeze", [target], [z], axes, hint=name)
+
+
+def _is_gate(y: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether the engine broadcasts ``y``: one value per channel, a batch of 1, at most as many channels as pixels."""
+    rank, pixels = len(shape), math.prod(shape[2:])
+    if not 3 <= rank <= 4 or shape[0] != 1 or tuple(y) == tuple(shape) or shape[1] > pixels:
+        return False
+    return tuple(y) == (1, shape[1]) + (1,) * (rank - 2)
 
 
 @factory("mul")
@@ -132,54 +121,96 @@ def _make(n_inputs: int, quant: Any) -> MulInt:
     return MulInt(n_inputs, quant)
 
 
-def _is_number(v: Any) -> bool:
-    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 2.0**60
-
-
-def _gates(y: Tensor, x: Tensor) -> bool:
-    """Whether ``y`` is one value per sample and channel of ``x``."""
-    return y.dim() == x.dim() > 2 and y.shape[:2] == x.shape[:2] and all(n == 1 for n in y.shape[2:])
-
-
 def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | float] | None:
     """Tensor and factor of a call that can run in integers, or None."""
-    names = ("input", "self", "other")
-    if any(v is not None for k, v in kwargs.items() if k not in names):
+    found = two(args, kwargs)
+    if found is None or not real_operands(*found[:2]):
         return None
-    values = [*args, *(kwargs[k] for k in names if k in kwargs)]
-    if len(values) != 2:
-        return None
-    x, y = values
-    if not isinstance(x, Tensor) or isinstance(y, Tensor) and x.dim() == 0:
+    x, y, _ = found
+    if is_one_number(x):
         x, y = y, x
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() == 0:
-        return None
-    if not isinstance(y, Tensor):
-        return (x, y) if _is_number(y) and info(x) is not None else None
-    if not y.is_floating_point() or info(x) is None and info(y) is None or x.device != y.device:
-        return None
-    if _gates(x, y) and x.shape != y.shape:
-        x, y = y, x
-    return (x, y) if x.shape == y.shape or y.dim() == 0 or _gates(y, x) else None
+    if is_one_number(y):
+        return (x, y) if info(x) is not None else None
+    return (x, y) if common_shape(x, y) is not None else None
 
 
-def _product(pair: tuple[Tensor, Tensor | float]) -> Tensor:
-    site = operator_at_site("mul", 2 if _has_quantizer(pair[1]) else 1)
-    return cast(Tensor, site(*pair))
+def product(x: Tensor, y: Tensor | float) -> Tensor:
+    """The product at the current call site."""
+    return cast(Tensor, operator_at_site("mul", 1 if is_one_number(y) else 2)(x, y))
 
 
 @handles("mul", "torch.mul torch.multiply Tensor.mul Tensor.multiply Tensor.__mul__ Tensor.__rmul__ operator.mul")
 def _mul(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = _operands(args, kwargs)
-    return NotImplemented if pair is None else _product(pair)
+    return NotImplemented if pair is None else product(*pair)
 
 
 @handles("mul_", "Tensor.mul_ Tensor.multiply_ Tensor.__imul__ operator.imul")
 def _mul_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = _operands(args, kwargs)
-    if pair is None or not isinstance(args[0], Tensor) or pair[0].shape != args[0].shape:
-        return NotImplemented
-    return store(args[0], _product(pair))
+    return NotImplemented if pair is None else stored(args, lambda: product(*pair))
 
 
-__all__ = ["MulInt", "constant", "learned"]
+def _only(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The quantized operand of a function of one tensor."""
+    x = args[0] if args else kwargs.get("input")
+    rest = [v for k, v in kwargs.items() if k != "input"]
+    return x if isinstance(x, Tensor) and info(x) is not None and len(args) < 2 and not any(rest) else None
+
+
+@handles("neg", "torch.neg torch.negative Tensor.neg Tensor.negative Tensor.__neg__ operator.neg")
+def _neg(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = _only(args, kwargs)
+    return NotImplemented if x is None else product(x, -1.0)
+
+
+@handles("neg_", "torch.neg_ Tensor.neg_ Tensor.negative_")
+def _neg_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = _only(args, kwargs)
+    return NotImplemented if x is None else stored((x,), lambda: product(x, -1.0))
+
+
+@handles("positive", "torch.positive Tensor.positive Tensor.__pos__ operator.pos")
+def _positive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = _only(args, kwargs)
+    return NotImplemented if x is None else x
+
+
+@handles("square", "torch.square Tensor.square")
+def _square(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = _only(args, kwargs)
+    return NotImplemented if x is None else product(x, x)
+
+
+@handles("square_", "torch.square_ Tensor.square_")
+def _square_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = _only(args, kwargs)
+    return NotImplemented if x is None else stored((x,), lambda: product(x, x))
+
+
+def _base(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The quantized base of a power with exponent 2."""
+    given = [*args, *(kwargs[k] for k in ("input", "self", "exponent", "other") if k in kwargs)]
+    if len(given) != 2 or not is_square(given[1]) or not isinstance(given[0], Tensor) or info(given[0]) is None:
+        return None
+    return given[0] if not any(v is not None for k, v in kwargs.items() if k == "out") else None
+
+
+def is_square(exponent: Any) -> bool:
+    """Whether an exponent is the number 2."""
+    return isinstance(exponent, (int, float)) and exponent == 2
+
+
+@handles("pow", "torch.pow Tensor.pow Tensor.__pow__ operator.pow")
+def _pow(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = _base(args, kwargs)
+    return NotImplemented if x is None else product(x, x)
+
+
+@handles("pow_", "Tensor.pow_ Tensor.__ipow__ operator.ipow")
+def _pow_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x = _base(args, kwargs)
+    return NotImplemented if x is None else stored((x,), lambda: product(x, x))
+
+
+__all__ = ["MulInt", "product", "times", "write_product"]

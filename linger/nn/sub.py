@@ -6,66 +6,70 @@ iqAdd. ``-1 * y`` will not do: -128 has no int8 negative, and the negative of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from linger import ops
-from linger.quantizers import calibrating
-from linger.runtime import Tape, Value, current_tape, factory, handles, operator_at_site
+from linger.runtime import Tape, factory, handles, operator_at_site
 
-from .add import FunctionalLayer, operands, store
-from .base import accept, calibrate_input, emit, emit_calibrated, warn_without_data
-from .times import common, write_times
+from .add import operands, stored, write_channel_sum
+from .broadcast import alike, write_operand
+from .functional import FunctionalLayer, pair_attributes
+from .numbers import is_one_number, plus
+from .times import write_times
 
 
 class SubInt(FunctionalLayer):
-    """``x - y``: each operand is re-rounded to the output's scale, then subtracted and saturated.
+    """``x - y``, either of which may be a number.
+
+    Two tensors are each re-rounded to the output's scale, then subtracted and saturated; they broadcast as in torch.
 
     Shape:
-        x, y of one shape -> the same shape, float32 on a power-of-two grid, tagged with its format.
+        x, y of shapes that broadcast -> the common shape, float32 on a power-of-two grid, tagged with its format.
 
     Source: docs/numerics.md, "iqAdd".
     """
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Integers of the exported expression in forward, gradients 1 and -1 where the difference does not saturate."""
-        with torch._C.DisableTorchFunction():
-            if calibrating():
-                calibrate_input(x, self.operand_quantizer(0))
-                calibrate_input(y, self.operand_quantizer(1))
-                return emit_calibrated(x - y, self.output_quantizer)
-            a, b = accept(x, self.operand_quantizer(0)), accept(y, self.operand_quantizer(1))
-            warn_without_data(self.output_quantizer)
-            out = ops.sub(a, b, self.output_quantizer.output())
-            z = emit(out, self.output_quantizer)
-            tape = current_tape()
-            if tape is not None:
-                self._write(tape, a, b, out, z)
-            return z
+    operator = "sub"
 
-    def _write(self, tape: Tape, a: ops.Coded, b: ops.Coded, out: ops.Coded, z: Tensor) -> None:
+    def forward(self, x: Tensor | float, y: Tensor | float) -> Tensor:
+        """Integers of the exported expression in forward, gradients 1 and -1 where the difference does not saturate."""
+        if is_one_number(x):
+            return plus(self, cast(Tensor, y), -1, x)
+        x = cast(Tensor, x)
+        if is_one_number(y):
+            return plus(self, x, 1, -y, source=y)
+        return self.compute((x, cast(Tensor, y)), torch.sub, _integers, self._write)
+
+    def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
         """``x - t = (x + RSH(-t, 1)) - RSH(t, 1)`` with t = y at the output's scale.
 
         Both halves of -t fit int8 and have one sign, so that the intermediate sum saturates only where the result does.
         """
-        name = self.__dict__.get("_linger_name", "") or "sub"
+        name, (a, b) = self.name, operands
         if {a.codes.dtype, b.codes.dtype, out.codes.dtype} != {torch.int8}:
             tape.violations.append(f"{name}: difference of tensors above 8 bits, the chips have int8 products only")
+        if write_channel_sum(tape, a, b, -1, out, z, 8, name):
+            return
         q_x, q_y, q_o = float(a.scale), float(b.scale), float(out.scale)
-        t: Tensor | Value = b.value
+        x, t = write_operand(tape, a, z.shape, name), write_operand(tape, b, z.shape, name)
         if q_y != q_o:
-            t = tape.value(f"{name}.y")
-            write_times(tape, b.value, q_y, 1, 1.0, t, q_o, name)
+            y, t = t, tape.value(f"{name}.y")
+            write_times(tape, y, q_y, 1, 1.0, t, q_o, name)
         up, half, down, part = (tape.value(f"{name}.{part}") for part in ("up", "half", "down", "part"))
         write_times(tape, t, q_o, -1, 2.0, up, q_o, name)
         write_times(tape, t, q_o, 1, 2.0, half, q_o, name)
         write_times(tape, half, q_o, -1, 1.0, down, q_o, name)
-        attributes = common(tape) | {"x_bits": 8, "y_bits": 8, "o_bits": 8, "scale_y": q_o, "scale_o": q_o}
-        tape.node("iqAdd", [a.value, up], [part], attributes | {"scale_x": q_x}, domain="linger", hint=name)
-        tape.node("iqAdd", [part, down], [z], attributes | {"scale_x": q_o}, domain="linger", hint=name)
+        first, second = (pair_attributes(tape, (8, 8, 8), (q, q_o, q_o)) for q in (q_x, q_o))
+        tape.node("iqAdd", [x, up], [part], first, domain="linger", hint=name)
+        tape.node("iqAdd", [part, down], [z], second, domain="linger", hint=name)
+
+
+def _integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+    return ops.sub(*alike(*operands), out)
 
 
 @factory("sub")
@@ -73,22 +77,35 @@ def _make(n_inputs: int, quant: Any) -> SubInt:
     return SubInt(n_inputs, quant)
 
 
+def _difference(x: Tensor | float, y: Tensor | float) -> Tensor:
+    n_inputs = 1 if is_one_number(x) or is_one_number(y) else 2
+    return cast(Tensor, operator_at_site("sub", n_inputs)(x, y))
+
+
 @handles("sub", "torch.sub torch.subtract Tensor.sub Tensor.subtract Tensor.__sub__ operator.sub")
 def _sub(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = operands(args, kwargs)
-    return NotImplemented if pair is None else operator_at_site("sub", 2)(*pair)
+    return NotImplemented if pair is None else _difference(*pair)
 
 
 @handles("rsub", "torch.rsub Tensor.__rsub__")
 def _reflected(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``other - alpha * input``: the first operand is the one that ``alpha`` scales."""
+    if args[1:] and not kwargs.keys() - {"alpha"}:
+        args = args[1::-1]
+    elif set(kwargs) <= {"input", "other", "alpha"}:
+        given = {"input": args[0], **kwargs} if args else dict(kwargs)
+        args, kwargs = (given["other"], given["input"]), {k: v for k, v in given.items() if k == "alpha"}
+    else:
+        return NotImplemented
     pair = operands(args, kwargs)
-    return NotImplemented if pair is None else operator_at_site("sub", 2)(pair[1], pair[0])
+    return NotImplemented if pair is None else _difference(*pair)
 
 
 @handles("sub_", "Tensor.sub_ Tensor.subtract_ Tensor.__isub__ operator.isub")
 def _sub_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = operands(args, kwargs)
-    return NotImplemented if pair is None else store(pair[0], operator_at_site("sub", 2)(*pair))
+    return NotImplemented if pair is None else stored(args, lambda: _difference(*pair))
 
 
 __all__ = ["SubInt"]

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from linger.runtime import Tape, Value
 
-
-def common(tape: Tape) -> dict[str, Any]:
-    """Attributes that every element-wise node carries; the chips ignore their values."""
-    return {"platform": tape.platform, "quant_mode": "floor_add", "platform_quant": "luna_quant"}
+from .functional import pair_attributes
 
 
 def write_times(
@@ -35,17 +31,14 @@ def write_times(
         target, scale_o: Result and its scale, at most ``scale_x * scale_y``.
         name: Hint for names.
     """
-    attributes = common(tape) | {
-        "x_bits": 8,
-        "y_bits": 8,
-        "o_bits": 8,
-        "scale_x": scale_x,
-        "scale_y": scale_y,
-        "scale_o": scale_o,
-    }
-    # a tensor of the file has one scale: equal codes with different scales are two constants
-    factor = tape.constant(np.array(code, np.int8), f"{name}.times_{code}_q{math.frexp(scale_y)[1] - 1}")
-    tape.node("iqMul", [x, Value(factor)], [target], attributes, domain="linger", hint=name)
+    attributes = pair_attributes(tape, (8, 8, 8), (scale_x, scale_y, scale_o))
+    factor = scalar(tape, code, scale_y, f"{name}.times")
+    tape.node("iqMul", [x, factor], [target], attributes, domain="linger", hint=name)
 
 
-__all__ = ["common", "write_times"]
+def scalar(tape: Tape, code: int, scale: float, name: str) -> Value:
+    """A rank-0 int8 initializer; a tensor of the file has one scale, so equal codes with different scales are two."""
+    return Value(tape.constant(np.array(code, np.int8), f"{name}_{code}_q{math.frexp(scale)[1] - 1}"))
+
+
+__all__ = ["scalar", "write_times"]

@@ -84,6 +84,6 @@ def test_venus_limit_is_refused_by_name(tmp_path):
     x = torch.randn(1, 128, 4)
     model(x)
     with pytest.raises(
-        linger.onnx.ExportError, match=r"qmatmul_0: second matrix of 260 x 128, venus takes 32768 bytes"
+        linger.onnx.ExportError, match=r"qmatmul_0: second matrix 260 x 128, 33792 bytes, the chip takes 32768 bytes"
     ):
         linger.onnx.export(model, x, tmp_path / "m.onnx")

@@ -56,12 +56,12 @@ def test_rank_3_gates_go_through_rank_4(platform, tmp_path):
     assert nodes[-5:] == ["Unsqueeze", "Unsqueeze", "iqMul", "Squeeze", "Dequant"]
 
 
-def test_more_channels_than_pixels_is_refused_by_name(tmp_path):
-    model = linger.init(Gate())
-    x = torch.randn(1, 3, 2, 2)
-    model(x)
-    with pytest.raises(linger.onnx.ExportError, match=r"qmul_\d.*6 channels and 4 pixels, the chip takes C <= H\*W"):
-        linger.onnx.export(model, x, tmp_path / "m.onnx")
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_more_channels_than_pixels_are_copied_first(platform, tmp_path):
+    torch.manual_seed(1)
+    nodes = assert_same_everywhere(Gate(), batches((3, 1, 5)), tmp_path, platform)
+    assert nodes.count("iqMul") == 6
+    assert nodes.count("iqCat") == 6  # for each of the two: 2, 4, 5 copies
 
 
 def test_the_learned_factor_learns():
@@ -72,7 +72,7 @@ def test_the_learned_factor_learns():
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -0.99, 1.0, -3.0, 1e-3, 1e6])
 def test_factors_are_as_fine_as_int8(value):
-    from linger.nn.mul import constant, learned
+    from linger.nn.numbers import constant, learned
 
     y = torch.tensor(value, requires_grad=True)
     for c in (constant(value, y), learned(y)):
@@ -108,7 +108,9 @@ def test_spellings(spelling, factor):
     torch.testing.assert_close(y, a * (a if factor == "tensor" else -0.25), atol=0.05, rtol=0.1)
 
 
-@pytest.mark.parametrize("call", [lambda x: x * x[:, :1], lambda x: x * True, lambda x: x * float("inf")])
+@pytest.mark.parametrize(
+    "call", [lambda x: x * torch.ones(6, dtype=torch.long), lambda x: x * True, lambda x: x * float("inf")]
+)
 def test_what_no_chip_multiplies_is_an_island(call):
     class Net(nn.Module):
         def __init__(self):

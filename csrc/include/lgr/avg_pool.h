@@ -15,20 +15,19 @@ typedef struct lgr_divider {
     int32_t shift;
 } lgr_divider;
 
-/* The divider of 1 <= d <= LGR_DIVISOR_MAX: exact for a power of two, else the accelerator's Newton-Raphson reciprocal
+/* The divider of 1 <= d <= 2^31: exact for a power of two, else the accelerator's Newton-Raphson reciprocal
  * (recip = R, shift = 29 + e), computed in integers. */
-LGR_INLINE lgr_divider lgr_make_divider(int32_t d)
+LGR_INLINE lgr_divider lgr_make_divider(int64_t d)
 {
     lgr_divider v = {1, 0};
     int e = 0;
     while (((int64_t)1 << e) < d) ++e;
     v.shift = e;
     if (((int64_t)1 << e) == d) return v;
-    const int64_t f0 = ((int64_t)d << 5) >> e; /* floor(32 f), f = d / 2^e */
+    const int64_t f0 = (d << 5) >> e; /* floor(32 f), f = d / 2^e */
     int64_t r = (((int64_t)1 << 35) + f0) / (2 * f0);
     for (int step = 0; step < 3; ++step) { /* r and t are scaled by 2^29 and 2^30 */
-        const int64_t t =
-            (((int64_t)1 << (31 + e)) - 2 * (int64_t)d * r + ((int64_t)1 << (e - 1))) >> e;
+        const int64_t t = (((int64_t)1 << (31 + e)) - 2 * d * r + ((int64_t)1 << (e - 1))) >> e;
         r = (r * t + ((int64_t)1 << 29)) >> 30;
     }
     v.recip = r;

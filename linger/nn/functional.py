@@ -1,0 +1,146 @@
+"""Base of the operators that user code calls: state per call site, one forward for all, and what their calls share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from linger import ops
+from linger.quantizers import calibrating
+from linger.runtime import HANDLERS, Leaf, Tape, coded, current_tape, info, overwritten
+
+from .base import accept, activation_quantizer, calibrate_input, emit, emit_calibrated, warn_without_data
+
+if TYPE_CHECKING:
+    from linger.quantizers import Quantizer
+    from linger.settings import LayerSettings
+
+Integers = Callable[[Sequence[ops.Coded], ops.Output], ops.Coded]
+Write = Callable[[Tape, Sequence[ops.Coded], ops.Coded, Tensor], None]
+
+
+class FunctionalLayer(Leaf):
+    """State of one functional operator at one call site: a quantizer per operand (float operands only) and one for the result."""
+
+    operator = ""  # name in messages and files of an operator that has no name of its own
+
+    def __init__(self, n_inputs: int, quant: LayerSettings) -> None:
+        super().__init__()
+        self.quant = quant
+        self.input_quantizer = nn.ModuleList(activation_quantizer(quant, quant.input_bits) for _ in range(n_inputs))
+        self.output_quantizer = activation_quantizer(quant, quant.output_bits)
+
+    def operand_quantizer(self, i: int) -> Quantizer:
+        """Quantizer of operand ``i``."""
+        return cast("Quantizer", self.input_quantizer[i])
+
+    @property
+    def name(self) -> str:
+        """Qualified name, for messages and files."""
+        return self.__dict__.get("_linger_name", "") or self.operator
+
+    def compute(
+        self, xs: Sequence[Tensor], real: Callable[..., Tensor], integers: Integers, write: Write | None = None
+    ) -> Tensor:
+        """One forward: the float operator inside ``calibration()``, else the chip's integers, recorded while a tape runs.
+
+        Args:
+            xs: Operands; float ones are quantized by the quantizer of their position.
+            real: The float operator on the operands.
+            integers: The chip's operator: coded operands and output settings to the coded result.
+            write: Records tape, coded operands, coded result and its tensor; None where ``integers`` does it.
+        """
+        with torch._C.DisableTorchFunction():
+            if calibrating():
+                for i, x in enumerate(xs):
+                    calibrate_input(x, self.operand_quantizer(i))
+                return emit_calibrated(real(*xs), self.output_quantizer)
+            operands = [accept(x, self.operand_quantizer(i)) for i, x in enumerate(xs)]
+            warn_without_data(self.output_quantizer)
+            out = integers(operands, self.output_quantizer.output())
+            y = emit(out, self.output_quantizer)
+            tape = current_tape()
+            if tape is not None and write is not None:
+                write(tape, operands, out, y)
+            return y
+
+    def extra_repr(self) -> str:
+        """Formats as the 3.x generation prints them."""
+        return f"data_bits:{self.quant.input_bits}, o_bits:{self.quant.output_bits}"
+
+
+def common(tape: Tape) -> dict[str, Any]:
+    """Attributes that every element-wise node carries; the chips ignore their values."""
+    return {"platform": tape.platform, "quant_mode": "floor_add", "platform_quant": "luna_quant"}
+
+
+def pair_attributes(tape: Tape, bits: tuple[int, int, int], scales: tuple[float, float, float]) -> dict[str, Any]:
+    """Attributes of a node of two operands: widths and scales of x, y and the result."""
+    widths = dict(zip(("x_bits", "y_bits", "o_bits"), bits, strict=True))
+    return common(tape) | widths | dict(zip(("scale_x", "scale_y", "scale_o"), scales, strict=True))
+
+
+def through(x: ops.Coded, func: Callable[..., Any], *args: Any) -> ops.Coded:
+    """A coded tensor behind a shape operator of torch, which records itself."""
+    y = HANDLERS[func](func, (x.value, *args), {})
+    fmt = info(y)
+    assert fmt is not None
+    return coded(y, fmt)
+
+
+# ---- calls
+
+_BINARY = ("input", "self", "other")
+
+
+def is_number(v: Any) -> bool:
+    """Whether ``v`` is a finite Python number that a chip's constant can hold."""
+    return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 2.0**60
+
+
+def two(args: tuple[Any, ...], kwargs: dict[str, Any], also: str = "") -> tuple[Any, Any, Any] | None:
+    """Both operands of a call and its keyword ``also`` (None: not given); None where it asks for more, as ``out=``."""
+    if any(v is not None for k, v in kwargs.items() if k not in _BINARY and k != also):
+        return None
+    values = [*args, *(kwargs[k] for k in _BINARY if k in kwargs)]
+    return (values[0], values[1], kwargs.get(also)) if len(values) == 2 else None
+
+
+def real_operands(*values: Any) -> bool:
+    """Whether the operands are float tensors of one device, and numbers; one tensor at least must be quantized."""
+    tensors = [v for v in values if isinstance(v, Tensor)]
+    if any(not isinstance(v, Tensor) and not is_number(v) for v in values):
+        return False
+    if any(not t.is_floating_point() or t.device != tensors[0].device for t in tensors):
+        return False
+    return any(info(t) is not None for t in tensors)
+
+
+def store(target: Tensor, result: Tensor) -> Tensor:
+    """Write a quantized result into ``target`` as an in-place operator does; the file sees only the result.
+
+    A view passes its new values on to its base, which thereby loses its format.
+    """
+    fmt = info(result)
+    target.copy_(result)
+    overwritten(target, None if fmt is None else fmt.like(fmt.codes))
+    tape = current_tape()
+    if tape is not None:
+        tape.alias(target, result)
+    return target
+
+
+__all__ = [
+    "FunctionalLayer",
+    "common",
+    "is_number",
+    "pair_attributes",
+    "real_operands",
+    "store",
+    "through",
+    "two",
+]
