@@ -1,0 +1,66 @@
+/* grad_lanes_avx512vnni.h - 16 floats at a time; the names that lstm_backward.h and gru_backward.h are written in. */
+#ifndef LGR_GRAD_LANES_H
+#define LGR_GRAD_LANES_H
+#include "kernels/chip_functions/chip_functions_avx512.h"
+
+#define LGR_TWIN(name) name##_avx512vnni
+enum { FL = 16, TILE_M = 8 /* rows of a register tile */ };
+typedef __m512 vf;
+typedef __m512i vg; /* integers, one for each float */
+
+LGR_VEC __mmask16 f_first(int64_t n)
+{
+    return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
+}
+LGR_VEC vf f_set(float v) { return _mm512_set1_ps(v); }
+LGR_VEC vf f_load(const float *p) { return _mm512_loadu_ps(p); }
+LGR_VEC void f_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
+/* the first n lanes; 0 in the others */
+LGR_VEC vf f_load_n(const float *p, int64_t n)
+{
+    const __mmask16 k = f_first(n);
+    return k ? _mm512_maskz_loadu_ps(k, p) : _mm512_setzero_ps();
+}
+LGR_VEC void f_store_n(float *p, vf v, int64_t n)
+{
+    const __mmask16 k = f_first(n);
+    if (k) _mm512_mask_storeu_ps(p, k, v);
+}
+LGR_VEC vf f_keep(vf v, int64_t n) { return _mm512_maskz_mov_ps(f_first(n), v); }
+LGR_VEC vf f_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+LGR_VEC vg g_load(const int32_t *p) { return _mm512_loadu_si512(p); }
+LGR_VEC vg g_load_n(const int32_t *p, int64_t n)
+{
+    const __mmask16 k = f_first(n);
+    return k ? _mm512_maskz_loadu_epi32(k, p) : _mm512_setzero_si512();
+}
+LGR_VEC vg g_codes_n(const int8_t *p, int64_t n)
+{
+    const __mmask16 k = f_first(n);
+    return _mm512_cvtepi8_epi32(k ? _mm_maskz_loadu_epi8(k, p) : _mm_setzero_si128());
+}
+LGR_VEC vg g_clamp(vg v, int lo, int hi) { return lgr_clamp16(v, lo, hi); }
+LGR_VEC vg g_round(vg v, int s) { return s > 0 ? lgr_rhu16(v, (unsigned)s) : v; }
+LGR_VEC vf f_from(vg v, float scale) { return _mm512_cvtepi32_ps(v) * f_set(scale); }
+LGR_VEC vg g_pwl27(int table, const int is_tanh, const int venusa, vg x)
+{
+    return lgr_pwl27x16(&lgr_chip_tables[table], is_tanh, venusa, x);
+}
+LGR_VEC vg g_pwl11(int table, const int is_tanh, vg x)
+{
+    return lgr_pwl11x16(&lgr_chip_tables[table], is_tanh, x);
+}
+/* e / (1 + e)^2 with e = exp(-|x|): the derivative of the sigmoid at x, a quarter of that of tanh at x / 2 */
+LGR_VEC vf f_dsigmoid(vf x)
+{
+    const vf t = _mm512_mul_ps(_mm512_abs_ps(x), f_set(-1.44269504f)),
+             n = _mm512_roundscale_ps(t, 8), f = t - n;
+    vf p = f_fma(f, f_set(1.33336e-3f), f_set(9.61813e-3f));
+    p = f_fma(p, f, f_set(5.550411e-2f));
+    p = f_fma(p, f, f_set(2.4022651e-1f));
+    p = f_fma(p, f, f_set(6.9314718e-1f));
+    p = f_fma(p, f, f_set(1.0f));
+    const vf e = _mm512_scalef_ps(p, n), d = e + f_set(1.0f);
+    return e / (d * d);
+}
+#endif

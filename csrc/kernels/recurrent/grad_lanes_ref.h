@@ -1,0 +1,75 @@
+/* grad_lanes_ref.h - plain C, 4 floats at a time as loops; the names of grad_lanes_avx512vnni.h. */
+#ifndef LGR_GRAD_LANES_H
+#define LGR_GRAD_LANES_H
+#include "kernels/chip_functions/chip_functions_ref.h"
+#include <math.h>
+#include <string.h>
+
+#define LGR_VEC static inline
+#define LGR_TWIN(name) name##_ref
+enum { LGR_IS_SIGMOID = 0, LGR_IS_TANH = 1 };
+enum { FL = 4, TILE_M = 4 /* rows of a register tile */ };
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vg __attribute__((vector_size(16))); /* integers, one for each float */
+
+LGR_VEC int f_first(int64_t n) { return n >= FL ? FL : n <= 0 ? 0 : (int)n; }
+LGR_VEC vf f_set(float v) { return (vf){v, v, v, v}; }
+LGR_VEC vf f_load(const float *p) { return (vf){p[0], p[1], p[2], p[3]}; }
+LGR_VEC vf f_load_n(const float *p, int64_t n)
+{
+    vf v = f_set(0.0f);
+    for (int i = 0; i < f_first(n); ++i) v[i] = p[i];
+    return v;
+}
+LGR_VEC void f_store_n(float *p, vf v, int64_t n)
+{
+    for (int i = 0; i < f_first(n); ++i) p[i] = v[i];
+}
+LGR_VEC void f_store(float *p, vf v) { f_store_n(p, v, FL); }
+LGR_VEC vf f_keep(vf v, int64_t n)
+{
+    for (int i = f_first(n); i < FL; ++i) v[i] = 0.0f;
+    return v;
+}
+LGR_VEC vf f_fma(vf a, vf b, vf c) { return a * b + c; }
+LGR_VEC vg g_load_n(const int32_t *p, int64_t n)
+{
+    vg v = {0, 0, 0, 0};
+    for (int i = 0; i < f_first(n); ++i) v[i] = p[i];
+    return v;
+}
+LGR_VEC vg g_load(const int32_t *p) { return g_load_n(p, FL); }
+LGR_VEC vg g_codes_n(const int8_t *p, int64_t n)
+{
+    vg v = {0, 0, 0, 0};
+    for (int i = 0; i < f_first(n); ++i) v[i] = p[i];
+    return v;
+}
+LGR_VEC vg g_clamp(vg v, int lo, int hi)
+{
+    for (int i = 0; i < FL; ++i) v[i] = v[i] < lo ? lo : v[i] > hi ? hi : v[i];
+    return v;
+}
+LGR_VEC vg g_round(vg v, int s)
+{
+    for (int i = 0; i < FL; ++i) v[i] = lgr_rsh_s32(v[i], s);
+    return v;
+}
+LGR_VEC vf f_from(vg v, float scale) { return __builtin_convertvector(v, vf) * f_set(scale); }
+LGR_VEC vg g_pwl27(int table, const int is_tanh, const int venusa, vg x)
+{
+    (void)is_tanh, (void)venusa;
+    for (int i = 0; i < FL; ++i) x[i] = lgr_pwl_ref(table, x[i]);
+    return x;
+}
+LGR_VEC vg g_pwl11(int table, const int is_tanh, vg x) { return g_pwl27(table, is_tanh, 0, x); }
+/* e / (1 + e)^2 with e = exp(-|x|): the derivative of the sigmoid at x, a quarter of that of tanh at x / 2 */
+LGR_VEC vf f_dsigmoid(vf x)
+{
+    for (int i = 0; i < FL; ++i) {
+        const float e = expf(-fabsf(x[i])), d = e + 1.0f;
+        x[i] = e / (d * d);
+    }
+    return x;
+}
+#endif

@@ -1,0 +1,33 @@
+/* recurrent_ref.h - scalar pieces of the reference kernels. */
+#ifndef LGR_RECURRENT_REF_H
+#define LGR_RECURRENT_REF_H
+#include "lgr/recurrent.h"
+#include <string.h>
+
+static inline int64_t lgr_blocks(int64_t h) { return (h + LGR_UNITS - 1) / LGR_UNITS; }
+/* Index of unit u of one gate of one row in [row][unit block][4][16]. */
+static inline int64_t lgr_saved(int64_t row, int64_t blocks, int gate, int64_t u)
+{
+    return ((row * blocks + u / LGR_UNITS) * 4 + gate) * LGR_UNITS + u % LGR_UNITS;
+}
+/* sat_32(w . x + bias) of one gate and unit; w [unit block][gate][k][16], bias [unit block][gate][16] */
+static inline int32_t lgr_gate(const void *packed, const int32_t *bias, int gates, int gate,
+                               int64_t u, const int8_t *x, int64_t k)
+{
+    const int64_t block = (u / LGR_UNITS) * gates + gate, lane = u % LGR_UNITS;
+    const int8_t *w = (const int8_t *)packed + block * k * LGR_UNITS + lane;
+    int64_t sum = bias[block * LGR_UNITS + lane];
+    for (int64_t i = 0; i < k; ++i) sum += w[i * LGR_UNITS] * x[i];
+    return lgr_sat_s32(sum);
+}
+/* A sum in Q.q brought to Q.base: sat_32(g * 2^(base - q)), or rounded half up to the right. */
+static inline int32_t lgr_fit_ref(int32_t g, int q, int base)
+{
+    return lgr_sat_s32(lgr_shift_s64(g, q - base));
+}
+static inline void lgr_start_s8(const int8_t *h0, int64_t r, int64_t h, int8_t *out)
+{
+    if (h0) memcpy(out, h0 + r * h, (size_t)h);
+    else memset(out, 0, (size_t)h);
+}
+#endif

@@ -1,0 +1,46 @@
+// hidden.cpp - the scale of a state that feeds back: known before the pass, its statistics moved after it. No arithmetic here.
+#include "ops/state.h"
+
+namespace {
+using lgr::Tensor;
+using OptTensor = std::optional<Tensor>;
+
+// The scale for the whole pass: the threshold's or the stored one, 2^(bits - 1) before any data.
+Tensor hidden_scale(const Tensor &is_init, const Tensor &scale, const OptTensor &threshold,
+                    int64_t bits, int64_t cap) {
+    STD_TORCH_CHECK(is_init.numel() == 1 && scale.numel() == 1 && is_init.is_cpu() &&
+                        scale.is_cpu() && (!threshold || threshold->numel() == 1),
+                    "hidden_scale: every state tensor must have one element, on the CPU");
+    lgr_stats s = {};
+    float stored = *scale.const_data_ptr<float>();
+    uint8_t known = *is_init.const_data_ptr<bool>();
+    s.is_init = &known;
+    s.scale = &stored;
+    s.threshold = threshold ? threshold->const_data_ptr<float>() : nullptr;
+    const int32_t b = lgr::to_bits(bits, "hidden_scale"), most = lgr::to_i32(cap, "cap");
+    const int32_t e = lgr_stats_guess(&s, b, most);
+    return lgr::scale_of(e == LGR_EXP2_NONE ? lgr_capped(b - 1, most) : e);
+}
+
+// Shows the largest state of a pass to the statistics.
+void hidden_observe(const Tensor &peak, const Tensor &running, const Tensor &is_init,
+                    const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                    const OptTensor &threshold, int64_t bits, int64_t cap) {
+    STD_TORCH_CHECK(peak.numel() == 1 && peak.is_cpu(),
+                    "hidden_observe: peak must be one float32 on the CPU");
+    const lgr_stats s =
+        lgr::state("hidden_observe", running, is_init, scale, n_batches, n_skipped, threshold);
+    lgr_stats_step(&s, lgr::to_bits(bits, "hidden_observe"), lgr::to_i32(cap, "cap"), 1,
+                   *peak.const_data_ptr<float>());
+}
+} // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
+    m.def("hidden_scale(Tensor is_init, Tensor scale, Tensor? threshold, int bits, int cap) -> "
+          "Tensor");
+    m.def("hidden_observe(Tensor peak, " LGR_STATE_SCHEMA ", int bits, int cap) -> ()");
+}
+STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
+    m.impl("hidden_scale", TORCH_BOX(&hidden_scale));
+    m.impl("hidden_observe", TORCH_BOX(&hidden_observe));
+}

@@ -1,0 +1,190 @@
+// lstm.cpp - one direction of an LSTM layer on codes, and its gradients. No arithmetic here.
+#include "lgr/lstm.h"
+#include "ops/recurrent.h"
+
+namespace {
+using lgr::OptTensor;
+using lgr::Tensor;
+
+constexpr int kOrder[] = {0, 1, 2, 3};
+
+int32_t cell_exp2(int64_t chip) { return chip == LGR_VENUS ? 7 : 15; }
+int32_t cell_bits(int64_t chip) { return chip == LGR_VENUS ? 16 : 32; }
+
+// value, codes, scale, h_n, its codes, c_n, its codes, peak, saturated, pre, cell, codes of h0 and c0
+using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
+                           Tensor, Tensor, Tensor, Tensor>;
+
+Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Tensor &ih_scale,
+             const Tensor &w_hh, const Tensor &hh_scale, const OptTensor &b_ih,
+             const OptTensor &b_hh, const Tensor &h_scale, const OptTensor &h0, const OptTensor &c0,
+             const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
+             int64_t stride, bool save) {
+    lgr::Recurrent layer("lstm", 4,
+                         {x, w_ih, w_hh, lgr::exp2_of(x_scale, "lstm"),
+                          lgr::exp2_of(ih_scale, "lstm"), lgr::exp2_of(hh_scale, "lstm"),
+                          lgr::exp2_of(h_scale, "lstm"), offsets, counts, chip, reverse, batch,
+                          stride});
+    const lgr_recurrent &p = layer.p;
+    const int32_t f32 = aoti_torch_dtype_float32(), s8 = aoti_torch_dtype_int8(),
+                  s32 = aoti_torch_dtype_int32();
+    const Tensor h_codes = layer.state(h0, p.q_h, 8),
+                 c_codes = layer.state(c0, cell_exp2(chip), cell_bits(chip));
+    const lgr_recurrent_weights w = layer.pack(b_ih, b_hh);
+    Tensor value = layer.rows_like(f32), codes = layer.rows_like(s8), hn = layer.states(s8),
+           cn = layer.states(s32), hv = layer.states(f32), cv = layer.states(f32);
+    Tensor pre = layer.saved(save && !layer.nan, 4 * LGR_UNITS, s32),
+           cell = layer.saved(save && !layer.nan, LGR_UNITS, s32);
+    const float none = lgr_exp2_scale(LGR_EXP2_NAN);
+    Tensor saturated = lgr::fresh_1d(1, aoti_torch_dtype_int64());
+    if (layer.nan) {
+        *saturated.mutable_data_ptr<int64_t>() = 0;
+        return {lgr::filled(value, none),
+                lgr::zeroed(codes),
+                lgr::scale_of(LGR_EXP2_NAN),
+                lgr::filled(hv, none),
+                lgr::zeroed(hn),
+                lgr::filled(cv, none),
+                lgr::zeroed(cn),
+                lgr::scalar_of(none),
+                saturated,
+                pre,
+                cell,
+                h_codes,
+                c_codes};
+    }
+    if (layer.leaves_rows()) { // rows that no step writes
+        lgr::zeroed(value);
+        lgr::zeroed(codes);
+    }
+    const lgr_lstm_io io = {layer.x(),
+                            lgr::data_or_null<int8_t>(h_codes),
+                            lgr::data_or_null<int32_t>(c_codes),
+                            codes.mutable_data_ptr<int8_t>(),
+                            value.mutable_data_ptr<float>(),
+                            hn.mutable_data_ptr<int8_t>(),
+                            cn.mutable_data_ptr<int32_t>(),
+                            save ? pre.mutable_data_ptr<int32_t>() : nullptr,
+                            save ? cell.mutable_data_ptr<int32_t>() : nullptr};
+    const lgr_recurrent_seen seen =
+        layer.forward([&](int32_t r0, int32_t r1, void *scratch, lgr_recurrent_seen *mine) {
+            lgr_lstm_forward(layer.engine, &p, &w, &io, r0, r1, scratch, mine);
+        });
+    *saturated.mutable_data_ptr<int64_t>() = seen.saturated;
+    lgr::check(lgr_dequantize_s8_f32(io.hn, hn.numel(), p.q_h, hv.mutable_data_ptr<float>()),
+               "lstm");
+    lgr::check(
+        lgr_dequantize_s32_f32(io.cn, cn.numel(), cell_exp2(chip), cv.mutable_data_ptr<float>()),
+        "lstm");
+    return {value,
+            codes,
+            lgr::scale_of(p.q_h),
+            hv,
+            hn,
+            cv,
+            cn,
+            lgr::scalar_of(lgr_float_from_bits(seen.peak)),
+            saturated,
+            pre,
+            cell,
+            h_codes,
+            c_codes};
+}
+
+// dx, dw_ih, dw_hh, db, dh0, dc0, slope sum
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTensor &dcn,
+                        const Tensor &x, const Tensor &x_scale, const Tensor &w_ih,
+                        const Tensor &ih_scale, const Tensor &w_hh, const Tensor &hh_scale,
+                        const Tensor &h_scale, const Tensor &h0, const Tensor &c0,
+                        const Tensor &codes, const Tensor &pre, const Tensor &cell,
+                        const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse,
+                        int64_t batch, int64_t stride, bool want_x, bool want_slope) {
+    const int32_t ex = lgr::exp2_of(x_scale, "lstm"), e_ih = lgr::exp2_of(ih_scale, "lstm"),
+                  e_hh = lgr::exp2_of(hh_scale, "lstm"), e_h = lgr::exp2_of(h_scale, "lstm");
+    const lgr::Recurrent layer(
+        "lstm_backward", 4,
+        {x, w_ih, w_hh, ex, e_ih, e_hh, e_h, offsets, counts, chip, reverse, batch, stride});
+    const lgr_recurrent &p = layer.p;
+    const int32_t f32 = aoti_torch_dtype_float32();
+    const int64_t hp = layer.blocks * LGR_UNITS, fi = lgr_recurrent_panel_floats(4, p.h, p.d),
+                  fh = lgr_recurrent_panel_floats(4, p.h, p.h);
+    Tensor dx = want_x ? lgr::fresh_like(lgr::contiguous(x), f32) : lgr::absent(f32),
+           dh0 = layer.states(f32), dc0 = layer.states(f32);
+    if (layer.nan || pre.numel() == 0) { // a NaN passes no gradient
+        const int64_t wi[] = {4 * int64_t{p.h}, p.d}, wh[] = {4 * int64_t{p.h}, p.h};
+        return {lgr::zeroed(dx),
+                lgr::zeroed(lgr::fresh(wi, 2, f32)),
+                lgr::zeroed(lgr::fresh(wh, 2, f32)),
+                lgr::zeroed(lgr::fresh_1d(4 * int64_t{p.h}, f32)),
+                lgr::zeroed(dh0),
+                lgr::zeroed(dc0),
+                lgr::scalar_of(0.0f)};
+    }
+    STD_TORCH_CHECK(codes.numel() == p.rows * p.h && pre.numel() == p.rows * hp * 4 &&
+                        cell.numel() == p.rows * hp,
+                    "lstm_backward: what forward saved does not fit x");
+    const OptTensor y = lgr::dense_or_none(dy), hn = lgr::dense_or_none(dhn),
+                    cn = lgr::dense_or_none(dcn);
+    STD_TORCH_CHECK((!y || y->numel() == codes.numel()) && (!hn || hn->numel() == dh0.numel()) &&
+                        (!cn || cn->numel() == dc0.numel()),
+                    "lstm_backward: a gradient does not fit its result");
+    const Tensor ph = layer.panels(true, kOrder, e_hh),
+                 pi = want_x ? layer.panels(false, kOrder, e_ih) : lgr::absent(f32);
+    if (want_x && layer.leaves_rows()) lgr::zeroed(dx);
+    lgr_lstm_grad g = {};
+    g.x = layer.x();
+    g.y = codes.const_data_ptr<int8_t>();
+    g.h0 = lgr::data_or_null<int8_t>(h0);
+    g.c0 = lgr::data_or_null<int32_t>(c0);
+    g.pre = pre.const_data_ptr<int32_t>();
+    g.cell = cell.const_data_ptr<int32_t>();
+    g.inv_x = lgr_exp2_scale(-ex);
+    g.inv_h = lgr_exp2_scale(-e_h);
+    g.w_ih = lgr::data_or_null<float>(pi);
+    g.w_hh = ph.const_data_ptr<float>();
+    g.dy = lgr::data_or_null<float>(y);
+    g.dhn = lgr::data_or_null<float>(hn);
+    g.dcn = lgr::data_or_null<float>(cn);
+    g.dx = want_x ? dx.mutable_data_ptr<float>() : nullptr;
+    g.dh0 = dh0.mutable_data_ptr<float>();
+    g.dc0 = dc0.mutable_data_ptr<float>();
+    double slope = 0.0;
+    const Tensor sums =
+        layer.backward(fi + fh + 4 * hp, &slope,
+                       [&](int32_t r0, int32_t r1, void *scratch, float *acc, double *mine) {
+                           lgr_lstm_grad of = g;
+                           of.dw_ih = acc;
+                           of.dw_hh = acc + fi;
+                           of.db = acc + fi + fh;
+                           of.slope = want_slope ? mine : nullptr;
+                           lgr_lstm_backward(layer.engine, &p, &of, r0, r1, scratch);
+                       });
+    const float *acc = sums.const_data_ptr<float>();
+    return {dx,
+            layer.gradient(false, kOrder, acc, g.inv_x),
+            layer.gradient(true, kOrder, acc + fi, g.inv_h),
+            layer.bias_gradient(acc + fi + fh, kOrder),
+            dh0,
+            dc0,
+            lgr::scalar_of(static_cast<float>(slope))};
+}
+} // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
+    m.def("lstm(" LGR_RECURRENT_SCHEMA "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, "
+          "Tensor? c0, " LGR_WALK_SCHEMA ", bool save) -> "
+          "(Tensor value, Tensor codes, Tensor scale, Tensor h_n, Tensor h_codes, Tensor c_n, "
+          "Tensor c_codes, Tensor peak, Tensor saturated, Tensor pre, Tensor cell, "
+          "Tensor h0_codes, Tensor c0_codes)");
+    m.def("lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, " LGR_RECURRENT_SCHEMA
+          "Tensor h_scale, Tensor h0, Tensor c0, Tensor codes, Tensor pre, "
+          "Tensor cell, " LGR_WALK_SCHEMA ", bool want_x, bool want_slope) -> "
+          "(Tensor dx, Tensor dw_ih, Tensor dw_hh, Tensor db, Tensor dh0, Tensor dc0, "
+          "Tensor slope)");
+}
+STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
+    m.impl("lstm", TORCH_BOX(&lstm));
+    m.impl("lstm_backward", TORCH_BOX(&lstm_backward));
+}

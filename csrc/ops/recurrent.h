@@ -1,0 +1,260 @@
+// recurrent.h - what the LSTM and GRU adapters share: checked geometry, packed weights, states, threads. No arithmetic here.
+#pragma once
+#include "lgr/quantize.h"
+#include "lgr/recurrent.h"
+#include "ops/bilinear.h"
+#include <cstring>
+#include <vector>
+
+// The schema text of the weights, and of where the rows of a step are.
+#define LGR_RECURRENT_SCHEMA                                                                       \
+    "Tensor x, Tensor x_scale, Tensor w_ih, Tensor ih_scale, Tensor w_hh, Tensor hh_scale, "
+#define LGR_WALK_SCHEMA                                                                            \
+    "Tensor offsets, Tensor counts, int chip, bool reverse, int batch, int stride"
+
+namespace lgr {
+using OptTensor = std::optional<Tensor>;
+
+// The tensors behind LGR_RECURRENT_SCHEMA and LGR_WALK_SCHEMA.
+struct RecurrentArgs {
+    Tensor x, w_ih, w_hh;
+    int32_t ex, e_ih, e_hh, e_h; // exponents, LGR_EXP2_NAN for NaN
+    Tensor offsets, counts;
+    int64_t chip;
+    bool reverse;
+    int64_t batch, stride;
+};
+
+class Recurrent {
+  public:
+    Recurrent(const char *op, int gates, const RecurrentArgs &a)
+        : nan(a.ex == LGR_EXP2_NAN || a.e_ih == LGR_EXP2_NAN || a.e_hh == LGR_EXP2_NAN ||
+              a.e_h == LGR_EXP2_NAN),
+          op_(op), gates_(gates), x_(lgr::contiguous(a.x)), w_ih_(lgr::contiguous(a.w_ih)),
+          w_hh_(lgr::contiguous(a.w_hh)), offsets_(lgr::contiguous(a.offsets)),
+          counts_(lgr::contiguous(a.counts)) {
+        for (const Tensor *t : {&x_, &w_ih_, &w_hh_})
+            STD_TORCH_CHECK(t->scalar_type() == ScalarType::Char, op,
+                            ": x, w_ih and w_hh must be int8 codes");
+        STD_TORCH_CHECK(offsets_.scalar_type() == ScalarType::Long &&
+                            counts_.scalar_type() == ScalarType::Int &&
+                            offsets_.numel() == counts_.numel(),
+                        op, ": offsets must be int64 and counts int32, one of each per step");
+        STD_TORCH_CHECK(
+            w_ih_.dim() == 2 && w_hh_.dim() == 2 && x_.dim() >= 2 &&
+                w_hh_.size(0) == gates * w_hh_.size(1) && w_ih_.size(0) == w_hh_.size(0) &&
+                x_.size(x_.dim() - 1) == w_ih_.size(1),
+            op, ": x must be [..., D], w_ih [", gates, " * H, D] and w_hh [", gates, " * H, H]");
+        p.chip = to_i32(a.chip, "chip");
+        p.steps = to_i32(offsets_.numel(), "steps");
+        p.batch = to_i32(a.batch, "batch");
+        p.d = to_i32(w_ih_.size(1), "D");
+        p.h = to_i32(w_hh_.size(1), "H");
+        p.reverse = a.reverse;
+        p.exp2_ih = nan ? 0 : a.ex + a.e_ih;
+        p.q_h = nan ? 7 : a.e_h;
+        p.exp2_hh = nan ? 0 : a.e_h + a.e_hh;
+        p.rows = p.d ? x_.numel() / p.d : 0;
+        p.row_stride = a.stride;
+        p.off = offsets_.const_data_ptr<int64_t>();
+        p.n = counts_.const_data_ptr<int32_t>();
+        STD_TORCH_CHECK(lgr_recurrent_check(&p, gates) == LGR_OK, op,
+                        ": offsets and counts must stay inside x (", p.rows, " rows, batch ",
+                        p.batch, ", ", p.steps, " steps), and the exponents ", p.exp2_ih, ", ",
+                        p.exp2_hh, " (sums), ", p.q_h, " (state) inside what the chip shifts");
+        engine = lgr_recurrent_pick();
+        blocks = (p.h + LGR_UNITS - 1) / LGR_UNITS;
+    }
+
+    const int8_t *x() const { return x_.const_data_ptr<int8_t>(); }
+    Tensor rows_like(int32_t dtype) const { // [..., H]
+        std::vector<int64_t> sizes(x_.sizes().begin(), x_.sizes().end());
+        sizes.back() = p.h;
+        return fresh(sizes.data(), x_.dim(), dtype);
+    }
+    Tensor states(int32_t dtype) const { // [1, batch, H]
+        const int64_t sizes[] = {1, p.batch, p.h};
+        return fresh(sizes, 3, dtype);
+    }
+    Tensor saved(bool wanted, int64_t per_block, int32_t dtype) const {
+        return fresh_1d(wanted ? p.rows * blocks * per_block : 0, dtype);
+    }
+    // Codes of a given state: int8 or int32 as they are, float32 quantized. Empty: none.
+    Tensor state(const OptTensor &given, int32_t exp2, int32_t bits) {
+        if (!given) return absent(code_dtype(bits));
+        const Tensor in = lgr::contiguous(*given);
+        STD_TORCH_CHECK(in.numel() == int64_t{p.batch} * p.h, op_, ": a state must have ", p.batch,
+                        " x ", p.h, " elements, got ", in.numel());
+        if (in.scalar_type() != ScalarType::Float) {
+            STD_TORCH_CHECK(in.scalar_type() == (bits <= 8 ? ScalarType::Char : ScalarType::Int),
+                            op_, ": state codes must be int8 (h) or int32 (c)");
+            Tensor copy = fresh_like(in, code_dtype(bits)); // an output must not be an argument
+            memcpy(copy.mutable_data_ptr(), in.const_data_ptr(),
+                   static_cast<size_t>(in.numel()) * static_cast<size_t>(code_bytes(in, op_)));
+            return copy;
+        }
+        const Tensor codes = fresh_like(in, code_dtype(bits));
+        const lgr_quantize_params how = {exp2, bits, LGR_FLOOR_ADD, 0, 0, 0, 0.0f};
+        lgr_quantize_out out = {};
+        out.codes = codes.mutable_data_ptr();
+        lgr_range seen = {0, 0};
+        check(lgr_quantize_f32(in.const_data_ptr<float>(), in.numel(), &how, &out, &seen), op_);
+        nan = nan || seen.abs > 0x7f800000;
+        return codes;
+    }
+    // Packs weights and biases for the engine; the result lives as long as this object.
+    lgr_recurrent_weights pack(const OptTensor &b_ih, const OptTensor &b_hh) {
+        const int64_t n = blocks * gates_ * LGR_UNITS;
+        vectors_ = fresh_1d(4 * n, aoti_torch_dtype_int32());
+        int32_t *v = vectors_.mutable_data_ptr<int32_t>();
+        packed_[0] = matrix(w_ih_, p.d, v);
+        packed_[1] = matrix(w_hh_, p.h, v + n);
+        const int64_t most_i = bias(b_ih, p.exp2_ih, v + 2 * n),
+                      most_h = bias(b_hh, p.exp2_hh, v + 3 * n);
+        const bool wide =
+            most_i + (int64_t{p.d} << 14) > INT32_MAX || most_h + (int64_t{p.h} << 14) > INT32_MAX;
+        return {packed_[0].const_data_ptr(),
+                packed_[1].const_data_ptr(),
+                v,
+                v + n,
+                v + 2 * n,
+                v + 3 * n,
+                wide};
+    }
+    // run(r0, r1, scratch, seen) over all entries; entries are independent, so any split gives the same bits.
+    template <class F> lgr_recurrent_seen forward(F &&run) const {
+        std::atomic<int32_t> peak{0};
+        std::atomic<int64_t> saturated{0};
+        torch::stable::parallel_for(0, p.batch, 4, [&](int64_t b, int64_t e) {
+            const auto r0 = static_cast<int32_t>(b), r1 = static_cast<int32_t>(e);
+            lgr_recurrent_seen seen = {0, 0};
+            run(r0, r1, thread_scratch(lgr_recurrent_forward_bytes(&p, gates_, r1 - r0)), &seen);
+            int32_t cur = peak.load();
+            while (seen.peak > cur && !peak.compare_exchange_weak(cur, seen.peak)) {}
+            saturated += seen.saturated;
+        });
+        return {peak.load(), saturated.load()};
+    }
+
+    // Groups of entries that share one accumulator of weight gradients. Their number depends on the batch alone, and they are
+    // summed in order: the number of threads does not change a bit.
+    static constexpr int64_t kGroupEntries = 8, kMostGroups = 16;
+    // run(r0, r1, scratch, accumulator, slope) -> sum of `floats` floats per group, in group order.
+    template <class F> Tensor backward(int64_t floats, double *slope, F &&run) const {
+        const int64_t wanted = (p.batch + kGroupEntries - 1) / kGroupEntries,
+                      most = wanted < kMostGroups ? wanted : kMostGroups,
+                      size = (p.batch + most - 1) / most, groups = (p.batch + size - 1) / size;
+        Tensor sums = fresh_1d(groups * floats, aoti_torch_dtype_float32());
+        float *at = sums.mutable_data_ptr<float>();
+        std::vector<double> slopes(static_cast<size_t>(groups), 0.0);
+        torch::stable::parallel_for(0, groups, 1, [&](int64_t b, int64_t e) {
+            for (int64_t i = b; i < e; ++i) {
+                const auto r0 = static_cast<int32_t>(i * size),
+                           r1 = static_cast<int32_t>(r0 + size < p.batch ? r0 + size : p.batch);
+                memset(at + i * floats, 0, static_cast<size_t>(floats) * sizeof(float));
+                run(r0, r1, thread_scratch(lgr_recurrent_backward_bytes(&p, gates_, r1 - r0)),
+                    at + i * floats, &slopes[static_cast<size_t>(i)]);
+            }
+        });
+        lgr_recurrent_total(groups, floats, at);
+        for (const double s : slopes) *slope += s;
+        return sums;
+    }
+    // Float panels of a matrix, its gates in `order`.
+    Tensor panels(bool hidden, const int *order, int32_t exp2) const {
+        const int32_t k = hidden ? p.h : p.d;
+        Tensor out =
+            fresh_1d(lgr_recurrent_panel_floats(gates_, p.h, k), aoti_torch_dtype_float32());
+        const Tensor &w = hidden ? w_hh_ : w_ih_;
+        lgr_recurrent_panels(gates_, order, w.const_data_ptr<int8_t>(), p.h, k,
+                             lgr_exp2_scale(-exp2), out.mutable_data_ptr<float>());
+        return out;
+    }
+    // Gradient of a matrix from its accumulator.
+    Tensor gradient(bool hidden, const int *order, const float *sums, float inv) const {
+        const int64_t k = hidden ? p.h : p.d, sizes[] = {int64_t{gates_} * p.h, k};
+        Tensor out = fresh(sizes, 2, aoti_torch_dtype_float32());
+        lgr_recurrent_store(gates_, order, sums, p.h, static_cast<int32_t>(k), inv,
+                            out.mutable_data_ptr<float>());
+        return out;
+    }
+    // The gradient of a bias: gate g from the blocks at from[g] of its accumulator.
+    Tensor bias_gradient(const float *sums, const int *from) const {
+        Tensor out = fresh_1d(int64_t{gates_} * p.h, aoti_torch_dtype_float32());
+        float *to = out.mutable_data_ptr<float>();
+        for (int g = 0; g < gates_; ++g)
+            memcpy(to + int64_t{g} * p.h, sums + from[g] * blocks * LGR_UNITS,
+                   static_cast<size_t>(p.h) * sizeof(float));
+        return out;
+    }
+    // Whether some rows of x belong to no step: their gradient is 0.
+    bool leaves_rows() const {
+        int64_t covered = 0;
+        for (int32_t t = 0; t < p.steps; ++t) covered += p.n[t];
+        return covered != p.rows;
+    }
+
+    lgr_recurrent p{};
+    bool nan; // an operand holds a NaN: so does every result
+    lgr_recurrent_engine engine;
+    int64_t blocks;
+
+  private:
+    Tensor matrix(const Tensor &w, int32_t k, int32_t *sums) const {
+        Tensor out =
+            fresh_1d(lgr_recurrent_packed_bytes(engine, gates_, p.h, k), aoti_torch_dtype_int8());
+        lgr_recurrent_pack(engine, gates_, w.const_data_ptr<int8_t>(), p.h, k,
+                           out.mutable_data_ptr(), sums);
+        return out;
+    }
+    int64_t bias(const OptTensor &given, int32_t exp2, int32_t *out) {
+        if (!given) return lgr_recurrent_vector(gates_, nullptr, p.h, out);
+        const Tensor in = lgr::contiguous(*given);
+        const int64_t n = int64_t{gates_} * p.h;
+        STD_TORCH_CHECK(in.numel() == n, op_, ": a bias must have ", n, " elements, got ",
+                        in.numel());
+        if (in.scalar_type() == ScalarType::Int)
+            return lgr_recurrent_vector(gates_, in.const_data_ptr<int32_t>(), p.h, out);
+        STD_TORCH_CHECK(in.scalar_type() == ScalarType::Float, op_,
+                        ": a bias must be float32, or int32 codes");
+        std::vector<int32_t> codes(static_cast<size_t>(n));
+        lgr_range seen = {0, 0};
+        check(lgr_observe_f32(in.const_data_ptr<float>(), n, &seen), op_);
+        check(lgr_quantize_bias_f32_s32(in.const_data_ptr<float>(), n, exp2, codes.data()), op_);
+        nan = nan || seen.abs > 0x7f800000;
+        return lgr_recurrent_vector(gates_, codes.data(), p.h, out);
+    }
+
+    const char *op_;
+    int gates_;
+    Tensor x_, w_ih_, w_hh_, offsets_, counts_, vectors_, packed_[2];
+};
+
+template <class T> const T *data_or_null(const Tensor &t) {
+    return t.numel() ? t.const_data_ptr<T>() : nullptr;
+}
+template <class T> const T *data_or_null(const OptTensor &t) {
+    return t ? t->const_data_ptr<T>() : nullptr;
+}
+inline OptTensor dense_or_none(const OptTensor &t) {
+    return t ? OptTensor(lgr::contiguous(*t)) : std::nullopt;
+}
+inline Tensor filled(Tensor t, float v) {
+    float *p = t.mutable_data_ptr<float>();
+    for (int64_t i = 0, n = t.numel(); i < n; ++i) p[i] = v;
+    return t;
+}
+inline Tensor zeroed(Tensor t) {
+    const int64_t n = t.numel();
+    if (n)
+        memset(t.mutable_data_ptr(), 0,
+               static_cast<size_t>(n) * (t.scalar_type() == ScalarType::Char ? 1 : 4));
+    return t;
+}
+// A 0-dim float32.
+inline Tensor scalar_of(float v) {
+    Tensor t = fresh(nullptr, 0, aoti_torch_dtype_float32());
+    *t.mutable_data_ptr<float>() = v;
+    return t;
+}
+} // namespace lgr

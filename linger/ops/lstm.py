@@ -1,0 +1,220 @@
+"""One direction of one LSTM layer: checked entries, gradients through time, shapes for tracing."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from linger.ops import checks
+from linger.ops.bilinear import quantize_weight, weight_gradients
+from linger.ops.recurrent import (
+    Result,
+    States,
+    Walk,
+    Weights,
+    check_call,
+    checked_codes,
+    padded_units,
+    saved_weights,
+    threshold_grad,
+)
+from linger.ops.spec import Coded, Output
+
+_lstm = torch.ops.linger.lstm.default
+_backward = torch.ops.linger.lstm_backward.default
+CELL_EXP2 = {"arcs": 15, "mars": 15, "venusA": 15, "venus": 7}
+"""Exponent of the cell state, fixed by the chip."""
+STATE_CAP = {"arcs": 23, "mars": 23, "venusA": 23, "venus": 14}
+"""Largest exponent of the hidden state: the product of a gate and tanh is shifted right only."""
+
+
+def lstm(
+    x: Coded, w: Weights, h_scale: Tensor, out: Output, walk: Walk, h0: Tensor | None = None, c0: Tensor | None = None
+) -> Result:
+    """One direction of an LSTM layer on codes, exactly as the chip computes it.
+
+    Gradients are those of the chip's formula in real numbers, through time: identity through roundings and saturations, true
+    derivatives of sigmoid and tanh at the pre-activations, the chip's own values as factors.
+
+    Args:
+        x: Input of at most 8 bits, in the rows that ``walk`` names.
+        w: Parameters, gate order i, f, g, o.
+        h_scale: Scale of the state and of the output, from :func:`hidden_scale`; the same for the whole pass.
+        out: Quantizer of the state; its threshold, where it has one, gets its gradient here.
+        walk: Steps.
+        h0: Float state of B * H elements, or None: zeros. Quantized at ``h_scale``.
+        c0: Float cell state, or None.
+
+    Shape:
+        x ``(..., D)`` -> out ``(..., H)``, states ``(1, B, H)``.
+
+    Raises:
+        UnsupportedError: Operands above 8 bits, or a device without a kernel.
+        TypeError, ValueError: Types or shapes that do not fit together.
+
+    Source: docs/numerics.md, "LSTM".
+    """
+    check_call("lstm", 4, x, w, h_scale, (h0, c0))
+    floats = [None if t is None else checks.as_float32(t) for t in (w.w_ih, w.w_hh, w.b_ih, w.b_hh, h0, c0)]
+    value, thresholds = checks.as_float32(x.value), (w.ih_out.threshold, w.hh_out.threshold, out.threshold)
+    fixed = _Fixed(x.codes, x.scale, h_scale, w.ih_out, w.hh_out, walk, out.bits)
+    if checks.needs_grad(value, *floats, *thresholds):
+        results = _LSTM.apply(value, *floats, *thresholds, fixed)  # type: ignore[no-untyped-call]
+    else:
+        results = _forward(fixed, *floats, False)[0]
+    y, codes, scale, h_n, h_codes, c_n, c_codes, peak, saturated = results
+    y = y if x.value.dtype == torch.float32 else y.to(x.value.dtype)
+    cell_scale = torch.full((), 2.0 ** CELL_EXP2[walk.chip])
+    states = States(h_n, h_codes, scale), States(c_n, c_codes, cell_scale)
+    return Result(Coded(y, codes, scale), *states, peak, saturated)
+
+
+def lstm_codes(
+    x: Tensor,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor,
+    b_hh: Tensor,
+    exp2: tuple[int, int, int, int],
+    walk: Walk,
+    h0: Tensor | None = None,
+    c0: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The integer LSTM of runner and chip.
+
+    Args:
+        x: int8 codes.
+        w_ih, w_hh: int8 codes.
+        b_ih, b_hh: int32 codes at the exponents of their sums.
+        exp2: Exponents of x, w_ih, w_hh and of the state.
+        walk: Steps.
+        h0: int8 codes of B * H elements, or None.
+        c0: int32 codes, or None.
+
+    Shape:
+        x ``(..., D)`` -> y int8 ``(..., H)``, h int8 ``(1, B, H)``, c int32 ``(1, B, H)``.
+
+    Raises:
+        TypeError, ValueError: Types or shapes that do not fit together.
+    """
+    checked_codes("lstm_codes", 4, x, w_ih, w_hh, (b_ih, b_hh))
+    ex, ei, eh, e = (torch.tensor(2.0**k) for k in exp2)
+    results = _lstm(x, ex, w_ih, ei, w_hh, eh, b_ih, b_hh, e, h0, c0, *walk.arguments, False)
+    return results[1], results[4], results[6]
+
+
+class _Fixed(NamedTuple):
+    codes: Tensor
+    scale: Tensor
+    h_scale: Tensor
+    ih_out: Output
+    hh_out: Output
+    walk: Walk
+    bits: int
+
+
+def _forward(
+    k: _Fixed,
+    w_ih: Tensor | None,
+    w_hh: Tensor | None,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    grad: bool,
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Results, and what backward needs."""
+    assert w_ih is not None and w_hh is not None
+    ih = quantize_weight(w_ih, b_ih, k.scale, k.ih_out, grad)
+    hh = quantize_weight(w_hh, b_hh, k.h_scale, k.hh_out, grad)
+    call = (k.codes, k.scale, ih.codes, ih.scale, hh.codes, hh.scale, b_ih, b_hh, k.h_scale, h0, c0)
+    *results, pre, cell, h_given, c_given = _lstm(*call, *k.walk.arguments, grad)
+    saved = (*ih, *hh, k.codes, k.scale, results[1], results[2], pre, cell, h_given, c_given)
+    return tuple(results), saved
+
+
+class _LSTM(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+        fixed: _Fixed = inputs[-1]
+        results, saved = _forward(fixed, *inputs[:6], True)
+        ctx.save_for_backward(*saved, inputs[-2])
+        ctx.walk, ctx.bits = fixed.walk, fixed.bits
+        y, codes, scale, h_n, h_codes, c_n, c_codes, peak, saturated = results
+        ctx.mark_non_differentiable(codes, scale, h_codes, c_codes, peak, saturated)
+        ctx.set_materialize_grads(False)
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Any, _c: Any, _s: Any, dh: Any, _hc: Any, dc: Any, *_: Any) -> tuple[Any, ...]:
+        if dy is None and dh is None and dc is None:
+            return (None,) * 11
+        saved = ctx.saved_tensors
+        ih, hh = saved_weights(saved)
+        x, x_scale, codes, scale, pre, cell, h0, c0 = saved[8:16]
+        want_x, want_ih, want_hh, want_bi, want_bh, want_h, want_c, want_it, want_ht, want_t, _fixed = (
+            ctx.needs_input_grad
+        )
+        weights = (x, x_scale, ih.codes, ih.scale, hh.codes, hh.scale)
+        results = (scale, h0, c0, codes, pre, cell)
+        dx, dw_ih, dw_hh, db, dh0, dc0, slope = _backward(
+            dy, dh, dc, *weights, *results, *ctx.walk.arguments, want_x, want_t
+        )
+        g_ih, g_it = weight_gradients(dw_ih, ih, want_ih, want_it) if want_ih or want_it else (None, None)
+        g_hh, g_ht = weight_gradients(dw_hh, hh, want_hh, want_ht) if want_hh or want_ht else (None, None)
+        g_t = threshold_grad(slope, scale, saved[16], ctx.bits, STATE_CAP[ctx.walk.chip]) if want_t else None
+        biases = db if want_bi else None, db.clone() if want_bh else None
+        given = dh0.view(ctx.walk.batch, -1) if want_h else None, dc0.view(ctx.walk.batch, -1) if want_c else None
+        return dx if want_x else None, g_ih, g_hh, *biases, *given, g_it, g_ht, g_t, None
+
+
+@checks.fake("linger::lstm")
+def _fake_lstm(
+    x: Tensor, x_scale: Tensor, w_ih: Tensor, ih_scale: Tensor, w_hh: Tensor, hh_scale: Tensor,
+    b_ih: Tensor | None, b_hh: Tensor | None, h_scale: Tensor, h0: Tensor | None, c0: Tensor | None,
+    offsets: Tensor, counts: Tensor, chip: int, reverse: bool, batch: int, stride: int, save: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    hidden, rows = w_hh.shape[1], x.numel() // x.shape[-1]
+
+    def fresh(shape: Any, dtype: torch.dtype) -> Tensor:
+        return x.new_empty(shape, dtype=dtype)
+
+    y, states, blocks = (*x.shape[:-1], hidden), (1, batch, hidden), rows * padded_units(hidden)
+    return (
+        fresh(y, torch.float32),
+        fresh(y, torch.int8),
+        fresh((), torch.float32),
+        fresh(states, torch.float32),
+        fresh(states, torch.int8),
+        fresh(states, torch.float32),
+        fresh(states, torch.int32),
+        fresh((), torch.float32),
+        fresh(1, torch.int64),
+        fresh(blocks * 4 if save else 0, torch.int32),
+        fresh(blocks if save else 0, torch.int32),
+        fresh(0 if h0 is None else h0.shape, torch.int8),
+        fresh(0 if c0 is None else c0.shape, torch.int32),
+    )
+
+
+@checks.fake("linger::lstm_backward")
+def _fake_lstm_backward(
+    dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None, x: Tensor, x_scale: Tensor, w_ih: Tensor,
+    ih_scale: Tensor, w_hh: Tensor, hh_scale: Tensor, h_scale: Tensor, h0: Tensor, c0: Tensor, codes: Tensor,
+    pre: Tensor, cell: Tensor, offsets: Tensor, counts: Tensor, chip: int, reverse: bool, batch: int, stride: int,
+    want_x: bool, want_slope: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    def fresh(*shape: Any) -> Tensor:
+        return x.new_empty(shape, dtype=torch.float32)
+
+    hidden = w_hh.shape[1]
+    dx = fresh(*x.shape) if want_x else fresh(0)
+    states = fresh(1, batch, hidden), fresh(1, batch, hidden)
+    return dx, fresh(*w_ih.shape), fresh(*w_hh.shape), fresh(4 * hidden), *states, fresh()
+
+
+__all__ = ["CELL_EXP2", "STATE_CAP", "lstm", "lstm_codes"]

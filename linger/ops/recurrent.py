@@ -1,0 +1,216 @@
+"""What LSTM and GRU share: where the rows of a step are, the scale of the hidden state, its statistics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from linger.errors import UnsupportedError
+from linger.ops import checks
+from linger.ops.bilinear import Weight
+from linger.ops.spec import Coded, Output
+
+_hidden_scale = torch.ops.linger.hidden_scale.default
+_hidden_observe = torch.ops.linger.hidden_observe.default
+
+CHIPS = {"arcs": 0, "mars": 0, "venusA": 1, "venus": 2}
+"""Row of a chip's formulas in the kernels."""
+
+
+class Walk(NamedTuple):
+    """Where the rows of each step stand in ``x`` and in the result: entry ``r`` of step ``t`` is row ``offsets[t] + r * stride``.
+
+    Attributes:
+        offsets: int64 ``[T]``.
+        counts: int32 ``[T]``, how many entries have this step; never rising.
+        batch: Number of entries.
+        stride: 1 for time-major and packed rows, T for batch-first.
+        chip: Platform name.
+        reverse: From the last step to the first.
+    """
+
+    offsets: Tensor
+    counts: Tensor
+    batch: int
+    stride: int
+    chip: str
+    reverse: bool
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """As the native operators take it."""
+        return self.offsets, self.counts, CHIPS[self.chip], self.reverse, self.batch, self.stride
+
+
+class Weights(NamedTuple):
+    """Float parameters of one direction of one layer, and the quantizers of its two matrices.
+
+    Attributes:
+        w_ih: ``(G * H, D)``, G = 4 (LSTM) or 3 (GRU) gates.
+        w_hh: ``(G * H, H)``.
+        b_ih, b_hh: ``(G * H,)`` or None.
+        ih_out, hh_out: Quantizers of the matrices, at most 8 bits.
+    """
+
+    w_ih: Tensor
+    w_hh: Tensor
+    b_ih: Tensor | None
+    b_hh: Tensor | None
+    ih_out: Output
+    hh_out: Output
+
+
+class States(NamedTuple):
+    """A hidden or cell state behind the last step: value ``(1, B, H)``, codes (int8 or int32) and scale."""
+
+    value: Tensor
+    codes: Tensor
+    scale: Tensor
+
+
+class Result(NamedTuple):
+    """What one direction of one layer returns.
+
+    Attributes:
+        out: ``(..., H)``; its scale is the state's.
+        h: State behind the last step.
+        c: Cell state, None for GRU.
+        peak: float32 ``[]``, largest state before rounding, for :func:`hidden_observe`.
+        saturated: int64 ``[1]``, LSTM: cells of this pass whose ``c * f`` left 32 bits.
+    """
+
+    out: Coded
+    h: States
+    c: States | None
+    peak: Tensor
+    saturated: Tensor | None
+
+
+def hidden_scale(out: Output, cap: int = 126) -> Tensor:
+    """The scale of a state for one whole pass: it feeds back, so it is fixed before the pass and moved after it.
+
+    Args:
+        out: Quantizer of the state. Before any data its scale is ``2**(bits - 1)`` (TQT: the threshold's).
+        cap: Largest exponent that the chip takes.
+
+    Returns:
+        float32 ``[]``, a snapshot.
+
+    Raises:
+        TypeError, ValueError: Settings that no kernel understands.
+
+    Source: docs/numerics.md, "Recurrent layers".
+    """
+    checks.check_output("hidden_scale", out)
+    checks.check_device("hidden_scale", out.stats.scale)
+    scale: Tensor = _hidden_scale(out.stats.is_init, out.stats.scale, out.threshold, out.bits, cap)
+    return scale
+
+
+def hidden_observe(peak: Tensor, out: Output, cap: int = 126) -> None:
+    """Moves the statistics of a state after a pass, where ``out.observe`` is set.
+
+    Args:
+        peak: float32 ``[]``, the largest state of the pass; NaN and infinity are counted as skipped.
+        out: Quantizer of the state.
+        cap: As in :func:`hidden_scale`.
+    """
+    if out.observe:
+        _hidden_observe(peak, *out.stats, out.threshold, out.bits, cap)
+
+
+def threshold_grad(slope: Tensor, scale: Tensor, threshold: Tensor, bits: int, cap: int) -> Tensor:
+    """Gradient of a state's threshold; 0 where the exponent was clipped, or lowered to ``cap``."""
+    raw = (bits - 1 - threshold).round()
+    moves = (raw >= 0) & (raw <= min(23, cap))
+    return torch.where(moves, slope * (math.log(2.0) / scale), 0.0)
+
+
+def check_call(op: str, gates: int, x: Coded, w: Weights, h_scale: Tensor, states: tuple[Tensor | None, ...]) -> None:
+    """Refuses what no kernel computes.
+
+    Raises:
+        UnsupportedError: Codes wider than 8 bits, or a device without a kernel.
+        TypeError: An operand of another kind or dtype.
+        ValueError: Shapes that do not fit together.
+    """
+    checks.check_coded(op, "x", x)
+    checks.check_device(op, x.codes)
+    checks.check_scale(op, "h_scale", h_scale)
+    if x.codes.dtype != torch.int8:
+        raise UnsupportedError(f"{op}: the input must have at most 8 bits, got codes of type {x.codes.dtype}")
+    for name, matrix, out in (("w_ih", w.w_ih, w.ih_out), ("w_hh", w.w_hh, w.hh_out)):
+        checks.check_float(op, name, matrix)
+        checks.check_output(op, out)
+        if out.bits > 8:
+            raise UnsupportedError(f"{op}: the weights must have at most 8 bits, got {out.bits}")
+    hidden = w.w_hh.shape[-1]
+    if w.w_ih.dim() != 2 or tuple(w.w_hh.shape) != (gates * hidden, hidden) or len(w.w_ih) != gates * hidden:
+        shapes = f"{tuple(w.w_ih.shape)} and {tuple(w.w_hh.shape)}"
+        raise ValueError(f"{op}: w_ih must be ({gates} * H, D) and w_hh ({gates} * H, H), got {shapes}")
+    if x.codes.dim() < 2 or x.codes.shape[-1] != w.w_ih.shape[1]:
+        raise ValueError(f"{op}: x must be (..., {w.w_ih.shape[1]}), got {tuple(x.codes.shape)}")
+    for name, bias in (("b_ih", w.b_ih), ("b_hh", w.b_hh)):
+        if bias is not None and tuple(bias.shape) != (gates * hidden,):
+            raise ValueError(f"{op}: {name} must have shape ({gates * hidden},), got {tuple(bias.shape)}")
+    for state in states:
+        if state is not None:
+            checks.check_float(op, "a given state", state)
+
+
+def checked_codes(op: str, gates: int, x: Tensor, w_ih: Tensor, w_hh: Tensor, biases: tuple[Tensor, Tensor]) -> None:
+    """Refuses operands of the integer forms that do not fit together.
+
+    Raises:
+        TypeError: Codes of another dtype.
+        ValueError: Shapes that do not fit together.
+    """
+    dtypes = (torch.int8, torch.int8, torch.int8, torch.int32, torch.int32)
+    named = zip(("x", "w_ih", "w_hh", "b_ih", "b_hh"), (x, w_ih, w_hh, *biases), dtypes, strict=True)
+    for name, t, dtype in named:
+        if not isinstance(t, Tensor) or t.dtype != dtype:
+            raise TypeError(f"{op}: {name} must be {dtype}, got {getattr(t, 'dtype', type(t).__name__)}")
+    hidden = w_hh.shape[-1] if w_hh.dim() == 2 else 0
+    fits = w_ih.dim() == 2 and tuple(w_hh.shape) == (gates * hidden, hidden) and len(w_ih) == gates * hidden
+    fits = fits and x.dim() >= 2 and x.shape[-1] == w_ih.shape[1] and min(w_ih.shape) > 0
+    if not fits or any(tuple(b.shape) != (gates * hidden,) for b in biases):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (x, w_ih, w_hh, *biases))
+        raise ValueError(
+            f"{op}: x (..., D), w_ih ({gates} * H, D), w_hh ({gates} * H, H) and biases must fit, got {shapes}"
+        )
+
+
+def saved_weights(saved: tuple[Tensor, ...]) -> tuple[Weight, Weight]:
+    """The two quantized matrices among saved tensors."""
+    return Weight(*saved[:4]), Weight(*saved[4:8])
+
+
+def whole(x: Tensor, chip: str, reverse: bool = False) -> Walk:
+    """Every step of ``x (T, B, D)``."""
+    steps, batch = int(x.shape[0]), int(x.shape[1])
+    offsets = torch.arange(steps, dtype=torch.int64) * batch
+    return Walk(offsets, torch.full((steps,), batch, dtype=torch.int32), batch, 1, chip, reverse)
+
+
+def padded_units(hidden: int) -> int:
+    """Units in whole blocks of 16, as the kernels save them."""
+    return (hidden + 15) // 16 * 16
+
+
+@checks.fake("linger::hidden_scale")
+def _fake_hidden_scale(is_init: Tensor, scale: Tensor, threshold: Tensor | None, bits: int, cap: int) -> Tensor:
+    return scale.new_empty(())
+
+
+@checks.fake("linger::hidden_observe")
+def _fake_hidden_observe(
+    peak: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
+    threshold: Tensor | None, bits: int, cap: int,
+) -> None:  # fmt: skip
+    return None
+
+
+__all__ = ["CHIPS", "Result", "States", "Walk", "Weights", "hidden_observe", "hidden_scale", "whole"]

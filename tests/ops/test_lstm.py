@@ -1,0 +1,342 @@
+"""The LSTM operator: integers against an int64 oracle, gradients against float64, engines against each other."""
+
+import math
+
+import numpy as np
+import ops_oracle
+import pytest
+import recurrent_oracle as oracle
+import torch
+from golden.cases import CASES
+
+from linger import ops
+from linger.ops.lstm import STATE_CAP, lstm, lstm_codes
+from linger.ops.recurrent import Walk, Weights, hidden_observe, hidden_scale, whole
+
+PLATFORMS = ("arcs", "venusA", "venus")
+SHAPES = [(1, 1, 1, 1), (3, 5, 7, 9), (9, 4, 20, 33), (16, 3, 33, 16), (2, 7, 64, 40)]
+each_platform = pytest.mark.parametrize("platform", PLATFORMS)
+
+
+def random_codes(g, *shape, extreme=False):
+    if extreme:
+        return torch.tensor([-128, 127, 0], dtype=torch.int8)[torch.randint(0, 3, shape, generator=g)]
+    return torch.randint(-128, 128, shape, generator=g, dtype=torch.int8)
+
+
+def case(platform, shape, seed, extreme=False):
+    """Random operands: x, w_ih, w_hh, b_ih, b_hh, exponents, h0, c0."""
+    batch, steps, d, hidden = shape
+    g = torch.Generator().manual_seed(seed)
+    wide = 2**31 - 1 if extreme else 2**13
+    bias = [torch.randint(-wide, wide, (4 * hidden,), generator=g, dtype=torch.int32) for _ in range(2)]
+    w = [random_codes(g, 4 * hidden, k, extreme=extreme) for k in (d, hidden)]
+    exp2 = [int(torch.randint(lo, hi, (1,), generator=g)) for lo, hi in ((3, 8), (4, 9), (4, 9), (5, 9))]
+    if extreme:
+        exp2 = [int(torch.randint(0, 15, (1,), generator=g)) for _ in range(4)]
+    h0 = random_codes(g, batch, hidden)
+    top = 2**15 if platform == "venus" else 2**18
+    c0 = torch.randint(-top, top, (batch, hidden), generator=g, dtype=torch.int32)
+    return random_codes(g, steps, batch, d, extreme=extreme), *w, *bias, exp2, h0, c0
+
+
+def expected(platform, operands, reverse, lengths=None):
+    x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = operands
+    layer = oracle.Layer(platform, x, w_ih, w_hh, b_ih, b_hh, exp2, reverse, lengths)
+    leaves = [torch.zeros(t.shape, dtype=torch.float64) for t in (x, w_ih, w_hh, b_ih, b_hh)]
+    y, h, c, peak, cut = oracle.lstm(layer, leaves, h0.double(), c0.double(), (h0, c0))
+    q = 7 if platform == "venus" else 15
+    return [(t * 2.0**e).round().long() for t, e in ((y, exp2[3]), (h, exp2[3]), (c, q))], peak, cut
+
+
+@each_platform
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("extreme", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_integers_match_the_oracle(platform, shape, extreme, reverse, isa):
+    operands = case(platform, shape, len(isa) + shape[0], extreme)
+    x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = operands
+    got = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, platform, reverse), h0, c0)
+    want, _, _ = expected(platform, operands, reverse)
+    assert torch.equal(got[0].long(), want[0])
+    assert torch.equal(got[1][0].long(), want[1])
+    assert torch.equal(got[2][0].long(), want[2])
+
+
+@each_platform
+@pytest.mark.parametrize("reverse", [False, True])
+def test_rows_of_packed_and_batch_first_input(platform, reverse, isa):
+    operands = case(platform, (9, 6, 10, 18), 5)
+    x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = operands
+    lengths = torch.tensor([6, 6, 5, 4, 4, 4, 3, 1, 1])
+    walk, rows = oracle.packed_walk(lengths, platform, reverse)
+    packed = torch.stack([x[t, r] for t, r in rows])
+    y, h, c = lstm_codes(packed, w_ih, w_hh, b_ih, b_hh, tuple(exp2), walk, h0, c0)
+    want, _, _ = expected(platform, operands, reverse, lengths)
+    assert torch.equal(y.long(), torch.stack([want[0][t, r] for t, r in rows]))
+    assert torch.equal(h[0].long(), want[1])
+    assert torch.equal(c[0].long(), want[2])
+    first = x.transpose(0, 1).contiguous()
+    by_batch = Walk(torch.arange(6), torch.full((6,), 9, dtype=torch.int32), 9, 6, platform, reverse)
+    y_first, *_ = lstm_codes(first, w_ih, w_hh, b_ih, b_hh, tuple(exp2), by_batch, h0, c0)
+    y_time, *_ = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, platform, reverse), h0, c0)
+    assert torch.equal(y_first.transpose(0, 1), y_time)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8])
+def test_threads_do_not_change_a_bit(threads):
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for n in (1, threads):
+            torch.set_num_threads(n)
+            model = Float("arcs", (40, 6, 20, 24), seed=3)
+            y, h, c = model.run()
+            results.append([y.value, h.value, c.value, *torch.autograd.grad(model.loss(y, h, c), model.leaves)])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+class Float:
+    """Float operands of one layer with quantizers that clip a few weights, and a loss on everything it returns."""
+
+    def __init__(self, platform, shape, seed, reverse=False, packed=False, given=True, method="MOM"):
+        batch, steps, d, hidden = shape
+        g = torch.Generator().manual_seed(seed)
+        self.platform, self.reverse, self.given = platform, reverse, given
+        self.lengths = torch.full((batch,), steps)
+        if packed:
+            self.lengths = torch.randint(1, steps + 1, (batch,), generator=g).sort(descending=True).values
+            self.lengths[0] = steps
+        self.walk, self.rows = oracle.packed_walk(self.lengths, platform, reverse)
+        self.padded = torch.randn(steps, batch, d, generator=g)
+        bound = 2.0 * hidden**-0.5
+        self.x_scale = torch.tensor(2.0**5)
+        codes = (self.padded * self.x_scale + 0.5).floor().clamp(-128, 127)
+        self.codes = torch.stack([codes[t, r] for t, r in self.rows]).to(torch.int8)
+        self.x = (self.codes / self.x_scale).requires_grad_()
+        sizes = (4 * hidden, d), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,)
+        self.w = [((torch.rand(s, generator=g) * 2 - 1) * bound).requires_grad_() for s in sizes]
+        self.h0 = (torch.rand(batch, hidden, generator=g) - 0.5).requires_grad_()
+        self.c0 = (torch.rand(batch, hidden, generator=g) * 2 - 1).requires_grad_()
+        finest = 7 - round(math.log2(bound / 1.5))
+        known = [ops_oracle.fixed(finest), ops_oracle.fixed(finest), ops_oracle.stats()]
+        self.outs = [
+            ops_oracle.output(s, threshold=t) for s, t in zip(known, self.thresholds(method, bound), strict=True)
+        ]
+        self.loss_weights = [torch.randn(s, generator=g) for s in ((len(self.rows), hidden), *[(1, batch, hidden)] * 2)]
+
+    def thresholds(self, method, bound):
+        if method == "MOM":
+            return [None] * 3
+        return [torch.tensor([float(np.log2(v))], requires_grad=True) for v in (bound, bound / 2, 0.8)]
+
+    @property
+    def leaves(self):
+        states = [self.h0, self.c0] if self.given else []
+        return [self.x, *self.w, *states, *(o.threshold for o in self.outs if o.threshold is not None)]
+
+    def run(self):
+        ih, hh, out = self.outs
+        self.h_scale = hidden_scale(out, STATE_CAP[self.platform])
+        w = Weights(*self.w, ih, hh)
+        states = (self.h0, self.c0) if self.given else (None, None)
+        x = ops.Coded(self.x, self.codes, self.x_scale)
+        self.result = lstm(x, w, self.h_scale, out, self.walk, *states)
+        return self.result.out, self.result.h, self.result.c
+
+    def loss(self, y, h, c):
+        a, b, d = self.loss_weights
+        return (y.value * a).sum() + (h.value * b).sum() + (c.value * d).sum()
+
+    def exp2(self):
+        scales = (self.x_scale, *(self.weight_codes(i)[1] for i in (0, 1)), self.h_scale)
+        return [int(s.log2()) for s in scales]
+
+    def weight_codes(self, i):
+        x_scale = self.h_scale if i else self.x_scale
+        spec = self.outs[i]._replace(observe=False)
+        return ops.quantize_weight(self.w[i].detach(), spec, self.w[2 + i].detach(), x_scale)[:2]
+
+    def reference(self):
+        """Gradients of the same loss by the rule, in float64, in the order of x, w, h0, c0."""
+        q = self.exp2()
+        codes = torch.zeros_like(self.padded)
+        for (t, r), row in zip(self.rows, self.codes, strict=True):
+            codes[t, r] = row
+        pairs = [self.weight_codes(i) for i in (0, 1)]
+        biases = [(self.w[2 + i].detach().double() * 2.0 ** (q[3 * i] + q[1 + i])).round() for i in (0, 1)]
+        layer = oracle.Layer(self.platform, codes, *(p[0] for p in pairs), *biases, q, self.reverse, self.lengths)
+        leaves = [t.detach().double().requires_grad_() for t in (codes / self.x_scale, *self.w)]
+        cell = 7 if self.platform == "venus" else 15
+        given = [self.h0, self.c0] if self.given else [torch.zeros_like(self.h0), torch.zeros_like(self.c0)]
+        states = [t.detach().double().requires_grad_() for t in given]
+        state_codes = [
+            (t.detach() * 2.0**e + 0.5).floor().clamp(-(2.0 ** (b - 1)), 2.0 ** (b - 1) - 1)
+            for t, e, b in zip(given, (q[3], cell), (8, 16 if cell == 7 else 32), strict=True)
+        ]
+        masked = [leaves[0], *(_inside(w, p[1]) for w, p in zip(leaves[1:3], pairs, strict=True)), *leaves[3:]]
+        y, h, c, peak, cut = oracle.lstm(layer, masked, *states, state_codes)
+        flat = torch.stack([y[t, r] for t, r in self.rows])
+        a, b, d = (t.double() for t in self.loss_weights)
+        loss = (flat * a).sum() + (h * b[0]).sum() + (c * d[0]).sum()
+        grads = list(torch.autograd.grad(loss, [*leaves, *states]))
+        grads[0] = torch.stack([grads[0][t, r] for t, r in self.rows])
+        return (flat, h, c, peak, cut), grads
+
+
+def _inside(w, scale):
+    """The gradient of a weight passes where its code did not saturate."""
+    r = (w.detach().float() * scale).round()
+    return w * ((r >= -128) & (r <= 127))
+
+
+@each_platform
+@pytest.mark.parametrize("shape", [(3, 5, 7, 9), (16, 9, 20, 32), (1, 12, 16, 16), (9, 7, 33, 40)])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_follow_the_rule_in_float64(platform, shape, packed, reverse, isa):
+    model = Float(platform, shape, shape[0] + 10 * packed, reverse, packed, given=packed or reverse)
+    y, h, c = model.run()
+    got = torch.autograd.grad(model.loss(y, h, c), model.leaves)
+    (want_y, want_h, want_c, peak, cut), want = model.reference()
+    assert torch.equal(y.value.double(), want_y)
+    assert torch.equal(h.value[0].double(), want_h)
+    assert torch.equal(c.value[0].double(), want_c)
+    assert float(model.result.peak) == np.float32(peak)
+    assert int(model.result.saturated) == cut
+    for ours, theirs in zip(got, want, strict=False):
+        assert float((ours.double() - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+def test_recorded_vectors():
+    """The chip's own integers, straight through the operator (the runner has them too)."""
+    cases = [c for c in CASES if c.op == "LSTMInt" and "bidirectional" not in c.name]
+    assert len(cases) >= 30
+    for recorded in cases:
+        q, a = recorded.about["params"], recorded.arrays
+        x = torch.from_numpy(a["in_0"][0][: q["valid_steps"]].copy())
+        steps = len(x)
+        walk = Walk(
+            torch.arange(steps), torch.ones(steps, dtype=torch.int32), 1, 1, recorded.platform, not q["go_forward"]
+        )
+        w = [torch.from_numpy(a[f"w_{i}"]) for i in range(4)]
+        states = [torch.from_numpy(a[f"in_{i}"]) for i in (2, 3)] if "in_2" in a else [None, None]
+        states[1] = None if states[1] is None else states[1].to(torch.int32)
+        y, h, c = lstm_codes(x, *w, (q["q_x"], q["q_iw"], q["q_hw"], q["q_h"]), walk, *states)
+        assert np.array_equal(y, a["out_0"][0]), recorded.id
+        assert np.array_equal(h.flatten(), a["out_1"]), recorded.id
+        assert np.array_equal(c.flatten(), a["out_2"]), recorded.id
+
+
+def test_saturated_cells_are_counted(isa):
+    x = torch.zeros(3, 2, 4, dtype=torch.int8)
+    w = torch.zeros(64, 4, dtype=torch.int8), torch.zeros(64, 16, dtype=torch.int8)
+    bias = torch.full((64,), 8 << 14, dtype=torch.int32)  # every gate is open
+    c0 = torch.full((2, 16), int(2.5 * 2**15), dtype=torch.int32)
+    one = torch.tensor(2.0**7)
+    walk = whole(x, "arcs")
+    results = torch.ops.linger.lstm(x, one, w[0], one, w[1], one, bias, bias, one, None, c0, *walk.arguments, False)
+    assert int(results[8]) == 32 * 3
+
+
+def test_the_scale_of_a_state_moves_after_the_pass():
+    out = ops_oracle.output(ops_oracle.stats(), observe=True)
+    assert float(hidden_scale(out)) == 2.0**7
+    hidden_observe(torch.tensor(0.1), out)
+    assert float(hidden_scale(out)) == 2.0**10  # 0.1 * 1024 = 102
+    assert float(hidden_scale(out, cap=9)) == 2.0**9
+    hidden_observe(torch.tensor(float("nan")), out)
+    assert int(out.stats.n_skipped) == 1
+    assert float(hidden_scale(out)) == 2.0**10
+    threshold = ops_oracle.output(ops_oracle.stats(), threshold=torch.tensor([0.0]))
+    assert float(hidden_scale(threshold)) == 2.0**7
+
+
+@pytest.mark.parametrize("poisoned", range(6))
+def test_nan_shows_and_passes_no_gradient(poisoned):
+    model = Float("arcs", (3, 4, 5, 6), 1)
+    leaf = (*model.w, model.h0, model.c0)[poisoned]
+    leaf.detach().flatten()[0] = float("nan")
+    y, h, c = model.run()
+    assert y.value.isnan().all()
+    assert h.value.isnan().all()
+    assert c.value.isnan().all()
+    assert y.scale.isnan()
+    assert not y.codes.any()
+    assert model.result.peak.isnan()
+    grads = torch.autograd.grad((y.value * 0 + 1).sum() + y.value.sum(), model.leaves, allow_unused=True)
+    assert all(g is None or not g.any() for g in grads)
+
+
+def test_threshold_gradients():
+    """The state's threshold: a smaller step of the same kind in float64, by differences of the rule's own terms."""
+    model = Float("arcs", (5, 6, 7, 20), 4, method="TQT")
+    y, h, c = model.run()
+    *_, g_ih, g_hh, g_h = torch.autograd.grad(model.loss(y, h, c), model.leaves)
+    assert all(float(g.abs()) > 0 for g in (g_ih, g_hh, g_h))
+    with torch.no_grad():
+        model.outs[2].threshold.fill_(30.0)  # the exponent is clipped to 0
+    y, h, c = model.run()
+    assert float(torch.autograd.grad(model.loss(y, h, c), [model.outs[2].threshold])[0]) == 0.0
+
+
+def test_walks_that_leave_the_input_are_refused():
+    x, w_ih, w_hh, b_ih, b_hh, exp2, _, _ = case("arcs", (3, 4, 5, 6), 0)
+    good = whole(x, "arcs")
+    three = torch.tensor([3, 3, 3, 3], dtype=torch.int32)
+    for walk in (
+        good._replace(offsets=good.offsets + 1),
+        good._replace(offsets=good.offsets - 1),
+        good._replace(counts=three + 1),
+        good._replace(counts=torch.tensor([3, 2, 3, 1], dtype=torch.int32)),
+        good._replace(counts=three * 0),
+        good._replace(stride=2),
+        good._replace(batch=0),
+    ):
+        with pytest.raises(RuntimeError, match="offsets and counts must stay inside x"):
+            lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), walk)
+    with pytest.raises(RuntimeError, match="offsets must be int64"):
+        lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), good._replace(counts=three.long()))
+    with pytest.raises(RuntimeError, match="the exponents"):
+        lstm_codes(x, w_ih, w_hh, b_ih, b_hh, (-10, 2, 2, 7), good)
+    with pytest.raises(RuntimeError, match="a state must have 3 x 6 elements, got 2"):
+        lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), good, torch.zeros(2, dtype=torch.int8))
+
+
+def test_errors_name_argument_expected_and_got():
+    model = Float("arcs", (3, 4, 5, 6), 0)
+    model.run()
+    ih, hh, out = model.outs
+    x = ops.Coded(model.x, model.codes, model.x_scale)
+    w = Weights(*model.w, ih, hh)
+    with pytest.raises(ValueError, match=r"lstm: x must be \(..., 5\), got \(12, 4\)"):
+        lstm(ops.Coded(model.x[:, :4], model.codes[:, :4], model.x_scale), w, model.h_scale, out, model.walk)
+    with pytest.raises(ValueError, match=r"b_hh must have shape \(24,\), got \(23,\)"):
+        lstm(x, w._replace(b_hh=model.w[3][:23]), model.h_scale, out, model.walk)
+    with pytest.raises(ValueError, match=r"w_ih must be \(4 \* H, D\)"):
+        lstm(x, w._replace(w_ih=model.w[0][:20]), model.h_scale, out, model.walk)
+    with pytest.raises(NotImplementedError, match="at most 8 bits"):
+        lstm(x._replace(codes=model.codes.to(torch.int32)), w, model.h_scale, out, model.walk)
+    with pytest.raises(NotImplementedError, match="weights must have at most 8 bits, got 16"):
+        lstm(x, w._replace(ih_out=ih._replace(bits=16)), model.h_scale, out, model.walk)
+    with pytest.raises(TypeError, match="b_ih must be torch.int32"):
+        codes = torch.zeros(24, 5, dtype=torch.int8), torch.zeros(24, 6, dtype=torch.int8)
+        lstm_codes(model.codes, *codes, torch.zeros(24), torch.zeros(24, dtype=torch.int32), (5, 7, 7, 7), model.walk)
+
+
+def test_fake_kernels():
+    x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = case("arcs", (3, 4, 5, 6), 0)
+    ex, ei, eh, e = (torch.tensor(2.0**k) for k in exp2)
+    call = (x, ex, w_ih, ei, w_hh, eh, b_ih, b_hh, e, h0, c0, *whole(x, "arcs").arguments)
+    torch.library.opcheck(torch.ops.linger.lstm.default, (*call, True))
+    results = torch.ops.linger.lstm(*call, True)
+    weights = (x, ex, w_ih, ei, w_hh, eh, e, h0, c0, results[1], results[9], results[10])
+    grads = torch.randn(4, 3, 6), None, torch.randn(1, 3, 6)
+    torch.library.opcheck(
+        torch.ops.linger.lstm_backward.default, (*grads, *weights, *whole(x, "arcs").arguments, True, False)
+    )
+    out = ops_oracle.output(ops_oracle.stats(), observe=True)
+    torch.library.opcheck(torch.ops.linger.hidden_scale.default, (out.stats.is_init, out.stats.scale, None, 8, 23))
+    torch.library.opcheck(torch.ops.linger.hidden_observe.default, (torch.tensor(0.5), *out.stats, None, 8, 23))
