@@ -30,6 +30,8 @@ from .nn import ConvTranspose2dInt as ConvTranspose2dInt
 from .nn import EmbeddingInt as EmbeddingInt
 from .nn import LayerNormInt as LayerNormInt
 from .nn import LinearInt as LinearInt
+from .nn import MultiheadAttentionInt as MultiheadAttentionInt
+from .onnx import check as check
 from .quantizers import calibration as calibration
 from .quantizers import freeze_statistics as freeze_statistics
 from .quantizers import register_calibrate_method as register_calibrate_method

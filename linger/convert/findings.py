@@ -6,12 +6,13 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from linger.chip import ALIASES, FLOAT, NodeFacts, TensorFacts, Violation, check_node, outputs_of
+from linger.nn import QuantLayer
 from linger.runtime import Node, Tape, info
 
-__all__ = ["findings", "follow", "of_text"]
+__all__ = ["findings", "follow", "layer_findings", "of_text"]
 
 _FORMATS = ("Quant", "Dequant")
 
@@ -32,6 +33,12 @@ def findings(tape: Tape, nodes: Sequence[Node], outputs: Iterable[str], layers: 
     chip_nodes = {n.outputs[0] for n in nodes if n.domain == "linger"}
     found += follow(entries, tape.platform, given, tape.initializers, set(outputs), chip_nodes)
     return list(dict.fromkeys(found))
+
+
+def layer_findings(model: nn.Module, platform: str) -> list[Violation]:
+    """What the rules say about the layers of an initialised model before any input is seen."""
+    layers = (m.node_facts(platform) for m in model.modules() if isinstance(m, QuantLayer))
+    return [v for facts in layers if facts is not None for v in check_node(facts)]
 
 
 Entry = tuple[str, str, Mapping[str, Any], Sequence[str], Sequence[str]]

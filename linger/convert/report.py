@@ -10,7 +10,7 @@ from torch import nn
 
 from linger.runtime import islands_of
 
-__all__ = ["Report", "Row", "Summary", "format_table", "report_of", "summary"]
+__all__ = ["Report", "Row", "Summary", "format_table", "html_table", "report_of", "summary"]
 
 _COLUMNS = ("name", "from", "to", "note", "where")
 
@@ -41,7 +41,9 @@ def format_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
-def _html_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def html_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """The same as an HTML table."""
+
     def line(cells: tuple[str, ...], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells) + "</tr>"
 
@@ -72,7 +74,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
-        return _html_table(_COLUMNS, [r.cells() for r in self.rows]) + notes
+        return html_table(_COLUMNS, [r.cells() for r in self.rows]) + notes
 
     def to_dict(self) -> dict[str, Any]:
         """Rows and notes as plain data."""
@@ -103,7 +105,7 @@ class Summary:
 
     def _repr_html_(self) -> str:
         extra = "".join(f"<p>{html.escape(t)}</p>" for t in (*self.notes, *self.islands))
-        return _html_table(self.head, self.rows) + extra
+        return html_table(self.head, self.rows) + extra
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
+from linger.chip import NodeFacts, TensorFacts
 from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_recomputation
 from linger.runtime import (
@@ -175,6 +176,17 @@ class QuantLayer(Leaf):
             "scale_w": float(w_scale),
             "scale_o": float(out.scale),
         }
+
+    def node_facts(self, platform: str) -> NodeFacts | None:
+        """What the rules of a chip can know about this layer's node before any input is seen; None: nothing."""
+        return None
+
+    def facts(self, op_type: str, platform: str, weight: Sequence[int], attributes: dict[str, Any]) -> NodeFacts:
+        """A node of unknown scales and sizes with this weight, and a bias where the layer has one."""
+        bias = TensorFacts((weight[0],), 32, constant=True) if getattr(self, "bias", None) is not None else None
+        inputs = (TensorFacts(), TensorFacts(tuple(weight), 8, constant=True), bias)
+        widths = {"data_bits": self.quant.input_bits, "o_bits": self.quant.output_bits}
+        return NodeFacts(op_type, platform, self.__dict__.get("_linger_name", ""), widths | attributes, inputs)
 
     @property
     def output_clamp(self) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
-from linger.chip import limits_of, packs_4_bits
+from linger.chip import NodeFacts, limits_of, packs_4_bits
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, Value, current_tape
 
@@ -118,40 +118,49 @@ class _ConvInt(QuantLayer, _ConvNd):
             source = write_padding(
                 tape, source, x.value, pads[1::2] if one_d else pads, self.padding_mode, x.scale, name
             )
-            pads = (0, 0, 0, 0)
-        stride, dilation = [int(s) for s in self.stride], [int(d) for d in self.dilation]
-        depthwise = self.groups > 1 and self.groups == self.weight.shape[1] * self.groups == self.weight.shape[0]
-        wide = one_d and (
-            not limits_of(tape.platform).conv1d_bits or dilation != [1] or depthwise or self.quant.weight_bits < 8
-        )
-        if wide:  # the chip's 1-D node cannot do this; the 2-D one with height 1 can
+        op_type, inputs[1], form = self._node_form(tape.platform, inputs[1], len(inputs) > 2)
+        wide = one_d and op_type == "Conv2dInt"
+        if wide:
             source = _reshaped(tape, source, "Unsqueeze", [2], name)
-            inputs[1] = inputs[1][:, :, None]
-            stride, dilation = [1, *stride], [1, *dilation]
-        borders = [int(p) for p in (pads[1::2] if one_d and not wide else pads)]
-        inputs[1] = reach_stride(inputs[1], stride, borders, dilation)
-        attributes: dict[str, Any] = {
-            "platform": tape.platform,
-            "quant_mode": "floor_add",
-            "platform_quant": "luna_quant",
-            "data_bits": self.input_quantizer.bits,
-            "parameter_bits": self._stored_bits(tape.platform, tuple(inputs[1].shape), depthwise, len(inputs) > 2),
-            "o_bits": self.output_quantizer.bits,
-            "scale_x": float(x.scale),
-            "scale_w": float(w_scale),
-            "scale_o": float(out.scale),
-            "kernel_shape": [int(k) for k in inputs[1].shape[2:]],
+        attributes = self.node_attributes(tape, x, w_scale, out) | form
+        inputs[0] = source
+        squeezes = ([2] if wide else []) + ([0] if flat else [])
+        then: list[tuple[str, list[Operand], dict[str, Any]]] = [("Squeeze", [], {"axes": [axis]}) for axis in squeezes]
+        then += [("Relu", [], {})] if self.fused_relu else []
+        write_node(tape, op_type, inputs, attributes, y, then, name)
+
+    def _node_form(self, platform: str, weight: Any, bias: bool) -> tuple[str, Any, dict[str, Any]]:
+        """Operator, weight and geometry of the node that a file for this chip holds.
+
+        The 1-D node knows no dilation, depthwise or 4-bit weights, and some chips do not have it: the 2-D one of height 1.
+        """
+        stride, dilation = [int(s) for s in self.stride], [int(d) for d in self.dilation]
+        pads = self.pads() if self.padding_mode == "zeros" else (0, 0, 0, 0)
+        one_d = len(stride) == 1
+        single = self.groups > 1 and weight.shape[1] == 1
+        plain = not single and dilation == [1] and self.quant.weight_bits == 8
+        if one_d and not (plain and limits_of(platform).conv1d_bits):
+            weight, stride, dilation, one_d = weight[:, :, None], [1, *stride], [1, *dilation], False
+        borders = [int(p) for p in (pads[1::2] if one_d else pads)]
+        weight = reach_stride(weight, stride, borders, dilation)
+        form = {
+            "parameter_bits": self._stored_bits(
+                platform, tuple(weight.shape), single and self.groups == weight.shape[0], bias
+            ),
+            "kernel_shape": [int(k) for k in weight.shape[2:]],
             "strides": stride,
             "dilations": dilation,
             "pads": borders,
             "group": self.groups,
         }
-        inputs[0] = source
-        op_type = "Conv1dInt" if one_d and not wide else "Conv2dInt"
-        squeezes = ([2] if wide else []) + ([0] if flat else [])
-        then: list[tuple[str, list[Operand], dict[str, Any]]] = [("Squeeze", [], {"axes": [axis]}) for axis in squeezes]
-        then += [("Relu", [], {})] if self.fused_relu else []
-        write_node(tape, op_type, inputs, attributes, y, then, name)
+        return "Conv1dInt" if one_d else "Conv2dInt", weight, form
+
+    def node_facts(self, platform: str) -> NodeFacts:
+        """The node of this layer, as far as it does not depend on the input."""
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        codes = np.broadcast_to(np.int8(0), shape)
+        op_type, weight, form = self._node_form(platform, codes, self.bias is not None)
+        return self.facts(op_type, platform, weight.shape, form)
 
     def _stored_bits(self, platform: str, weight: tuple[int, ...], depthwise: bool, bias: bool) -> int:
         """Width of the weights in the file; 4-bit codes are as right as 8-bit weights where the chip misreads the packed form."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from linger import ops
+from linger.chip import NodeFacts, TensorFacts
 from linger.ops.conv import conv_codes
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import NodeReader, Operand, Tape, Value, current_tape, reads
@@ -113,20 +116,8 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
         weight = weight[:, :, None] if weight.ndim == 3 else weight
         zeros = torch.zeros(self.out_channels, device=self.weight.device)  # the packer wants a bias
         shift = ops.quantize_bias(zeros if self.bias is None else self.bias, x.scale, w_scale).cpu().numpy()
-        pad, stride = self._two(self.padding, 0), list(self._two(self.stride, 1))
-        pads, dilation = [*pad, *pad], list(self._two(self.dilation, 1))
-        weight = reach_stride(weight, stride, pads, dilation)
-        kernel = [int(k) for k in weight.shape[2:]]
-        attributes: dict[str, Any] = {
-            **self.node_attributes(tape, x, w_scale, out),
-            "parameter_bits": 8,  # the packer has no 4-bit form; the same codes are right as 8-bit weights
-            "kernel_shape": kernel,
-            "strides": stride,
-            "dilations": dilation,
-            "pads": pads,
-            "output_padding": [*extra, 0, 0],
-            "group": self.groups,
-        }
+        weight, form = self._node_form(weight)
+        attributes = self.node_attributes(tape, x, w_scale, out) | form | {"output_padding": [*extra, 0, 0]}
         source: Tensor | Value = x.value
         for axis in lift:
             lifted = tape.value(f"{name}.in")
@@ -137,6 +128,22 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
         ]
         then += [("Relu", [], {})] if self.fused_relu else []
         write_node(tape, "ConvTranspose2dInt", [source, weight, shift], attributes, y, then, name)
+
+    def _node_form(self, weight: Any) -> tuple[Any, dict[str, Any]]:
+        """Weight and geometry of the node in a file; 4-bit codes are as right as 8-bit weights, which is all the packer takes."""
+        pad, stride = self._two(self.padding, 0), list(self._two(self.stride, 1))
+        pads, dilation = [*pad, *pad], list(self._two(self.dilation, 1))
+        weight = reach_stride(weight, stride, pads, dilation)
+        kernel = [int(k) for k in weight.shape[2:]]
+        form = {"kernel_shape": kernel, "strides": stride, "dilations": dilation, "pads": pads, "group": self.groups}
+        return weight, form | {"parameter_bits": 8}
+
+    def node_facts(self, platform: str) -> NodeFacts:
+        """The node of this layer, as far as it does not depend on the input."""
+        shape = (self.in_channels, self.out_channels // self.groups, *self._two(self.kernel_size, 1))
+        weight, form = self._node_form(np.broadcast_to(np.int8(0), shape))
+        facts = self.facts("ConvTranspose2dInt", platform, weight.shape, form)
+        return replace(facts, inputs=(*facts.inputs[:2], TensorFacts((shape[1],), 32, constant=True)))
 
     float_class: type[Any] = nn.ConvTranspose2d
 

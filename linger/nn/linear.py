@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger import ops
-from linger.chip import limits_of
+from linger.chip import NodeFacts, limits_of
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, current_tape
 
@@ -54,26 +54,36 @@ class LinearInt(QuantLayer, nn.Linear):
         with torch._C.DisableTorchFunction():
             if self.training or calibrating():
                 clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
-            weight, bias = self._folded()
-            if calibrating():
-                calibrate_input(x, self.input_quantizer)
-                self.weight_quantizer.observe_calibration(weight)
-                with torch.autocast(x.device.type, enabled=False):
-                    y = F.linear(x.to(weight.dtype), weight, bias)
-                return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
-            operand = accept(x, self.input_quantizer, 8)
-            warn_without_data(self.output_quantizer)
-            target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
-            out = ops.linear(operand, weight, bias, self.weight_quantizer.output(), target)
-            y = emit(out, self.output_quantizer, relu=self.fused_relu)
-            tape = current_tape()
-            if tape is not None:
-                self._write(tape, operand, out, y)
-            return y
+            return self._product(x, *self._folded())
 
-    def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor) -> None:
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The forward with these parameters; interception is off."""
+        if calibrating():
+            calibrate_input(x, self.input_quantizer)
+            self.weight_quantizer.observe_calibration(weight)
+            with torch.autocast(x.device.type, enabled=False):
+                y = F.linear(x.to(weight.dtype), weight, bias)
+            return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
+        operand = accept(x, self.input_quantizer, 8)
+        warn_without_data(self.output_quantizer)
+        target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
+        out = ops.linear(operand, weight, bias, self.weight_quantizer.output(), target)
+        y = emit(out, self.output_quantizer, relu=self.fused_relu)
+        tape = current_tape()
+        if tape is not None:
+            self._write(tape, operand, weight, bias, out, y)
+        return y
+
+    def node_facts(self, platform: str) -> NodeFacts:
+        """The node of this layer, as far as it does not depend on the input."""
+        bits = self.quant.weight_bits if limits_of(platform).linear4 else 8
+        return self.facts("LinearInt", platform, (self.out_features, self.in_features), {"parameter_bits": bits})
+
+    def _write(
+        self, tape: Tape, x: ops.Coded, weight: Tensor, bias: Tensor | None, out: ops.Coded, y: Tensor
+    ) -> None:
         name = self.__dict__.get("_linger_name", "") or "linear"
-        arrays, w_scale = self.parameter_codes(*self._folded(), x.scale)
+        arrays, w_scale = self.parameter_codes(weight, bias, x.scale)
         inputs: list[Any] = [x.value, *arrays]
         attributes = self.node_attributes(tape, x, w_scale, out)
         if not limits_of(tape.platform).linear4:  # the same codes are right as 8-bit weights

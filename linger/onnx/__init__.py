@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from linger.errors import ExportError, ModelError
 
+from .check import CheckReport, check
 from .export import export
 from .runner import OnnxRunner
 
-__all__ = ["ExportError", "ModelError", "OnnxRunner", "export"]
+__all__ = ["CheckReport", "ExportError", "ModelError", "OnnxRunner", "check", "export"]

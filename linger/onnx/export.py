@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from linger.chip import file_platform, limits_of
 from linger.convert.findings import findings
 from linger.errors import ExportError
-from linger.runtime import Tape, info, state
+from linger.runtime import Node, Tape, info, state
 
 from .serialise import GraphPort, build_model, live_nodes
 from .validate import validate
@@ -85,7 +85,7 @@ def export(
 
     tape = Tape(file_platform(settings.platform), write_float)
     tape.parameters = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
-    ports = _record(model, args, tape, list(input_names or []), list(output_names or []))
+    ports = record(model, args, tape, list(input_names or []), list(output_names or []))
     if tape.without_data:
         raise ExportError(
             f"export: these quantizers have seen no data (running_x > 0 fails): {', '.join(tape.without_data)}. Train the "
@@ -99,7 +99,7 @@ def export(
     proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)
     _warn(settings, ports[0])
-    _report_floats(tape, *ports)
+    _report_floats(float_nodes(live_nodes(tape, set(names)), float_inputs(ports[0])))
     _write(proto, f)
 
 
@@ -171,7 +171,7 @@ def _binds(signature: inspect.Signature, positional: tuple[Any, ...], keywords: 
     return True
 
 
-def _record(
+def record(
     model: nn.Module, args: Any, tape: Tape, input_names: list[str], output_names: list[str]
 ) -> tuple[list[GraphPort], list[GraphPort]]:
     """Run the model once under the tape; returns the inputs and outputs of the graph."""
@@ -236,15 +236,44 @@ def _warn(settings: Any, inputs: list[GraphPort]) -> None:
 _MOVES = frozenset("Dequant Identity Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather Cast".split())
 
 
-def _report_floats(tape: Tape, inputs: list[GraphPort], outputs: list[GraphPort]) -> None:
-    """Say once which operators of the file compute in float, and where they are called."""
-    floats = {p.name for p in inputs if p.tensor.is_floating_point()}
-    found: dict[str, None] = {}
-    for node in live_nodes(tape, {p.name for p in outputs}):
-        if node.op_type == "Dequant" or (node.domain == "" and floats.intersection(node.inputs)):
-            floats.update(node.outputs)
+class Step(Protocol):
+    """A node of the tape or of a file."""
+
+    @property
+    def op_type(self) -> str:
+        """Operator."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Names."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names."""
+
+
+_S = TypeVar("_S", bound=Step)
+
+
+def float_nodes(nodes: Iterable[_S], floats: Iterable[str]) -> list[_S]:
+    """The nodes that compute in float; ``floats`` are the float inputs of the graph."""
+    known, found = set(floats), []
+    for node in nodes:
+        if node.op_type == "Dequant" or node.op_type != "Quant" and known.intersection(node.inputs):
+            known.update(node.outputs)
             if node.op_type not in _MOVES:
-                found[f"{node.op_type}: {node.where}"] = None
+                found.append(node)
+    return found
+
+
+def float_inputs(ports: Iterable[GraphPort]) -> set[str]:
+    """Names of the inputs that are not indices."""
+    return {p.name for p in ports if p.tensor.is_floating_point()}
+
+
+def _report_floats(nodes: list[Node]) -> None:
+    """Say once which operators of the file compute in float, and where they are called."""
+    found = dict.fromkeys(f"{node.op_type}: {node.where}" for node in nodes)
     if found:
         _log.warning(
             "linger.onnx.export: these operators compute in float, no chip runs them:\n  %s", "\n  ".join(found)

@@ -1,0 +1,75 @@
+"""A converted copy of a model, for looking at: the model, its statistics and the random states stay as they are."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from linger.settings import current
+
+from .graph import discover
+from .patterns import Selection
+from .prepare import check_root
+from .quantize import quantize
+from .record import undisturbed
+
+__all__ = ["dry_run"]
+
+
+@contextmanager
+def dry_run(model: nn.Module, platform: str | None, example_inputs: Any) -> Iterator[tuple[nn.Module, str]]:
+    """A copy of ``model`` in eval mode, initialised for a chip where it was not, and the chip's name.
+
+    Args:
+        model: Float, constrained or initialised.
+        platform: Chip; None: the model's, or that of the current configuration.
+        example_inputs: As in ``init``; None: the code alone tells which layers are neighbours.
+
+    Raises:
+        TypeError, ValueError: The model cannot be converted as a whole, or not be copied.
+    """
+    check_root(model, "check")
+    known = model.__dict__.get("_linger_settings")
+    settings = current() if known is None else known
+    settings = replace(settings, platform=settings.platform if platform is None else platform)
+    with undisturbed(model), _quiet():
+        try:
+            twin = copy.deepcopy(model)
+        except Exception as error:
+            raise ValueError(f"check: the model cannot be copied: {error}") from error
+        if known is None:
+            settings = replace(settings, open_quant=True, file=None, explicit=frozenset())
+            quantize(twin, settings, Selection(twin, None, None), discover(twin, example_inputs), "once")
+        else:
+            _retarget(twin, settings.platform)
+        yield twin, settings.platform
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The dry run tells nothing but its findings."""
+    log = logging.getLogger("linger")
+    before = log.disabled
+    log.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="linger: ")
+            yield
+    finally:
+        log.disabled = before
+
+
+def _retarget(model: nn.Module, platform: str) -> None:
+    """Let an initialised copy compute as on another chip."""
+    for m in model.modules():
+        for name in ("quant", "_linger_settings"):
+            held = m.__dict__.get(name)
+            if held is not None and held.platform != platform:
+                m.__dict__[name] = replace(held, platform=platform)

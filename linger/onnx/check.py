@@ -1,0 +1,196 @@
+"""``linger.check``: everything that a chip cannot do with a model, at once, with what helps."""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from linger.chip import FLOAT, TensorFacts, Violation, file_platform, limits_of
+from linger.convert.dry_run import dry_run
+from linger.convert.findings import findings, follow, layer_findings
+from linger.convert.record import bind_inputs
+from linger.convert.report import format_table, html_table
+from linger.errors import ExportError, ModelError, UnsupportedError
+from linger.runtime import Tape
+
+from .export import float_inputs, float_nodes, record
+from .loader import Graph, load
+from .runner import OnnxRunner
+from .serialise import live_nodes
+
+__all__ = ["CheckReport", "check"]
+
+_HEAD = ("severity", "layer", "what", "value", "limit", "remedy")
+_PARTIAL = "only the layers themselves were looked at; with example_inputs every operator and size is"
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What ``linger.check`` found; prints as a table and iterates over its findings.
+
+    Attributes:
+        platform: The chip.
+        findings: Errors first, then warnings, each in the order of the model.
+        notes: Sentences about the check itself.
+    """
+
+    platform: str
+    findings: tuple[Violation, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Whether the chip runs the model as it was trained: no errors."""
+        return not self.errors
+
+    @property
+    def errors(self) -> list[Violation]:
+        """What is refused, or wrong on the chip."""
+        return [v for v in self.findings if v.severity == "error"]
+
+    @property
+    def warnings(self) -> list[Violation]:
+        """What depends on how the file is packed, or on the data."""
+        return [v for v in self.findings if v.severity == "warning"]
+
+    def __iter__(self) -> Iterator[Violation]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def _title(self) -> str:
+        return f"linger.check, {self.platform}: {len(self.errors)} error(s), {len(self.warnings)} warning(s)"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(v.severity, v.layer or "(root)", v.what, v.value, v.limit, v.remedy) for v in self.findings]
+
+    def __str__(self) -> str:
+        table = [format_table(_HEAD, self._rows())] if self.findings else []
+        return "\n".join([self._title(), *table, *self.notes])
+
+    def _repr_html_(self) -> str:
+        table = html_table(_HEAD, self._rows()) if self.findings else ""
+        return "".join(f"<p>{html.escape(t)}</p>" for t in (self._title(), *self.notes)) + table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain data."""
+        rows = [v.to_dict() for v in self.findings]
+        return {"platform": self.platform, "ok": self.ok, "findings": rows, "notes": list(self.notes)}
+
+
+def check(
+    model: nn.Module | str | os.PathLike[str] | bytes, platform: str | None = None, example_inputs: Any = None
+) -> CheckReport:
+    """Everything that a chip refuses, computes otherwise or leaves to float, at once.
+
+    The same rules make ``linger.onnx.export`` refuse a model and ``linger.init`` warn. The model, its statistics and the
+    random states stay as they are: a copy is converted and run once.
+
+    Args:
+        model: A float, constrained or initialised model, or an exported file (its path or bytes).
+        platform: ``arcs``, ``mars``, ``venusA`` or ``venus``; None: the model's, or that of the current configuration.
+        example_inputs: A tensor, a tuple or a dict of keyword arguments, as the chip will see them (batch 1). Without them
+            only the layers themselves are looked at, not the operators between them. Files need none.
+
+    Returns:
+        A report: ``.ok``, ``.errors``, ``.warnings``, ``.to_dict()``; iterates over the findings, prints as a table. Each
+        finding names layer, property, value, limit and what helps. An error is refused or wrong on the chip, a warning
+        depends on how the file is packed.
+
+    Raises:
+        ValueError: An unknown platform; inputs on which the model does not run; a model that cannot be copied; a file for
+            another platform.
+        TypeError: ``model`` is neither a module nor a file.
+        ModelError: The file cannot be read.
+
+    Example:
+        >>> import torch, linger
+        >>> print(linger.check(torch.nn.Conv2d(1, 2, 7), "venus").findings[0])
+        (root): kernel 7, the chip takes 1..5 (several smaller kernels in a row, or a dilated one)
+
+    Source: docs/numerics.md, "Chips".
+    """
+    if platform is not None:
+        limits_of(platform)
+    if not isinstance(model, nn.Module):
+        return _file(model, platform)
+    with dry_run(model, platform, example_inputs) as (twin, chip):
+        if example_inputs is None:
+            return _report(chip, layer_findings(twin, chip), _PARTIAL)
+        return _report(chip, _recorded(twin, chip, example_inputs))
+
+
+def _report(platform: str, found: list[Violation], *notes: str) -> CheckReport:
+    ranked = sorted(dict.fromkeys(found), key=lambda v: v.severity != "error")
+    return CheckReport(platform, tuple(ranked), notes)
+
+
+def _recorded(model: nn.Module, platform: str, example_inputs: Any) -> list[Violation]:
+    from .write_float import write_float  # its tables are only needed here
+
+    tape = Tape(file_platform(platform), write_float)
+    tape.parameters = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
+    layers = {name for name, _ in model.named_modules()}
+    args, kwargs = bind_inputs(model, example_inputs)
+    try:
+        inputs, outputs = record(model, (*args, kwargs) if kwargs else args, tape, [], [])
+    except (ExportError, UnsupportedError) as error:
+        broken = Violation("(model)", "no form in a file", "", str(error), "", "error", True)
+        return [*findings(tape, tape.nodes, (), layers), broken]
+    except Exception as error:
+        raise ValueError(f"check: the model does not run on example_inputs: {type(error).__name__}: {error}") from error
+    names = {p.name for p in outputs}
+    nodes = live_nodes(tape, set(names))
+    floats = [_island(n.where, n.op_type) for n in float_nodes(nodes, float_inputs(inputs))]
+    return findings(tape, nodes, names, layers) + floats
+
+
+def _island(where: str, operator: str) -> Violation:
+    limit = "no chip computes it: it runs in float between a Dequant and a Quant"
+    remedy = "an operator of docs/operators.md, or the end of the network in the application"
+    return Violation(where, "float operator", operator, limit, remedy, "error", False, operator)
+
+
+def _file(source: Any, platform: str | None) -> CheckReport:
+    """The findings of a file, whoever wrote it."""
+    if not isinstance(source, (str, os.PathLike, bytes)):
+        raise TypeError(f"check: model must be a torch.nn.Module or a file, got {type(source).__name__}")
+    graph = load(source)
+    if platform is not None and file_platform(platform) != graph.platform:
+        raise ValueError(f"check: the file is written for {graph.platform}, not for {platform}")
+    found = follow(
+        [(n.op_type, n.name, _plain(n.attributes), n.inputs, n.outputs) for n in graph.nodes],
+        graph.platform,
+        _ports(graph),
+        {name: t.numpy() for name, t in graph.constants.items()},
+        {out.name for out in graph.outputs},
+    )
+    floats = {name for name, port in _ports(graph).items() if port.bits == FLOAT}
+    found += [_island(n.name, n.op_type) for n in float_nodes(graph.nodes, floats)]
+    try:
+        OnnxRunner(source)
+    except ModelError as error:
+        found.append(Violation("(file)", "the runner refuses it", "", str(error), "export the model again"))
+    return _report(graph.platform, found)
+
+
+def _plain(attributes: Any) -> dict[str, Any]:
+    return {k: v for k, v in attributes.items() if not isinstance(v, torch.Tensor)}
+
+
+def _ports(graph: Graph) -> dict[str, TensorFacts]:
+    given = {}
+    for port in graph.inputs:
+        shape = None
+        if port.shape is not None and all(d is not None for d in port.shape):
+            shape = tuple(int(d) for d in port.shape if d is not None)
+        bits = FLOAT if port.dtype.is_floating_point else torch.iinfo(port.dtype).bits
+        given[port.name] = TensorFacts(shape, bits)
+    return given
