@@ -58,6 +58,8 @@ def obstacle(m: nn.Module, base: type[nn.Module]) -> str | None:
             "its weight is computed by a hook (weight_norm, spectral_norm, pruning): call torch.nn.utils.remove_weight_norm, "
             "remove_spectral_norm or prune.remove first"
         )
+    if isinstance(m, nn.MultiheadAttention) and (m.bias_k is not None or m.add_zero_attn):
+        return "add_bias_kv and add_zero_attn append keys and values that are no layer's output: leave them out"
     for name in ("forward", "_conv_forward", "__call__"):
         if getattr(type(m), name, None) is not getattr(base, name, None):
             return f"{type(m).__name__} overrides {name} of {base.__name__}: its arithmetic is not the layer's"
@@ -75,8 +77,11 @@ def uninitialised(m: nn.Module) -> bool:
 _TRANSPARENT = (
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Flatten,
     nn.Unflatten, nn.ReLU, nn.ReLU6, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict,
-    nn.modules.loss._Loss,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ChannelShuffle, nn.PixelShuffle,
+    nn.PixelUnshuffle, nn.ConstantPad1d, nn.ConstantPad2d, nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d,
+    nn.ReplicationPad2d, nn.CircularPad1d, nn.CircularPad2d, nn.Sequential, nn.ModuleList, nn.ModuleDict,
+    nn.ParameterList, nn.ParameterDict, nn.modules.loss._Loss,
+    nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GELU, nn.SiLU, nn.GLU,
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from linger import ops
 from linger.quantizers import calibrating
-from linger.runtime import HANDLERS, Leaf, Tape, coded, current_tape, info, overwritten
+from linger.runtime import HANDLERS, Leaf, Tape, coded, current_tape, info, overwritten, state
 
 from .base import accept, activation_quantizer, calibrate_input, emit, emit_calibrated, warn_without_data
 
@@ -134,11 +134,25 @@ def store(target: Tensor, result: Tensor) -> Tensor:
     return target
 
 
+def platform_here() -> str:
+    """The chip of the operator that user code is calling now."""
+    owner = state.frames[-1].owner
+    known: str | None = owner.__dict__.get("_linger_platform")
+    if known is None:
+        known = owner.__dict__["_linger_settings"].layer(owner.__dict__["_linger_name"]).platform
+        owner.__dict__["_linger_platform"] = known
+    return cast(str, known)
+
+
+platform_here.__dict__["_dynamo_marked_constant"] = True  # torch.compiler.assume_constant_result, without importing dynamo
+
+
 __all__ = [
     "FunctionalLayer",
     "common",
     "is_number",
     "pair_attributes",
+    "platform_here",
     "real_operands",
     "store",
     "through",

@@ -16,7 +16,14 @@ HANDLERS: dict[Callable[..., Any], Handler] = {}
 SPELLINGS: dict[str, list[str]] = {}
 NAMES: dict[Callable[..., Any], str] = {}  # compiled code cannot ask a torch function for its name
 
-_SPACES: dict[str, Any] = {"torch": torch, "Tensor": Tensor, "F": F, "operator": operator, "_VF": torch._VF}
+_SPACES: dict[str, Any] = {
+    "torch": torch,
+    "Tensor": Tensor,
+    "F": F,
+    "operator": operator,
+    "special": torch.special,
+    "_VF": torch._VF,
+}
 
 
 def resolve(spelling: str) -> Callable[..., Any] | None:

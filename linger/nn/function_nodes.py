@@ -1,0 +1,147 @@
+"""iqSigmoid, iqTanh, SoftmaxInt, LogSoftmaxInt, GluInt, QGelu and QSwish nodes: exported chip functions on codes."""
+
+from __future__ import annotations
+
+import math
+
+from linger.chip import CHIPS, CURVES
+from linger.nn.reading import bits8, operand, out_bits, right_shift
+from linger.ops.activation import Q27, activation_codes
+from linger.ops.elementwise import requant_codes
+from linger.ops.glu import GATE_EXP2, glu_codes
+from linger.ops.softmax import Q15, softmax_codes
+from linger.runtime.graph import NodeReader, reads
+
+_LONGEST_ROW = 2048
+
+
+def _read_curve(node: NodeReader, function: str, widths: tuple[int, ...]) -> None:
+    """The function at Q7; the operand is brought to Q27 (venus: Q11), saturating."""
+    bits8(node, "o_bits")
+    value = node.codes(0)
+    if value.bits not in widths:
+        raise node.error(
+            f"input 0 must be int{' or int'.join(map(str, widths))} on {node.platform}, got int{value.bits}"
+        )
+    x, exp2 = operand(node, 0, "scale_x", bits=value.bits)
+    if node.integer("x_bits", value.bits) not in (value.bits, 8):
+        raise node.error(f"attribute 'x_bits' must be {value.bits}, got {node.integer('x_bits')}")
+    venus = node.platform == "venus"
+    lowest, highest = (-19, 74) if venus else (-3, 27)
+    if not lowest <= exp2 <= highest:
+        raise node.error(f"scale_x must be 2**{lowest}..2**{highest}, got 2**{exp2}")
+    if node.scale("scale_o") != 7:
+        raise node.error(f"scale_o must be 128: the result is always Q7, got 2**{node.scale('scale_o')}")
+    node.room(tuple(x.shape))
+    node.put(0, activation_codes(x, exp2, CURVES[function][node.platform].table, 8), 7)
+
+
+@reads("iqSigmoid", "QSigmoid")
+def read_sigmoid(node: NodeReader) -> None:
+    """int8 operands; venus: int16."""
+    _read_curve(node, "sigmoid", (16,) if node.platform == "venus" else (8,))
+
+
+@reads("iqTanh", "QTanh")
+def read_tanh(node: NodeReader) -> None:
+    """int16 operands; arcs and venusA also int8, as files for later engines have them."""
+    _read_curve(node, "tanh", (16,) if node.platform == "venus" else (8, 16))
+
+
+def _axis(node: NodeReader, rank: int) -> int:
+    """First axis of the block that a row is: the engine works on all that follows it, arcs reads every axis >= 0 as 1."""
+    name = "axis" if node.has("axis") else "dim"
+    axis = node.integer(name, -1)
+    if not -rank <= axis < rank or rank == 0:
+        raise node.error(f"attribute {name!r} must be in [{-rank}, {rank - 1}], got {axis}")
+    first = 1 if axis >= 0 and node.platform != "venusA" else axis % rank
+    if first >= rank:
+        raise node.error(f"arcs reads axis {axis} as 1, which an input of rank {rank} lacks; use -1")
+    return first
+
+
+def _read_softmax(node: NodeReader, log: bool) -> None:
+    if node.platform == "venus" or (log and node.platform != "venusA"):
+        why = (
+            "no simulator confirms it" if node.platform == "venus" else "its engine takes the logarithm of raw integers"
+        )
+        raise node.error(f"has no defined arithmetic on {node.platform}: {why}")
+    value = node.codes(0)
+    widths = (8, 16, 32) if node.platform == "venusA" else (8,)
+    if value.bits not in widths:
+        raise node.error(
+            f"input 0 must be int{' or int'.join(map(str, widths))} on {node.platform}, got int{value.bits}"
+        )
+    x, exp2 = operand(node, 0, "scale_x", bits=value.bits)
+    if not -5 <= exp2 <= 25:
+        raise node.error(f"scale_x must be 2**-5..2**25, got 2**{exp2}")
+    first = _axis(node, x.dim())
+    if x.shape[first] > _LONGEST_ROW:
+        raise node.error(f"axis {first} has {x.shape[first]} elements, the chip takes at most {_LONGEST_ROW}")
+    if x.numel() == 0:
+        raise node.error("input 0 is empty")
+    o_exp2 = node.scale("scale_o")
+    shift = right_shift(node, Q15 - o_exp2, "15 - q_o")
+    node.room(tuple(x.shape))
+    rows = x.reshape(-1, math.prod(x.shape[first:]))
+    y = softmax_codes(rows, exp2, CHIPS[node.platform], log, shift, value.bits)
+    node.put(0, y.reshape(x.shape), o_exp2)
+
+
+@reads("SoftmaxInt", "QSoftmax")
+def read_softmax(node: NodeReader) -> None:
+    """``sat_b(RSH(softmax, 15 - q_o))`` of rows, b the width of the operand."""
+    _read_softmax(node, False)
+
+
+@reads("LogSoftmaxInt")
+def read_log_softmax(node: NodeReader) -> None:
+    """``sat_b(RSH(log_softmax, 15 - q_o))`` of rows, b the width of the operand; venusA."""
+    _read_softmax(node, True)
+
+
+@reads("GluInt")
+def read_glu(node: NodeReader) -> None:
+    """``sat(RSH(a * gate(b), q_gate + q_x - q_o))``, a and b the halves of an axis."""
+    if node.platform == "venus":
+        raise node.error("does not exist on venus")
+    bits8(node, "x_bits")
+    bits = out_bits(node, (8, 16, 32) if node.platform == "venusA" else (8,))
+    x, exp2 = operand(node, 0, "scale_x")
+    dim = node.integer("dim", -1)
+    if not -x.dim() <= dim < x.dim() or x.shape[dim] % 2:
+        raise node.error(f"attribute 'dim' must be an axis of even length of {tuple(x.shape)}, got {dim}")
+    if not -3 <= exp2 <= 27:
+        raise node.error(f"scale_x must be 2**-3..2**27, got 2**{exp2}")
+    o_exp2, chip = node.scale("scale_o"), CHIPS[node.platform]
+    lowest = -31 if node.platform == "venusA" else 0
+    shift = right_shift(node, GATE_EXP2[chip] + exp2 - o_exp2, f"{GATE_EXP2[chip]} + q_x - q_o", lowest)
+    node.room(tuple(x.shape))
+    node.put(0, glu_codes(x.movedim(dim, -1), exp2, chip, shift, bits).movedim(-1, dim), o_exp2)
+
+
+def _read_wide(node: NodeReader, function: str) -> None:
+    row = CURVES[function].get(node.platform)
+    if row is None:
+        raise node.error(f"{node.platform} has no {function}")
+    bits = out_bits(node, row.bits)
+    value = node.codes(0)
+    x, exp2 = operand(node, 0, "scale_x", bits=value.bits)
+    if not -3 <= exp2 <= 27:
+        raise node.error(f"scale_x must be 2**-3..2**27, got 2**{exp2}")
+    o_exp2 = node.scale("scale_o")
+    shift = right_shift(node, Q27 - o_exp2, "27 - q_o")
+    node.room(tuple(x.shape))
+    node.put(0, requant_codes(activation_codes(x, exp2, row.table, 32), shift, bits), o_exp2)
+
+
+@reads("QGelu")
+def read_gelu(node: NodeReader) -> None:
+    """``sat(RSH(gelu, 27 - q_o))``; venusA."""
+    _read_wide(node, "gelu")
+
+
+@reads("QSwish")
+def read_swish(node: NodeReader) -> None:
+    """``sat(RSH(swish, 27 - q_o))``; venusA."""
+    _read_wide(node, "swish")

@@ -1,0 +1,181 @@
+"""Sigmoid and tanh in every spelling (files are read back in ``function_nodes.py``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from linger import ops
+from linger.chip import CURVES
+from linger.errors import UnsupportedError
+from linger.quantizers import calibrating
+from linger.runtime import Format, Tape, Value, current_tape, factory, handles, info, operator_at_site, tag
+
+from .base import accept, calibrate_input, emit
+from .functional import FunctionalLayer, common, store
+from .requant import write_requant
+
+_COARSEST = 3  # int8 at 2**3 reaches 16, where both functions have their limit: coarser codes may saturate there
+
+
+class _Curve(FunctionalLayer):
+    """A function whose result has a format of its own: Q(bits - 1), whatever the statistics."""
+
+    real: Callable[[Tensor], Tensor]
+    node, printed = "", ""
+
+    def __init__(self, quant: Any) -> None:
+        super().__init__(1, quant)
+        self.curve = CURVES[self.operator][quant.platform]
+        bits = self.output_quantizer.bits
+        if bits not in self.curve.bits:
+            raise UnsupportedError(
+                f"linger: {self.operator} has results of {self.curve.bits} bits on {quant.platform}, output_bits is {bits}"
+            )
+        fixed = self.output_quantizer  # keeps the keys of 3.x checkpoints; says what the scale is, decides nothing
+        fixed.rest()
+        if fixed.method == "MOM":
+            fixed.running_data.fill_(1.0)
+        else:
+            fixed.learning_data.data.fill_(0.0)
+        fixed.get_buffer("is_init" if fixed.method == "MOM" else "is_calibrate").fill_(True)
+        fixed.scale.fill_(2.0 ** (bits - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The chip's function in forward; the derivative of the exact function at the quantized operand in backward."""
+        bits = self.output_quantizer.bits
+        with torch._C.DisableTorchFunction():
+            if calibrating():
+                calibrate_input(x, self.operand_quantizer(0))
+                scale = torch.full((), 2.0 ** (bits - 1), device=x.device)
+                return tag(type(self).real(x), Format(scale, bits, exact=False))
+            operand = accept(x, self.operand_quantizer(0))
+            out = ops.activation(operand, self.curve.table, bits)
+            y = emit(out, self.output_quantizer)
+            tape = current_tape()
+            if tape is not None:
+                self._write(tape, operand, y)
+            return y
+
+    def _write(self, tape: Tape, x: ops.Coded, y: Tensor) -> None:
+        bits = self.output_quantizer.bits
+        if bits != 8:
+            tape.violations.append(
+                f"{self.name}: {self.operator} with a result of {bits} bits, the chip's node gives 8"
+            )
+        fmt = info(x.value)
+        write_curve(tape, self.node, x.value, 8 if fmt is None else fmt.bits, float(x.scale), y, self.name)
+
+    def __repr__(self) -> str:
+        """As the classic generation prints it."""
+        return f"{self.printed}()"
+
+
+class SigmoidInt(_Curve):
+    """Sigmoid of a quantized tensor.
+
+    Shape:
+        any -> the same, float32 on the grid 1/128, tagged with its format.
+
+    Raises:
+        UnsupportedError: ``output_bits`` is a width that the chip's function lacks.
+
+    Source: docs/numerics.md, "Sigmoid and tanh".
+    """
+
+    operator, node, printed = "sigmoid", "iqSigmoid", "iqsigmoidlayer"
+    real = staticmethod(torch.sigmoid)
+
+
+class TanhInt(_Curve):
+    """Tanh of a quantized tensor.
+
+    Shape:
+        any -> the same, float32 on the grid 1/128, tagged with its format.
+
+    Raises:
+        UnsupportedError: ``output_bits`` is a width that the chip's function lacks.
+
+    Source: docs/numerics.md, "Sigmoid and tanh".
+    """
+
+    operator, node, printed = "tanh", "iqTanh", "iqtanhlayer"
+    real = staticmethod(torch.tanh)
+
+
+def write_curve(
+    tape: Tape, node: str, x: Tensor | Value, bits: int, scale: float, y: Tensor | Value, name: str
+) -> None:
+    """Record iqSigmoid or iqTanh; where the node takes 16 bits, a Requant brings int8 codes into them.
+
+    venus reads its operand as Q11 when it is coarser, and the others take 16 bits for iqTanh.
+
+    Args:
+        tape: Where the nodes go.
+        node: ``iqSigmoid`` or ``iqTanh``.
+        x, bits, scale: Operand, its width and its scale.
+        y: Result, int8 at scale 128.
+        name: Hint for names.
+    """
+    venus = tape.platform == "venus"
+    if bits <= 8 and (venus or node == "iqTanh"):
+        exp2 = math.frexp(scale)[1] - 1
+        if venus and exp2 < _COARSEST:
+            x, exp2 = write_requant(tape, x, scale, 2.0**_COARSEST, 8, name), _COARSEST
+        finer = max(exp2, 11) if venus else exp2
+        x, scale, bits = write_requant(tape, x, 2.0**exp2, 2.0**finer, 16, name), 2.0**finer, 16
+    attributes = common(tape) | {"x_bits": max(bits, 8), "o_bits": 8, "scale_x": scale, "scale_o": 128.0}
+    tape.node(node, [x], [y], attributes, domain="linger", hint=name)
+
+
+@factory("sigmoid")
+def _make_sigmoid(n_inputs: int, quant: Any) -> SigmoidInt:
+    return SigmoidInt(quant)
+
+
+@factory("tanh")
+def _make_tanh(n_inputs: int, quant: Any) -> TanhInt:
+    return TanhInt(quant)
+
+
+def _operand(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The quantized operand of a call that asks for nothing else, or None."""
+    given = [*args, *(v for k, v in kwargs.items() if k in ("input", "self"))]
+    if len(given) != 1 or any(v is not None for k, v in kwargs.items() if k not in ("input", "self")):
+        return None
+    return given[0] if isinstance(given[0], Tensor) and info(given[0]) is not None else None
+
+
+def _applied(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], in_place: bool = False) -> Any:
+    x = _operand(args, kwargs)
+    if x is None:
+        return NotImplemented
+    y = cast(Tensor, operator_at_site(operator, 1)(x))
+    return store(x, y) if in_place else y
+
+
+@handles("sigmoid", "torch.sigmoid Tensor.sigmoid F.sigmoid special.expit")
+def _sigmoid(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _applied("sigmoid", args, kwargs)
+
+
+@handles("sigmoid_", "torch.sigmoid_ Tensor.sigmoid_")
+def _sigmoid_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _applied("sigmoid", args, kwargs, True)
+
+
+@handles("tanh", "torch.tanh Tensor.tanh F.tanh")
+def _tanh(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _applied("tanh", args, kwargs)
+
+
+@handles("tanh_", "torch.tanh_ Tensor.tanh_")
+def _tanh_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _applied("tanh", args, kwargs, True)
+
+
+__all__ = ["SigmoidInt", "TanhInt", "write_curve"]
