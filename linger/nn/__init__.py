@@ -12,22 +12,31 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     cat,
     cat_nodes,
     conv_nodes,
+    div,
+    div_nodes,
+    function_nodes,
+    gelu,
+    glu,
     layer_norm_nodes,
     linear_nodes,
     mul,
     mul_nodes,
     norm_nodes,
     pool,
+    pool_max,
     pool_nodes,
     quant_nodes,
     shape,
     shape_copies,
     shape_nodes,
     shape_pieces,
+    sigmoid,
+    softmax,
     sub,
     sub_nodes,
 )
 from .add import AddInt
+from .attention import MultiheadAttentionInt
 from .base import QuantLayer
 from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .conv import Conv1dInt, Conv2dInt
@@ -37,7 +46,7 @@ from .layer_norm import LayerNormInt
 from .linear import LinearInt
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
-swaps: dict[type[nn.Module], type[QuantLayer] | type[EmbeddingInt]] = {
+swaps: dict[type[nn.Module], type[QuantLayer] | type[EmbeddingInt] | type[MultiheadAttentionInt]] = {
     nn.Conv1d: Conv1dInt,
     nn.Conv2d: Conv2dInt,
     nn.ConvTranspose1d: ConvTranspose1dInt,
@@ -47,6 +56,7 @@ swaps: dict[type[nn.Module], type[QuantLayer] | type[EmbeddingInt]] = {
     nn.BatchNorm1d: BatchNorm1dInt,
     nn.BatchNorm2d: BatchNorm2dInt,
     nn.LayerNorm: LayerNormInt,
+    nn.MultiheadAttention: MultiheadAttentionInt,
 }
 
 __all__ = [
@@ -60,6 +70,7 @@ __all__ = [
     "EmbeddingInt",
     "LayerNormInt",
     "LinearInt",
+    "MultiheadAttentionInt",
     "QuantLayer",
     "swaps",
 ]

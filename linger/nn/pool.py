@@ -16,11 +16,11 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import limits_of
-from linger.runtime import HANDLERS, NAMES, Format, Tape, coded, current_tape, handles, info, tag
+from linger.runtime import HANDLERS, NAMES, Dim, Format, Tape, coded, current_tape, handles, info, tag
 
 from .chain import Chain
 from .functional import common
-from .pool_windows import Run, adaptive, bounds, outputs, runs, starts
+from .pool_windows import Run, adaptive, averaged, outputs, runs, starts
 
 
 def pair(value: Any, n: int) -> tuple[int, ...]:
@@ -158,16 +158,17 @@ def _off_the_whole(
 
 
 def _pooled(
-    x: Tensor, fmt: Format, real: Callable[[], Tensor], windows: Sequence[Sequence[tuple[int, int]]], stride: Sequence[int]
+    x: Tensor,
+    fmt: Format,
+    real: Callable[[], Tensor],
+    plan: Sequence[Sequence[Run]],
 ) -> Any:
-    """The average of the ``windows`` of the last axes, (start, end) of each; ``real`` is the float operator."""
+    """The average of the windows of the last axes, as runs; ``real`` is the float operator."""
     if not fmt.exact:
         return tag(real(), fmt.like(None))
     if fmt.bits != 8:
         return NotImplemented
-    n = len(windows)
-    sizes = x.shape[x.dim() - n :]
-    plan = [runs(*item) for item in zip(windows, sizes, stride, strict=True)]
+    n = len(plan)
     rows, cols = ([Run(0, 1, 1, 1)], plan[0]) if n == 1 else plan
     operand = coded(x, fmt)
     out = _average(ops.Coded(lift(operand.value, n), lift(operand.codes, n), operand.scale), rows, cols)
@@ -199,13 +200,15 @@ def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     if any(2 * p > k for p, k in zip(pad, kernel, strict=True)):
         return NotImplemented  # torch refuses it
     sizes = x.shape[x.dim() - n :]
-    ceil = bool(named.get("ceil_mode"))
-    axes = [(*g, outputs(*g, ceil)) for g in zip(sizes, kernel, stride, pad, strict=True)]
+    ceil, include = bool(named.get("ceil_mode")), bool(named.get("count_include_pad", True))
+    axes = list(zip(sizes, kernel, stride, pad, strict=True))
     if divisor is None:
-        include = bool(named.get("count_include_pad", True))
-        return _pooled(x, fmt, lambda: func(*args, **kwargs), [bounds(*axis, include) for axis in axes], stride)
-    whole = [[(start, start + k) for start in starts(s, p, count)] for _, k, s, p, count in axes]
-    y = _pooled(x, fmt, lambda: func(*args, **kwargs), whole, stride)
+        return _pooled(x, fmt, lambda: func(*args, **kwargs), [averaged(*axis, ceil, include) for axis in axes])
+    plan = []
+    for size, k, s, p in axes:  # whole windows, wherever they end: the divisor is the same for all
+        first = starts(s, p, outputs(size, k, s, p, ceil))
+        plan.append(runs([(start, start + k) for start in first], size, s))
+    y = _pooled(x, fmt, lambda: func(*args, **kwargs), plan)
     pixels = math.prod(kernel)
     if y is NotImplemented or not fmt.exact or divisor == pixels:
         return y
@@ -221,7 +224,8 @@ def _adaptive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         return NotImplemented
     n = 1 if "1d" in NAMES[func] else 2
     windows = adaptive_windows(x, named["output_size"], n)
-    return _pooled(x, fmt, lambda: func(*args, **kwargs), windows, [w[0][1] for w in windows])
+    plan = [runs(w, s, w[0][1]) for w, s in zip(windows, x.shape[x.dim() - n :], strict=True)]
+    return _pooled(x, fmt, lambda: func(*args, **kwargs), plan)
 
 
 def adaptive_windows(x: Tensor, size: Any, n: int) -> list[list[tuple[int, int]]]:
@@ -245,45 +249,44 @@ def _mean(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     axes = sorted(int(d) % x.dim() for d in ([dim] if isinstance(dim, int) else dim))
     if not axes or axes[0] == 0 or fmt.bits != 8:
         return NotImplemented
-    return over_axes(x, axes, bool(named.get("keepdim")), _whole)
+    return over_axes(x, axes, bool(named.get("keepdim")), torch.nn.functional.adaptive_avg_pool2d)
 
 
-def _whole(x: Tensor, n: int) -> Tensor:
-    """The average over the last ``n`` axes, of which one element each stays."""
-    pool = torch.nn.functional.adaptive_avg_pool1d if n == 1 else torch.nn.functional.adaptive_avg_pool2d
-    result: Tensor = HANDLERS[pool](pool, (x, 1), {})
-    return result
-
-
-def over_axes(x: Tensor, axes: list[int], keepdim: bool, pool: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """A reduction over ``axes`` (in order, without the batch) by a pooling over the last one or two axes.
+def over_axes(x: Tensor, axes: list[int], keepdim: bool, pool: Callable[..., Any]) -> Tensor:
+    """A reduction over ``axes`` by an adaptive pooling of two dimensions.
 
     Args:
         x: Quantized tensor.
-        axes: Those that are reduced.
+        axes: Those that are reduced, in order, without the batch.
         keepdim: Whether they stay, with one element.
-        pool: Reduces the last axes (tensor, number of axes) of a 3-D or 4-D tensor to one element each.
+        pool: ``F.adaptive_avg_pool2d`` or ``F.adaptive_max_pool2d``.
     """
     rank, shape = x.dim(), [int(s) for s in x.shape]
     kept = [a for a in range(rank) if a not in axes]
+    if current_tape() is not None:
+        shape[0] = Dim(shape[0], 0)  # files follow the batch
     final = [1 if a in axes else s for a, s in enumerate(shape)] if keepdim else [shape[a] for a in kept]
     if rank == 4 and axes == [2, 3]:
-        y = pool(x, 2)
+        y = handled(pool, x, 1)
     else:
-        if axes[0] != rank - len(axes):  # bring them to the end
-            x = _handled(torch.permute, x, [*kept, *axes])
-        total = math.prod(shape[a] for a in axes)
-        if rank != 3 or len(axes) != 1:
-            x = _handled(torch.reshape, x, [shape[0], math.prod(shape[a] for a in kept[1:]), total])
-        y = pool(x, 1)
-    if len(final) == 3 and list(y.shape) == final:
-        return y
-    return _handled(torch.reshape, y, final)
+        if axes[-1] - axes[0] >= len(axes):  # apart: bring them to the end
+            x = handled(torch.permute, x, [*kept, *axes])
+            axes = list(range(len(kept), rank))
+        lead, block, tail = (math.prod(x.shape[a:b]) for a, b in _three(axes, rank))
+        four = handled(torch.reshape, x, [shape[0], lead, block, tail])
+        y = handled(pool, four, (1, tail))
+    return y if list(y.shape) == final else handled(torch.reshape, y, final)
 
 
-def _handled(func: Callable[..., Any], x: Tensor, *args: Any) -> Tensor:
+def _three(axes: list[int], rank: int) -> list[tuple[int, int]]:
+    """Axes in front of the reduced ones, these, and those behind them."""
+    return [(1, axes[0]), (axes[0], axes[-1] + 1), (axes[-1] + 1, rank)]
+
+
+def handled(func: Callable[..., Any], x: Tensor, *args: Any) -> Tensor:
+    """A torch function on a quantized tensor by its handler, which records itself."""
     result: Tensor = HANDLERS[func](func, (x, *args), {})
     return result
 
 
-__all__ = ["adaptive_windows", "bind", "lift", "lifted", "lowered", "over_axes", "pair"]
+__all__ = ["adaptive_windows", "bind", "handled", "lift", "lifted", "lowered", "over_axes", "pair"]

@@ -144,3 +144,21 @@ def read_split(node: NodeReader) -> None:
     for i, part in enumerate(parts):
         node.put_like(i, x.narrow(axis, first, part), 0)
         first += part
+
+
+@reads("ShuffleChannel")
+def read_shuffle(node: NodeReader) -> None:
+    """Axis ``axis`` (1) as groups of channels, taken in turn: one of the first group, one of the second ..."""
+    x = node.data(0)
+    groups, axis = node.integer("groups"), node.integer("axis", 1)
+    if node.platform != "venus":
+        raise node.error(f"{node.platform} has no ShuffleChannel")
+    if x.dim() != 4 or not -4 <= axis < 4:
+        raise node.error(f"needs an input of 4 dimensions, got {tuple(x.shape)} and axis {axis}")
+    axis %= 4
+    size = x.shape[axis]
+    if groups < 1 or size % groups:
+        raise node.error(f"attribute 'groups' must divide {size}, got {groups}")
+    head, tail = x.shape[:axis], x.shape[axis + 1 :]
+    turned = x.reshape(*head, groups, size // groups, *tail).transpose(axis, axis + 1)
+    node.put_like(0, turned.reshape(x.shape), 0)

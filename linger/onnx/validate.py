@@ -11,7 +11,7 @@ from linger.errors import ExportError
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-_PASS = {"MaxPool", "Relu", "Reshape", "Flatten", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Split", "Identity"}
+_PASS = set("MaxPool Relu Reshape Flatten Transpose Slice Squeeze Unsqueeze Split Identity ShuffleChannel".split())
 
 
 def _attribute(node: NodeProto, name: str) -> Any:

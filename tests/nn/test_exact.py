@@ -175,21 +175,3 @@ def test_a_value_read_in_forward_is_said_at_export(tmp_path):
     model(torch.randn(2, 4))
     with pytest.warns(UserWarning, match=r"reads the value of a tensor"):
         linger.onnx.export(model, torch.randn(1, 4), tmp_path / "m.onnx")
-
-
-def test_strided_slices_run_in_float_and_are_reported(tmp_path):
-    class Strides(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = torch.nn.Linear(4, 8), torch.nn.Linear(4, 4)
-
-        def forward(self, x):
-            return self.b(self.a(x)[:, ::2])
-
-    model = linger.init(Strides())
-    model(torch.randn(2, 4))
-    assert [i.operator for i in islands_of(model)] == ["__getitem__"]
-    x = torch.randn(1, 4)
-    linger.onnx.export(model, x, tmp_path / "m.onnx")
-    (got,) = OnnxRunner(tmp_path / "m.onnx").run(x).values()
-    assert np.array_equal(got, model.eval()(x).detach().numpy())

@@ -1,0 +1,90 @@
+"""Operators that move values without changing them: one way to run them on value and codes, tag the results, record them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from linger.runtime import Tape, current_tape, handles, info, resolve, tag
+
+
+class Call(NamedTuple):
+    """A call of a shape operator: the tensor it takes apart, the other arguments, what came out."""
+
+    func: Callable[..., Any]
+    x: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    result: Any
+
+    def bound(self, *names: str) -> dict[str, Any]:
+        """The arguments behind the tensor by name, however the call gave them."""
+        return {**dict(zip(names, self.args, strict=False)), **self.kwargs}
+
+
+Writer = Callable[[Tape, Call], None]
+WRITERS: dict[Callable[..., Any], Writer] = {}
+
+
+def _always(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return True
+
+
+def keeps(
+    name: str,
+    spellings: str,
+    write: Writer,
+    *,
+    takes: Callable[[Tensor, tuple[Any, ...], dict[str, Any]], bool] = _always,
+    runs: dict[Callable[..., Any], Callable[..., Any]] | None = None,
+    codes: bool = True,
+) -> None:
+    """Register a shape operator: run it on value and codes, tag the results, let ``write`` record it.
+
+    Args:
+        name: Operator, as reports and tests name it.
+        spellings: Its names in torch.
+        write: Appends the nodes of one call; used for float tensors too where no table has another form.
+        takes: Whether a call (tensor, further arguments, named ones) keeps the integers; the others stay in float.
+        runs: What runs in the place of the user's spelling.
+        codes: False where torch has no integer form of the operator; the codes are then recovered from the value.
+    """
+    instead = runs or {}
+
+    @handles(name, spellings)
+    def handler(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = args[0] if args else kwargs.get("input")
+        fmt = info(x)
+        if fmt is None or not isinstance(x, Tensor):
+            return NotImplemented
+        rest = args[1:] if args else args
+        others = kwargs if args else {k: v for k, v in kwargs.items() if k != "input"}
+        if not takes(x, rest, others):
+            return NotImplemented
+        run = instead.get(func, func)
+        result = run(x, *rest, **others)
+        moved = None
+        if fmt.codes is not None and codes:
+            with torch.no_grad():
+                moved = run(fmt.codes, *rest, **others)
+        if isinstance(result, Tensor):
+            if result is not x:
+                result = tag(result, fmt.view(moved))
+        else:
+            parts = (tag(p, fmt.view(None if moved is None else moved[i])) for i, p in enumerate(result))
+            result = type(result)(parts)
+        tape = current_tape()
+        if tape is not None:
+            write(tape, Call(func, x, rest, others, result))
+        return result
+
+    for spelling in spellings.split():
+        func = resolve(spelling)
+        if func is not None:
+            WRITERS[func] = write
+
+
+__all__ = ["WRITERS", "Call", "Writer", "keeps"]
