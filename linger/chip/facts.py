@@ -136,6 +136,10 @@ class NodeFacts:
         """The chip cannot run this node, or computes something else; ``refused`` says whether export refuses to write it."""
         return Violation(self.layer, what, str(value), str(limit), remedy, "error", refused, self.op_type)
 
+    def broken(self, reason: str, remedy: str) -> Violation:
+        """The operator itself does not work on this chip."""
+        return self.error("operator", self.op_type, reason, remedy)
+
     def warning(self, what: str, value: object, limit: object, remedy: str = "") -> Violation:
         """Right or wrong depending on the packer's options or memory plan."""
         return Violation(self.layer, what, str(value), str(limit), remedy, "warning", False, self.op_type)

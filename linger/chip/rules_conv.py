@@ -144,7 +144,7 @@ def convolution(n: NodeFacts) -> Iterator[Violation]:
     groups, shape, weight = int(n.get("group", 1)), n.shape(0), n.shape(1)
     depthwise = groups > 1 and weight is not None and weight[0] == groups and weight[1] == 1
     if one_d and not n.chip.conv1d_bits:
-        yield n.error("operator", "Conv1dInt", "Conv2dInt with a height of 1", "export the model again")
+        yield n.broken("the engine pads the wrong axis", "a Conv2dInt with a height of 1: export the model again")
         return
     yield from rank(n, 3 if one_d else 4)
     plane = not one_d and all(d == 1 for d in dilation)

@@ -12,6 +12,7 @@ _SCRATCH = "the packer reserves less scratch than the engine writes: what lies b
 _PLACE = "compare the packed model with linger.onnx.OnnxRunner; reserve more scratch when packing"
 _ROW = 2048  # elements of a softmax
 _SUM = 256  # elements near the maximum that the sum of a softmax holds
+_LATER = "a later engine, or keep it in float"
 _WRAP = 131072  # N * s2 below 2**31 means N * N below this at full scale
 
 
@@ -23,7 +24,7 @@ def _seven_bits(n: NodeFacts) -> Iterator[Violation]:
 
 @rule("iqSigmoid", "iqTanh")
 def sigmoid(n: NodeFacts) -> Iterator[Violation]:
-    """Width and scale of the argument."""
+    """Width and scale of the argument; what engine 562ddc7 makes of them."""
     yield from _seven_bits(n)
     q_x, bits, tanh = n.exp2("scale_x"), n.tensor(0).bits, n.op_type == "iqTanh"
     if n.platform == "venus":
@@ -33,19 +34,30 @@ def sigmoid(n: NodeFacts) -> Iterator[Violation]:
             limit = "at least 2**11: the engine reads coarser codes as 2**11 without scaling them up"
             yield n.error("scale_x", f"2**{q_x}", limit, "a Requant to 16 bits and 2**11 in front")
         return
-    if tanh:
-        limit = "operators other than iqTanh: the engine reads its input as int32 and returns 0"
-        yield n.error("operator", "iqTanh", limit, "2 * sigmoid(2x) - 1, or keep it in float")
-        return
-    if bits not in (None, 8):
-        yield n.error("width of the input", bits, "8", "output_bits: 8 of the layer in front")
-    lowest = 13 if n.platform == "venusA" else -3
-    if q_x is not None and not lowest <= q_x <= 27:
-        why = "its multiplier 2**(27 - q) has 16 bits" if lowest == 13 else "its multiplier 2**(27 - q) has 32 bits"
-        remedy = "an input on a finer scale, or keep the function in float"
-        yield n.error("scale_x", f"2**{q_x}", f"2**{lowest}..2**27: {why}", remedy)
-    if n.platform == "venusA":
+    allowed = (8, 16) if tanh else (8,)
+    if bits not in (None, *allowed):
+        yield n.error("width of the input", bits, " or ".join(map(str, allowed)), "output_bits of the layer in front")
+    if q_x is not None and not -3 <= q_x <= 27:
+        limit = "2**-3..2**27: its multiplier 2**(27 - q) has 32 bits"
+        yield n.error("scale_x", f"2**{q_x}", limit, "an input on a finer scale, or keep the function in float")
+    elif tanh:
+        limit = "engine 562ddc7 reads its input as int32 and returns 0; later engines compute it"
+        yield n.error("engine revision of", "iqTanh", limit, _LATER, refused=False)
+    elif n.platform == "venusA" and q_x is not None and q_x < 13:
+        limit = f"engine 562ddc7 multiplies by 2**{27 - q_x} in 16 bits and is right from 2**13 on; later engines always are"
+        yield n.error("engine revision of", "iqSigmoid", limit, _LATER, refused=False)
+    if n.platform == "venusA" and not tanh:
         yield n.warning("sigmoid", "", _SCRATCH, _PLACE)
+
+
+@rule("QGelu", "QSwish")
+def gelu(n: NodeFacts) -> Iterator[Violation]:
+    """A kernel of venusA for which the packer has no operator."""
+    if n.platform != "venusA":
+        yield n.broken("the chip has no such function", "keep it in float")
+        return
+    limit = "packer 562ddc7 has no such operator; the chip's library has the function"
+    yield n.error("packer revision for", n.op_type, limit, "a later packer, or keep it in float", refused=False)
 
 
 @rule("SoftmaxInt", "LogSoftmaxInt")
@@ -53,8 +65,8 @@ def softmax(n: NodeFacts) -> Iterator[Violation]:
     """Axis, length, widths, and the chips that compute something else."""
     log, shape, bits = n.op_type == "LogSoftmaxInt", n.shape(0), n.tensor(0).bits
     if log and n.platform in ("arcs", "mars"):
-        limit = "operators other than LogSoftmaxInt: the engine takes the logarithm of the raw integers"
-        yield n.error("operator", "LogSoftmaxInt", limit, "softmax on the chip and the logarithm in the application")
+        reason = "the engine takes the logarithm of the raw integers"
+        yield n.broken(reason, "softmax on the chip and the logarithm in the application")
         return
     allowed = (8, 16, 32) if n.platform == "venusA" else (8,)
     if bits is not None and bits not in allowed:
@@ -63,8 +75,9 @@ def softmax(n: NodeFacts) -> Iterator[Violation]:
     if q_o is not None and q_o > (15 if n.platform != "venus" else 25):
         yield n.error("scale_o", f"2**{q_o}", "at most 2**15", "a coarser scale_o")
     if n.platform == "venus":
-        limit = "no simulator confirms the arithmetic of venus: +-1 in Q15 is possible"
-        yield n.warning(n.op_type, "", limit, "compare on the device")
+        limit = "operators whose arithmetic a simulator confirms: +-1 in Q15 is possible"
+        yield n.error("operator", n.op_type, limit, "keep it in float")
+        return
     if shape is None:
         return
     axis = int(n.get("axis", n.get("dim", -1)))
@@ -130,7 +143,7 @@ def glu(n: NodeFacts) -> Iterator[Violation]:
     """Gated linear unit."""
     shape = n.shape(0)
     if n.platform == "venus":
-        yield n.error("operator", "GluInt", "a product of one half with the sigmoid of the other", "write it so")
+        yield n.broken("the engine does not implement it", "a product of one half with the sigmoid of the other")
         return
     if n.platform in ("arcs", "mars"):
         limit = "engine 562ddc7 never applies the gate; later revisions do"

@@ -51,8 +51,7 @@ def sub(n: NodeFacts) -> Iterator[Violation]:
     if q_x is not None and q_o is not None and q_x > q_o:
         yield n.warning("difference", "", "right only with the result in PSRAM", remedy)
     else:
-        limit = "operators other than iqSub: with scale_x = scale_o it subtracts from an uninitialised buffer"
-        yield n.error("operator", "iqSub", limit, remedy)
+        yield n.broken("with scale_x = scale_o the engine subtracts from an uninitialised buffer", remedy)
 
 
 @rule("iqMul")
@@ -170,8 +169,8 @@ def pad(n: NodeFacts) -> Iterator[Violation]:
     yield from rank(n, 4)
     mode = str(n.get("mode", "constant"))
     if n.platform != "venus":
-        limit = "padding inside the layer behind: the engine scrambles the result of iqPad"
-        yield n.error("operator", "iqPad", limit, "export the model again: padding is written in slices and iqCat")
+        reason = "the engine scrambles its result"
+        yield n.broken(reason, "export the model again: padding is written in slices and iqCat")
     elif mode != "constant":
         names = {"reflect": "replicates the edge", "replicate": "reflects"}
         limit = f"'constant' only: its {mode!r} {names.get(mode, 'is unknown')}"
@@ -181,5 +180,5 @@ def pad(n: NodeFacts) -> Iterator[Violation]:
 @rule("iqVar")
 def var(n: NodeFacts) -> Iterator[Violation]:
     """Reduces axis 1 whatever is asked, into a buffer of another size."""
-    limit = "operators other than iqVar: the axis is not transmitted and larger shapes overflow the scratch memory"
-    yield n.error("operator", "iqVar", limit, "a mean of squares, or keep it in float")
+    reason = "the axis is not transmitted and larger shapes overflow the scratch memory"
+    yield n.broken(reason, "a mean of squares, or keep it in float")

@@ -16,7 +16,7 @@ class Violation:
         layer: Qualified name.
         what: The property, e.g. ``"kernel"``.
         value: What the layer has.
-        limit: What the chip takes; a sentence where it is no limit but a hazard.
+        limit: What the chip takes; a sentence where it is no limit: a hazard, or an operator that does not work.
         remedy: What helps.
         severity: ``"error"``: the file is refused or wrong on the chip. ``"warning"``: it depends on how the file is packed.
         refused: ``linger.onnx.export`` refuses to write the file.
@@ -34,7 +34,8 @@ class Violation:
 
     def __str__(self) -> str:
         text = f"{self.layer}: {self.what} {self.value}".rstrip()
-        text += f", the chip takes {self.limit}" if self.refused and self.severity == "error" else f": {self.limit}"
+        plain = self.refused and self.severity == "error" and self.what != "operator"
+        text += f", the chip takes {self.limit}" if plain else f": {self.limit}"
         return f"{text} ({self.remedy})" if self.remedy else text
 
     def to_dict(self) -> dict[str, Any]:
