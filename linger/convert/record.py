@@ -19,7 +19,7 @@ from linger.runtime import resolve, sites
 from .flow import METADATA, Adjacency, Call, Flow, is_alias
 from .leaves import is_leaf
 
-__all__ = ["bind_inputs", "record", "undisturbed"]
+__all__ = ["Stand", "bind_inputs", "record", "undisturbed"]
 
 _RELU = {torch.relu, torch.relu_, F.relu, Tensor.relu, Tensor.relu_}
 _QUIET = {f for f in (resolve(f"Tensor.{name}") for name in METADATA) if f is not None}
@@ -157,8 +157,8 @@ class _Recorder(TorchFunctionMode):
             self.add(m, isinstance(m, nn.ReLU), inputs, result)
 
 
-class _Stand(nn.Module):
-    """Stands for a scripted child, which takes no hooks, while a forward is recorded."""
+class Stand(nn.Module):
+    """Stands for a scripted child, which takes no hooks and no symbolic values, while its parent is looked at."""
 
     def __init__(self, scripted: nn.Module) -> None:
         super().__init__()
@@ -184,9 +184,9 @@ def record(model: nn.Module, example_inputs: Any) -> Adjacency:
             if not isinstance(m, torch.jit.ScriptModule):
                 for name, child in m._modules.items():
                     if isinstance(child, torch.jit.ScriptModule):
-                        m._modules[name] = _Stand(child)  # comes back with the old tables, like the hooks
+                        m._modules[name] = Stand(child)  # comes back with the old tables, like the hooks
         for m in model.modules():
-            if isinstance(m, _Stand) or is_leaf(m) and not isinstance(m, torch.jit.ScriptModule):
+            if isinstance(m, Stand) or is_leaf(m) and not isinstance(m, torch.jit.ScriptModule):
                 m.__dict__["_forward_hooks"] = m._forward_hooks.copy()  # ours vanish with the old tables
                 m.__dict__["_forward_pre_hooks"] = m._forward_pre_hooks.copy()
                 m.__dict__["_forward_pre_hooks_with_kwargs"] = m._forward_pre_hooks_with_kwargs.copy()

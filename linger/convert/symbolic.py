@@ -1,4 +1,4 @@
-"""Neighbours without example inputs: ``torch.fx`` on the model, or on every owner it can read."""
+"""Neighbours without example inputs: the code of the model, or of every owner that can be read, with symbolic values."""
 
 from __future__ import annotations
 
@@ -23,18 +23,12 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def _graph(owner: nn.Module, opaque: set[int]) -> Any:
-    """The fx graph of one owner's forward, leaf modules and opaque owners as single nodes.
+    """Graph of one owner's forward, leaf modules and opaque owners as single nodes; and the nodes kept on a module.
 
     Raises:
         Exception: Whatever the user's code does when it meets a symbolic value.
     """
-    import torch.fx
-
-    class Tracer(torch.fx.Tracer):
-        record_stack_traces = True
-
-        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-            return is_leaf(m) or id(m) in opaque
+    from .reading import graph_of
 
     signature = inspect.signature(type(owner).forward)
     plain = (type(None), bool, int, float, str)
@@ -43,12 +37,13 @@ def _graph(owner: nn.Module, opaque: set[int]) -> Any:
         for name, p in signature.parameters.items()
         if p.default is not p.empty and isinstance(p.default, plain)
     }
-    return Tracer().trace(owner, concrete or None)
+    return graph_of(owner, opaque, concrete or None)
 
 
-def _read(owner: nn.Module, graph: Any, flow: Flow, where: dict[int, str], offset: int) -> int:
+def _read(owner: nn.Module, read: Any, flow: Flow, where: dict[int, str], offset: int) -> int:
     """Append the calls of one graph; returns the first free value number."""
     number: dict[Any, int] = {}
+    graph, kept = read
     for node in graph.nodes:
         inputs = [number[n] for n in node.all_input_nodes]
         module = owner.get_submodule(node.target) if node.op == "call_module" else None
@@ -78,6 +73,7 @@ def _read(owner: nn.Module, graph: Any, flow: Flow, where: dict[int, str], offse
             frames = [f for f in _FRAME.findall(node.stack_trace or "") if not f[0].startswith(_LIBRARIES)]
             if frames:
                 where[id(module)] = ":".join(frames[-1])
+    flow.leaving.update(number[node] for node in kept)
     return offset
 
 

@@ -1,0 +1,186 @@
+"""Reads the code of one owner with symbolic values, on a shadow of its module tree.
+
+``torch.fx.Tracer.trace`` replaces ``nn.Module.__call__`` for the whole process while it runs, so that models in other
+threads fail. Here the user's modules stand in for themselves as shallow copies: leaves record their call, owners run.
+"""
+
+from __future__ import annotations
+
+import builtins
+import copyreg
+import functools
+import inspect
+import math
+import types
+from typing import Any
+
+import torch
+import torch.fx
+from torch import nn
+from torch.fx import Node, Proxy
+
+from linger.runtime import derive
+
+from .leaves import is_leaf
+from .record import Stand
+
+__all__ = ["graph_of"]
+
+
+class _Reader(torch.fx.Tracer):
+    """Makes the nodes; nothing in torch is replaced."""
+
+    record_stack_traces = True
+
+    def __init__(self, owner: nn.Module, opaque: set[int]) -> None:
+        super().__init__()
+        self.opaque = opaque
+        self.shadows: dict[int, nn.Module] = {}
+        self.graph = torch.fx.Graph(tracer_cls=type(self))
+        self.tensor_attrs = {}
+        names = {id(m): name for name, m in reversed(list(owner.named_modules(remove_duplicate=False)))}
+        for m in owner.modules():
+            self.shadows[id(m)] = self._stand_in(m, names[id(m)], m is owner)
+        for m in owner.modules():
+            self._connect(m, self.shadows[id(m)])
+        self.root = self.shadows[id(owner)]
+        self.root_module_name = type(owner).__name__
+
+    def read(self, concrete: dict[str, Any] | None) -> tuple[torch.fx.Graph, set[Node]]:
+        """The graph, and the nodes whose values stay behind on a module."""
+        own = self.root.__dict__.get("forward")
+        forward = type(self.root).forward if own is None else own.__func__
+        function, args = self.create_args_for_root(forward, True, concrete)
+        self.create_node("output", "output", (self.create_arg(function(*args)),), {})
+        kept: set[Node] = set()
+        torchs_own = set(nn.Module().__dict__)
+        for shadow in self.shadows.values():
+            _find_nodes([v for k, v in shadow.__dict__.items() if k not in torchs_own], kept, 3)
+        return self.graph, kept
+
+    # -- shadows
+
+    def _stand_in(self, m: nn.Module, name: str, root: bool) -> nn.Module:
+        leaf = not root and (is_leaf(m) or id(m) in self.opaque)
+        if leaf and isinstance(m, torch.jit.ScriptModule):
+            shadow: nn.Module = _ScriptedLeaf(m)
+        else:
+            cls = _leaf_class(type(m)) if leaf else type(m)
+            shadow = nn.Module.__new__(cls)
+            shadow.__dict__.update(m.__dict__)
+            for slot in copyreg._slotnames(type(m)):  # type: ignore[attr-defined]
+                if hasattr(m, slot):
+                    setattr(shadow, slot, getattr(m, slot))
+        if leaf:
+            shadow.__dict__["_linger_call"] = functools.partial(self._call, name)
+        return shadow
+
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Proxy:
+        return self.create_proxy("call_module", name, args, kwargs)
+
+    def _connect(self, m: nn.Module, shadow: nn.Module) -> None:
+        """Let everything that a shadow refers to be shadows too."""
+        if isinstance(shadow, _ScriptedLeaf):
+            return
+        own = shadow.__dict__
+        for table in ("_parameters", "_buffers"):
+            own[table] = dict(own[table])
+        own["_modules"] = {k: None if c is None else self.shadows[id(c)] for k, c in m._modules.items()}
+        torchs_own = set(nn.Module().__dict__)
+        for key in [k for k in own if k not in torchs_own]:
+            own[key] = self._mapped(own[key], 3)
+        if "_linger_call" not in own:
+            for key, function in _functions(type(m)).items():
+                readable = self._readable(function)
+                if readable is not function and key not in own:
+                    own[key] = types.MethodType(readable, shadow)
+
+    def _mapped(self, value: Any, depth: int) -> Any:
+        if isinstance(value, nn.Module):
+            return self.shadows.get(id(value), value)
+        if isinstance(value, types.MethodType) and id(value.__self__) in self.shadows:
+            return types.MethodType(value.__func__, self.shadows[id(value.__self__)])
+        if depth and type(value) in (list, tuple):
+            return type(value)(self._mapped(v, depth - 1) for v in value)
+        return {k: self._mapped(v, depth - 1) for k, v in value.items()} if depth and type(value) is dict else value
+
+    # -- functions that take no symbolic values: `math`, and those marked with torch.fx.wrap
+
+    def _readable(self, function: types.FunctionType) -> types.FunctionType:
+        marked = getattr(torch.fx._symbolic_trace, "_wrapped_fns_to_patch", {})
+        known, replaced = function.__globals__, {}
+        for name in function.__code__.co_names:
+            value = known.get(name, getattr(builtins, name, None))
+            if value is math:
+                replaced[name] = types.SimpleNamespace(
+                    **{k: self._recorded(v) if callable(v) else v for k, v in vars(math).items()}
+                )
+            elif callable(value) and (getattr(value, "__module__", "") == "math" or (id(known), name) in marked):
+                replaced[name] = self._recorded(value)
+        if not replaced:
+            return function
+        code, defaults, closure = function.__code__, function.__defaults__, function.__closure__
+        made = types.FunctionType(code, {**known, **replaced}, function.__name__, defaults, closure)
+        made.__kwdefaults__ = function.__kwdefaults__
+        return made
+
+    def _recorded(self, function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if any(isinstance(v, Proxy) for v in (*args, *kwargs.values())):
+                return self.create_proxy("call_function", function, args, kwargs)
+            return function(*args, **kwargs)
+
+        return call
+
+
+def _call_leaf(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    return self.__dict__["_linger_call"](args, kwargs)
+
+
+_leaf_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _leaf_class(cls: type[nn.Module]) -> type[nn.Module]:
+    if cls not in _leaf_classes:
+        _leaf_classes[cls] = derive(cls.__name__, (cls,), {"__call__": _call_leaf, "__module__": cls.__module__})
+    return _leaf_classes[cls]
+
+
+class _ScriptedLeaf(Stand):
+    __call__ = _call_leaf
+
+
+def _functions(cls: type) -> dict[str, types.FunctionType]:
+    """Methods written by the user, as an instance sees them."""
+    found: dict[str, types.FunctionType] = {}
+    for base in reversed(cls.__mro__):
+        if not base.__module__.startswith("torch."):
+            found.update({k: v for k, v in vars(base).items() if inspect.isfunction(v) and not k.startswith("__")})
+    return found
+
+
+def _find_nodes(value: Any, into: set[Node], depth: int) -> None:
+    if isinstance(value, Proxy):
+        into.add(value.node)
+    elif depth and isinstance(value, (list, tuple, set)):
+        for v in value:
+            _find_nodes(v, into, depth - 1)
+    elif depth and isinstance(value, dict):
+        for v in value.values():
+            _find_nodes(v, into, depth - 1)
+
+
+def graph_of(owner: nn.Module, opaque: set[int], concrete: dict[str, Any] | None) -> tuple[torch.fx.Graph, set[Node]]:
+    """The calls in an owner's forward, leaf modules and opaque owners as single nodes; and the nodes it keeps on a module.
+
+    Args:
+        owner: Left as it is, except that code which writes into a tensor of it does so.
+        opaque: ids of owners whose code cannot be read.
+        concrete: Values of arguments that are no tensors.
+
+    Raises:
+        Exception: Whatever the user's code does when it meets a symbolic value.
+    """
+    if "forward" in owner.__dict__:
+        raise TypeError("it is replaced on the instance")
+    return _Reader(owner, opaque).read(concrete)
