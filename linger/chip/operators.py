@@ -69,7 +69,11 @@ def _refused(note: str) -> Support:
 
 _CONV1D = "dilated, depthwise and 4-bit ones as Conv2dInt of height 1"
 _CONV_T = "a bias of zeros is written; 4-bit codes are stored as 8-bit weights"
-_MUL = "same shape, per channel with batch 1 and C <= H*W, or an int8 constant; other broadcasts are islands"
+_MUL = (
+    "one shape, a value per channel (batch 1, C <= H*W) or an int8 number; other operands are copied to one shape first"
+)
+_SUM = "one shape, others are copied to it; numbers and constants per channel as BatchNorm2dInt"
+_DIV = "by a power of two; other numbers as iqMul by the reciprocal; the quotient of two tensors is an island"
 _BMM = "rank 2 or 3, higher ranks through Reshape; transposes are nodes of their own"
 _SUB = (
     "the engines subtract from an uninitialised buffer: x + RSH(-y, 1) - RSH(y, 1) in iqMul and iqAdd, exact with -128"
@@ -119,10 +123,19 @@ OPERATORS: dict[str, Operator] = {
     "MaxPool": _row("nn.MaxPool1d/2d", _native("rounds sizes down")),
     # ---- element-wise
     "Relu": _row("nn.ReLU", _native("fused into the layer in front")),
-    "iqAdd": _row("x + y", _native("one shape; scale_o at most the smaller of the operands'")),
+    "iqAdd": _row(
+        "x + y, x + c, c - x",
+        _native(f"{_SUM}; 8-bit operands of wider sums through Requant", 8, 16, 32),
+        venus=_native(_SUM),
+    ),
     "iqSub": _row("x - y", _rewrite(_SUB)),
     "iqMul": _row("x * y", _native(_MUL)),
-    "iqDiv": _row("x / c", _native("c a power of two")),
+    "iqDiv": _row(
+        "x / c, x / y",
+        _native("by a power of two; other numbers as iqMul by the reciprocal; tensors of 32 bits by each other", 8, 32),
+        venusA=_native(_DIV),
+        venus=_native(_DIV),
+    ),
     "iqSum": _row("x.sum()", _island("no packer takes iqSum")),
     "iqVar": _row("x.var()", _island("venus reduces axis 1 only, the others return garbage")),
     "Clip": _row(
@@ -162,30 +175,48 @@ OPERATORS: dict[str, Operator] = {
     "iqSigmoid": _row(
         "torch.sigmoid",
         _native("result at scale 128"),
-        venusA=_native("result at scale 128; right for inputs of scale 2**13 and above"),
-        venus=_native("result at scale 128; input of 16 bits, scale 2**11 and above"),
+        venusA=_native("result at scale 128; engine 562ddc7 is right for inputs of scale 2**13 and above only"),
+        venus=_native("result at scale 128; int8 inputs pass through a Requant to 16 bits"),
     ),
     "iqTanh": _row(
         "torch.tanh",
-        _island("the engine reads int16 as int32 and returns 0"),
-        venus=_native("result at scale 128; input of 16 bits, scale 2**11 and above"),
+        _native(
+            "result at scale 128; int8 inputs pass through a Requant to 16 bits; engine 562ddc7 reads them as int32 and "
+            "returns 0"
+        ),
+        venus=_native("result at scale 128; int8 inputs pass through a Requant to 16 bits"),
     ),
-    "Gelu": _row("F.gelu", _island("only a kernel of venusA, no operator")),
-    "Swish": _row("F.silu", _island("only a kernel of venusA, no operator")),
+    "QGelu": _row(
+        "F.gelu",
+        _island("only venusA has the function"),
+        venusA=_native("erf form; packer 562ddc7 has no operator for it", 8, 16, 32),
+    ),
+    "QSwish": _row(
+        "F.silu",
+        _island("only venusA has the function"),
+        venusA=_native("packer 562ddc7 has no operator for it", 8, 16, 32),
+    ),
     "SoftmaxInt": _row(
         "softmax",
-        _native("last axis"),
-        venusA=_native("last axis", 8, 16, 32),
-        venus=_native("last axis; arithmetic not confirmed by a simulator"),
+        _native("other axes are transposed to the end; at most 2048 elements"),
+        venusA=_native(
+            "other axes are transposed to the end; at most 2048 elements; as wide as its operand", 8, 16, 32
+        ),
+        venus=_island("a vendor's function that no simulator confirms"),
     ),
     "LogSoftmaxInt": _row(
         "log_softmax",
         _island("the engine takes the logarithm of the raw integers"),
-        venusA=_native("last axis", 8, 16, 32),
-        venus=_native("last axis; arithmetic not confirmed by a simulator"),
+        venusA=_native(
+            "other axes are transposed to the end; at most 2048 elements; as wide as its operand", 8, 16, 32
+        ),
+        venus=_island("a vendor's function that no simulator confirms"),
     ),
     "GluInt": _row(
-        "F.glu", _native("last axis; engine 562ddc7 of arcs never applies the gate"), venus=_island("not implemented")
+        "F.glu",
+        _native("other axes are transposed to the end; engine 562ddc7 of arcs never applies the gate"),
+        venusA=_native("other axes are transposed to the end", 8, 16, 32),
+        venus=_rewrite("Slice, iqSigmoid and iqMul"),
     ),
     "ArgMax": _row("torch.argmax", _native("last axis, batch 1", 32)),
     # ---- recurrent

@@ -35,6 +35,7 @@ class Limits:
         linear4: Linear layers with 4-bit weights.
         add_bits, conv1d_bits, linear_bits: Widths of the results of iqAdd, Conv1dInt, LinearInt; conv1d_bits is empty where
             the operator cannot be used.
+        div_scales: iqDiv of 32-bit tensors shifts by their scales (True), ignores them (False), or does not exist (None).
         wide_left: A 32-bit result may be finer than its sum: ``sat_32(A) * 2**-s``.
         norm_left: BatchNorm2dInt shifts left for s < 0.
         cat_right: iqCat narrows inputs of a larger scale.
@@ -70,6 +71,7 @@ class Limits:
     add_bits: tuple[int, ...]
     conv1d_bits: tuple[int, ...]
     linear_bits: tuple[int, ...]
+    div_scales: bool | None
     wide_left: bool
     norm_left: bool
     cat_right: bool
@@ -107,6 +109,7 @@ _ARCS = Limits(
     add_bits=(8, 16, 32),
     conv1d_bits=(8, 32),
     linear_bits=(8, 32),
+    div_scales=True,
     wide_left=True,
     norm_left=False,
     cat_right=True,
@@ -129,6 +132,7 @@ LIMITS: dict[str, Limits] = {
         filter_bytes=0,
         linear4=False,
         conv1d_bits=(),
+        div_scales=False,
         cat_right=False,
     ),
     "venus": Limits(
@@ -153,6 +157,7 @@ LIMITS: dict[str, Limits] = {
         add_bits=(8,),
         conv1d_bits=(8, 16, 32),
         linear_bits=(8, 16, 32),
+        div_scales=None,
         wide_left=False,
         norm_left=True,
         cat_right=True,

@@ -7,6 +7,7 @@ from linger.ops.cat import cat
 from linger.ops.checks import fake_kernel
 from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
+from linger.ops.div import div, div_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
 from linger.ops.fold_bn import fold_bn
 from linger.ops.glu import glu, glu_codes
@@ -42,6 +43,8 @@ __all__ = [
     "conv",
     "conv_codes",
     "dequantize",
+    "div",
+    "div_codes",
     "fake_kernel",
     "fold_bn",
     "glu",

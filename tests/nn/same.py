@@ -10,10 +10,10 @@ from linger.runtime import info, islands_of
 PLATFORMS = ("arcs", "mars", "venus", "venusA")
 
 
-def assert_same_everywhere(model, batches, tmp_path, platform, method="MOM"):
+def assert_same_everywhere(model, batches, tmp_path, platform, method="MOM", more=""):
     """Train on `batches` (tuples of inputs of batch size 1), then compare; returns the op types of the file."""
     config = tmp_path / "config.yaml"
-    config.write_text(f"platform: {platform}\nquant_info:\n  qat_method: {method}\n")
+    config.write_text(f"platform: {platform}\nquant_info:\n  qat_method: {method}\n{more}")
     model = linger.init(model, str(config), example_inputs=batches[0]).train()
     for inputs in batches:
         model.zero_grad()

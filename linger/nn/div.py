@@ -1,0 +1,130 @@
+"""Quotients: ``x / number`` in every spelling, and of 32-bit tensors where a chip scales them (read back in ``div_nodes.py``)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from linger import ops
+from linger.chip import MAX_LEFT_BITS, limits_of
+from linger.runtime import Tape, factory, handles, info, operator_at_site, state
+
+from .add import stored
+from .functional import FunctionalLayer, pair_attributes, real_operands, two
+from .mul import refuse_wide, times
+from .numbers import constant, is_one_number
+from .times import scalar, write_times
+
+
+class DivInt(FunctionalLayer):
+    """Quotient of a tensor and a number, or of two tensors of 32 bits.
+
+    Shape:
+        x any; y a number, or of the same shape -> shape of x, float32 on a power-of-two grid, tagged with its format.
+
+    Source: docs/numerics.md, "Divide".
+    """
+
+    operator = "div"
+
+    def forward(self, x: Tensor, y: Tensor | float) -> Tensor:
+        """Chip integers in forward; the gradient of the quotient where it does not saturate."""
+        if isinstance(y, Tensor) and not is_one_number(y):
+            return self.compute((x, y), torch.div, self._integers, self._write)
+        if isinstance(y, Tensor):
+            return times(self, x, y.reshape(()).reciprocal(), source=y)
+        mantissa, exponent = math.frexp(y)
+        if mantissa != 0.5:
+            return times(self, x, 1.0 / y)
+        return self._shifted(x, exponent - 1)
+
+    def _shifted(self, x: Tensor, m: int) -> Tensor:
+        """``x / 2**m``: the engine's division where it has one, else the product of the same integers."""
+        factor = constant(2.0**-m, x)
+
+        def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
+            refuse_wide(tape, self.name, (*operands, out))
+            source, q_x, q_o = operands[0].value, float(operands[0].scale), float(out.scale)
+            k = round(math.log2(q_o / q_x)) - m
+            if k == 0 or k > MAX_LEFT_BITS:
+                write_times(tape, source, q_x, int(factor.codes), float(factor.scale), z, q_o, self.name)
+                return
+            bits = min(max(m, 0), 6)  # the divisor as an int8 power of two
+            divisor = scalar(tape, 2**bits, 2.0 ** (bits - m), f"{self.name}.by")
+            attributes = pair_attributes(tape, (8, 8, 8), (q_x, 2.0 ** (bits - m), q_o))
+            tape.node("iqDiv", [source, divisor], [z], attributes, domain="linger", hint=self.name)
+
+        return self.compute((x,), lambda v: v / 2.0**m, lambda xs, out: ops.mul(xs[0], factor, out), write)
+
+    def _integers(self, operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+        return ops.div(operands[0], operands[1], out._replace(bits=32))
+
+    def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
+        x, y = operands
+        attributes = pair_attributes(tape, (32, 32, 32), (float(x.scale), float(y.scale), float(out.scale)))
+        tape.node("iqDiv", [x.value, y.value], [z], attributes, domain="linger", hint=self.name)
+
+
+@factory("div")
+def _make(n_inputs: int, quant: Any) -> DivInt:
+    layer = DivInt(n_inputs, quant)
+    if n_inputs == 2:
+        layer.output_quantizer.bits = 32
+    return layer
+
+
+def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | float] | None:
+    """Dividend and divisor of a call that can run in integers, or None."""
+    found = two(args, kwargs, "rounding_mode")
+    if found is None or found[2] is not None or not real_operands(*found[:2]):
+        return None
+    x, y, _ = found
+    if not isinstance(x, Tensor) or info(x) is None:
+        return None
+    if is_one_number(y):
+        return (x, y) if isinstance(y, Tensor) or y != 0 and abs(y) > 2.0**-60 else None
+    y = cast(Tensor, y)
+    formats = info(x), info(y)
+    wide = all(f is not None and f.bits == 32 for f in formats) and x.shape == y.shape
+    return (x, y) if wide and limits_of(_platform()).div_scales else None  # else the quotient would be a whole number
+
+
+def _platform() -> str:
+    """Chip of the module that runs."""
+    platform: str = state.frames[-1].owner.__dict__["_linger_settings"].platform
+    return platform
+
+
+def _quotient(x: Tensor, y: Tensor | float) -> Tensor:
+    return cast(Tensor, operator_at_site("div", 1 if is_one_number(y) else 2)(x, y))
+
+
+_SPELLINGS = """torch.div torch.divide torch.true_divide Tensor.div Tensor.divide Tensor.true_divide Tensor.__truediv__
+    Tensor.__div__ operator.truediv"""
+_IN_PLACE = "Tensor.div_ Tensor.divide_ Tensor.true_divide_ Tensor.__itruediv__ Tensor.__idiv__ operator.itruediv"
+
+
+@handles("div", _SPELLINGS)
+def _div(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    pair = _operands(args, kwargs)
+    return NotImplemented if pair is None else _quotient(*pair)
+
+
+@handles("rdiv", "Tensor.__rtruediv__ Tensor.__rdiv__")
+def _reflected(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``other / input``: a number divided by a tensor has no form on a chip."""
+    pair = _operands(args[::-1], kwargs)
+    return NotImplemented if pair is None else _quotient(*pair)
+
+
+@handles("div_", _IN_PLACE)
+def _div_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    pair = _operands(args, kwargs)
+    return NotImplemented if pair is None else stored(args, lambda: _quotient(*pair))
+
+
+__all__ = ["DivInt"]

@@ -1,0 +1,116 @@
+"""Quotients of 32-bit quantized tensors by the accelerator's divider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from linger.ops import checks
+from linger.ops.quantize import quantize
+from linger.ops.spec import Coded, Output
+
+_div = torch.ops.linger.div.default
+_div_codes = torch.ops.linger.div_codes.default
+_dequantize = torch.ops.linger.dequantize.default
+
+
+class _Div(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, a: Coded, b: Coded, scale: Tensor) -> tuple[Tensor, Tensor]:
+        value, codes = _div(a.codes, a.scale, b.codes, b.scale, scale)
+        ctx.save_for_backward(a.codes, a.scale, b.codes, b.scale, codes)
+        ctx.mark_non_differentiable(codes)
+        return value, codes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        for_x, for_y, *_rest = ctx.needs_input_grad
+        x, x_scale, y, y_scale, codes = ctx.saved_tensors
+        info = torch.iinfo(torch.int32)
+        inside = (codes > info.min) & (codes < info.max) & (y != 0)
+        divisor = _dequantize(y, y_scale)
+        gx = torch.where(inside, grad / divisor, 0.0)
+        gy = -gx * _dequantize(x, x_scale) / divisor if for_y else None
+        return gx if for_x else None, None if gy is None else torch.where(inside, gy, 0.0), None, None, None
+
+
+def div(x: Coded, y: Coded, out: Output) -> Coded:
+    """The chip's quotient of two 32-bit tensors.
+
+    Args:
+        x, y: Codes int32, of one shape.
+        out: State and settings, 32 bits; the statistics see the real quotients. The output exponent is at least that of x
+            minus that of y.
+
+    Returns:
+        value, codes and scale. The gradients are those of the quotient, 0 where it saturates or the divisor is 0.
+
+    Raises:
+        TypeError: An operand is not Coded, or not of int32 codes; ``out`` no Output.
+        ValueError: Shapes differ, or a setting is out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Divide".
+    """
+    checks.check_coded("div", "x", x)
+    checks.check_coded("div", "y", y)
+    checks.check_output("div", out)
+    _check_pair("div", x.codes, y.codes)
+    with torch.no_grad():
+        real = torch.where(y.codes == 0, 0.0, x.value.detach() / y.value.detach())
+        seen = quantize(checks.as_float32(real), out._replace(threshold=None)).scale
+        scale = torch.maximum(seen, x.scale / y.scale)
+    value, codes = _Div.apply(checks.as_float32(x.value), checks.as_float32(y.value), x, y, scale)  # type: ignore[no-untyped-call]
+    return Coded(value, codes, scale)
+
+
+def div_codes(x: Tensor, y: Tensor, shift: int) -> Tensor:
+    """``sat_32(DIV(x, y, shift))`` with the sign of the quotient; a divisor of 0 saturates.
+
+    Args:
+        x, y: int32, of one shape.
+        shift: 0..62.
+
+    Returns:
+        int32.
+
+    Raises:
+        TypeError: An operand of another dtype.
+        ValueError: Shapes differ, ``shift`` out of range.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Divide".
+    """
+    checks.check_codes("div_codes", "x", x)
+    checks.check_codes("div_codes", "y", y)
+    _check_pair("div_codes", x, y)
+    checks.check_range("div_codes", "shift", shift, 0, 62)
+    codes: Tensor = _div_codes(x, y, shift)
+    return codes
+
+
+def _check_pair(op: str, x: Tensor, y: Tensor) -> None:
+    for name, t in (("x", x), ("y", y)):
+        if t.dtype != torch.int32:
+            raise TypeError(f"{op}: {name} must hold int32 codes, got {t.dtype}")
+    if x.shape != y.shape:
+        raise ValueError(f"{op}: x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    checks.check_device(op, x)
+
+
+@checks.fake("linger::div")
+def _fake_div(x: Tensor, x_scale: Tensor, y: Tensor, y_scale: Tensor, out_scale: Tensor) -> tuple[Tensor, Tensor]:
+    codes = _fake_div_codes(x, y, 0)
+    return torch.empty_like(codes, dtype=torch.float32), codes
+
+
+@checks.fake("linger::div_codes")
+def _fake_div_codes(x: Tensor, y: Tensor, shift: int) -> Tensor:
+    return checks.empty_dense(x if x.stride() == y.stride() else x.new_empty(x.shape), torch.int32)
+
+
+__all__ = ["div", "div_codes"]
