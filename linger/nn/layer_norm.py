@@ -108,7 +108,7 @@ class _Norm(NamedTuple):
     def _check(self, tape: Tape, name: str) -> None:
         for what, t in (("weight", self.gamma), ("bias", self.beta)):
             if tape.has(t):
-                tape.violations.append(f"{name}: {what} computed in the graph, the chips take a constant")
+                tape.violations.append(f"{name}: {what} computed from the inputs, a constant")
 
 
 def _gamma_quantizer(quant: LayerSettings) -> Quantizer:

@@ -46,6 +46,8 @@ def layer_norm(
 ) -> Coded:
     """Layer normalisation of codes, exactly as the chip computes it; gradients are those of the float operator.
 
+    The gradient of gamma passes where its code saturates, too: torch's initial 1 does, everywhere, and would never train.
+
     Args:
         x: Input of at most 8 bits.
         gamma, beta: Floating point, of ``shape``; None: 1 and 0. gamma is quantized half to even, beta to 32 bits at 2**10
@@ -195,7 +197,7 @@ class _LayerNorm(torch.autograd.Function):
         shape: tuple[int, ...],
         settings: tuple[int, int],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        w = quantize_gamma(scale, gamma, beta, gamma_out, shape, ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
+        w = quantize_gamma(scale, gamma, beta, gamma_out, shape, ctx.needs_input_grad[3])
         y, y_codes, y_scale, mask, slope = _forward(codes, scale, w, beta, out, settings, True)
         ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
         ctx.mark_non_differentiable(y_codes, y_scale)
@@ -220,9 +222,9 @@ class _LayerNorm(torch.autograd.Function):
             _normal, mean, factor = torch.native_layer_norm(x, list(ctx.shape), None, None, ctx.eps)
             wanted = [want_x, want_gamma or want_gt, want_beta]
             gx, gw, gb = _float_backward(grad, x, list(ctx.shape), mean, factor, gamma, torch.zeros_like(gamma), wanted)
-        if gw is not None and wanted[1]:
-            gw, gamma_t = weight_gradients(gw, w, want_gamma, want_gt)
-        return gx, gw, gb, gamma_t, grad_t, None, None, None, None, None, None
+        if want_gt:
+            _, gamma_t = weight_gradients(gw, w, False, True)
+        return gx, gw if want_gamma else None, gb, gamma_t, grad_t, None, None, None, None, None, None
 
 
 @checks.fake("linger::layer_norm")

@@ -39,6 +39,10 @@ class Leaf(nn.Module):
         return f"{type(self).__name__}(\n  {body}\n)"
 
 
+class Composite(nn.Module):
+    """Marker base of quantized modules whose ``forward`` is written in torch functions: intercepted as user code is."""
+
+
 _M = TypeVar("_M", bound=nn.Module)
 _classes: dict[type[nn.Module], type[nn.Module]] = {}
 
@@ -131,7 +135,7 @@ def can_attach(module: nn.Module) -> bool:
     if isinstance(module, (Leaf, torch.jit.ScriptModule)) or is_owner(module):
         return False
     if type(module).__module__.startswith("linger."):
-        return False
+        return isinstance(module, Composite)
     library = type(module).__module__.startswith("torch.nn.")
     return not library or next(module.children(), None) is not None
 
