@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from linger.chip import file_platform, limits_of
+from linger.chip import Violation, file_platform, limits_of
 from linger.convert.findings import findings
 from linger.errors import ExportError
 from linger.runtime import Node, Tape, info, state
@@ -31,7 +31,7 @@ _OBSOLETE = frozenset(
     """export_params verbose training aten export_raw_ir operator_export_type operator_export_types _retain_param_name
     do_constant_folding example_outputs strip_doc_string keep_initializers_as_inputs custom_opsets enable_onnx_checker
     use_external_data_format is_update_dequant is_scoped_info debug_dump dynamo external_data fallback optimize verify
-    export_modules_as_functions report""".split()
+    export_modules_as_functions report profile dump_exported_program artifacts_dir autograd_inlining""".split()
 )
 
 
@@ -40,6 +40,7 @@ def export(
     args: Any,
     f: str | os.PathLike[str] | BinaryIO,
     *,
+    kwargs: dict[str, Any] | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     opset_version: int = 12,
@@ -55,8 +56,9 @@ def export(
         model: Result of ``linger.init``.
         args: One tensor, a tuple of positional arguments, or a dict of keyword arguments. A dict at the end of a tuple is
             keywords when its keys are parameters of the forward, else a positional argument.
+        kwargs: Keyword arguments, as ``torch.onnx.export`` takes them; all of ``args`` is then positional.
         f: Path or writable binary object. A path is written to a temporary name first and then renamed.
-        input_names: Names of the tensors in ``args``, in order.
+        input_names: Names of the tensors in ``args`` and then ``kwargs``, in order.
         output_names: Names of the outputs, in order.
         opset_version: 11 or 12.
         dynamic_axes: ``{name: {axis: symbol}}`` or ``{name: [axes]}``, as ``torch.onnx.export`` takes it.
@@ -85,7 +87,7 @@ def export(
 
     tape = Tape(file_platform(settings.platform), write_float)
     tape.parameters = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
-    ports = record(model, args, tape, list(input_names or []), list(output_names or []))
+    ports = record(model, args, tape, list(input_names or []), list(output_names or []), kwargs)
     if tape.without_data:
         raise ExportError(
             f"export: these quantizers have seen no data (running_x > 0 fails): {', '.join(tape.without_data)}. Train the "
@@ -93,12 +95,14 @@ def export(
         )
     names = {p.name for p in ports[1]}
     layers = {name for name, _ in model.named_modules()}
-    refused = [str(v) for v in findings(tape, live_nodes(tape, set(names)), names, layers) if v.refused]
+    found = findings(tape, live_nodes(tape, set(names)), names, layers)
+    refused = [str(v) for v in found if v.refused]
     if refused:
         raise ExportError(f"export: {settings.platform} cannot run {len(refused)} layer(s):\n  " + "\n  ".join(refused))
     proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)
     _warn(settings, ports[0])
+    _report_revisions(settings.platform, found)
     _report_floats(float_nodes(live_nodes(tape, set(names)), float_inputs(ports[0])))
     _write(proto, f)
 
@@ -146,12 +150,17 @@ def _copied(value: Any, bind: Any) -> Any:
     return value
 
 
-def _arguments(model: nn.Module, args: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(model: nn.Module, args: Any, kwargs: dict[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of one call.
 
     A dict at the end of a tuple is keywords, as torch's exporter has it, when all its keys are parameters that are still
-    free; otherwise it is a positional argument.
+    free; otherwise, and where ``kwargs`` says the keywords, it is a positional argument.
     """
+    if kwargs is not None:
+        if not isinstance(kwargs, dict) or isinstance(args, dict):
+            got = type(kwargs if not isinstance(kwargs, dict) else args).__name__
+            raise TypeError(f"export: kwargs must be a dict, and args next to it positional, got {got}")
+        return args if isinstance(args, tuple) else () if args is None else (args,), dict(kwargs)
     if isinstance(args, dict):
         return (), dict(args)
     if not isinstance(args, tuple):
@@ -172,7 +181,12 @@ def _binds(signature: inspect.Signature, positional: tuple[Any, ...], keywords: 
 
 
 def record(
-    model: nn.Module, args: Any, tape: Tape, input_names: list[str], output_names: list[str]
+    model: nn.Module,
+    args: Any,
+    tape: Tape,
+    input_names: list[str],
+    output_names: list[str],
+    kwargs: dict[str, Any] | None = None,
 ) -> tuple[list[GraphPort], list[GraphPort]]:
     """Run the model once under the tape; returns the inputs and outputs of the graph."""
     inputs: list[GraphPort] = []
@@ -184,7 +198,7 @@ def record(
         inputs.append(GraphPort(name, t))
         return t
 
-    positional, keywords = _arguments(model, args)
+    positional, keywords = _arguments(model, args, kwargs)
     if state.frames or state.tape is not None:
         raise ExportError("export: called from inside a running model")
     for name in (*input_names, *output_names):
@@ -269,6 +283,15 @@ def float_nodes(nodes: Iterable[_S], floats: Iterable[str]) -> list[_S]:
 def float_inputs(ports: Iterable[GraphPort]) -> set[str]:
     """Names of the inputs that are not indices."""
     return {p.name for p in ports if p.tensor.is_floating_point()}
+
+
+def _report_revisions(platform: str, found: Iterable[Violation]) -> None:
+    """Say once which nodes an engine or packer revision does not compute as the model does."""
+    broken = [str(v) for v in found if "revision" in v.what and not v.refused]
+    if broken:
+        _log.warning(
+            "linger.onnx.export: not every revision of %s runs this file:\n  %s", platform, "\n  ".join(broken)
+        )
 
 
 def _report_floats(nodes: list[Node]) -> None:

@@ -76,6 +76,32 @@ def test_positional_dictionaries_and_keywords(args, positional, keywords, tmp_pa
     assert np.array_equal(got, want.numpy())
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((A,), {"bias": B}),
+        (A, {"bias": B}),
+        ((), {"x": A, "bias": B}),
+        (None, {"x": A, "bias": B}),
+        ((A, {"m": B}), {}),
+    ],
+)
+def test_keywords_as_torch_takes_them(args, kwargs, tmp_path):
+    model = linger.init(_Options())
+    positional = args if isinstance(args, tuple) else () if args is None else (args,)
+    model.train()(*positional, **kwargs)
+    want = model.eval()(*positional, **kwargs).detach()
+    linger.onnx.export(model, args, tmp_path / "m.onnx", kwargs=kwargs, input_names=["a", "b"])
+    (got,) = OnnxRunner(tmp_path / "m.onnx").run({"a": A, "b": B}).values()
+    assert np.array_equal(got, want.numpy())
+
+
+def test_keywords_in_two_places_are_refused(tmp_path):
+    for args, kwargs in (({"x": A}, {"bias": B}), (A, [B])):
+        with pytest.raises(TypeError, match="kwargs must be a dict, and args next to it positional"):
+            linger.onnx.export(_linear(), args, tmp_path / "m.onnx", kwargs=kwargs)
+
+
 def _linear():
     torch.manual_seed(0)
     model = linger.init(nn.Sequential(nn.Linear(4, 4)))
