@@ -11,18 +11,23 @@ from linger.runtime.graph import NodeReader, reads
 
 @reads("Quant")
 def read_quant(node: NodeReader) -> None:
-    """``sat_8(floor(float32(x * 2**q + 0.5)))``, NaN to 0; codes given by the caller pass with the scale of the node."""
+    """``sat_b(floor(float32(x * 2**q + 0.5)))``, NaN to 0; codes given by the caller pass with the scale of the node.
+
+    b is 8, or 16 or 32 in front of an operator that reads such a tensor.
+    """
     exp2 = node.scale("scale_x")
-    bits8(node, "data_bits")
+    bits = node.integer("data_bits", 8)
+    if bits not in (8, 16, 32):
+        raise node.error(f"attribute 'data_bits' must be 8, 16 or 32, got {bits}")
     if node.integer("zero_point", 0) != 0:
         raise node.error("attribute 'zero_point' must be 0")
     if not node.is_float(0):
-        codes, _ = operand(node, 0, "scale_x")
+        codes, _ = operand(node, 0, "scale_x", bits=bits)
         node.put_like(0, codes, 0)
         return
     x = node.floats(0)
     node.room(tuple(x.shape))
-    node.put(0, quantize_codes(x, exp2, 8), exp2)
+    node.put(0, quantize_codes(x, exp2, bits), exp2)
 
 
 @reads("Dequant")

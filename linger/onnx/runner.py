@@ -57,6 +57,7 @@ class OnnxRunner:
     def __init__(self, source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> None:
         self._graph = load(source)
         self._last_use = _last_use(self._graph)
+        self._code_types = _code_types(self._graph)
         for node in self._graph.nodes:
             if reader_of(node.op_type) is None and node.op_type not in ISLANDS:
                 raise ModelError(f"{node.op_type} {node.name!r}: unknown operator {node.op_type!r}")
@@ -107,7 +108,8 @@ class OnnxRunner:
                 f"run: the graph inputs are {list(self.inputs)}; missing {missing}, unknown {[str(n) for n in unknown]}"
             )
         sizes: dict[str, int] = {}
-        return {value.name: _input(value, given[value.name], sizes) for value in self._graph.inputs}
+        types = self._code_types
+        return {v.name: _input(v, given[v.name], sizes, types.get(v.name, torch.int8)) for v in self._graph.inputs}
 
     def _try_zeros(self) -> None:
         values: dict[str, Value] = {}
@@ -198,7 +200,23 @@ def _tensor(name: str, array: object) -> Tensor:
     raise TypeError(f"run: input {name!r} must be a numpy array or a torch tensor of numbers, got {kind}")
 
 
-def _input(wanted: ValueDef, array: object, sizes: dict[str, int]) -> Value:
+def _code_types(graph: Graph) -> dict[str, torch.dtype]:
+    """Types of the codes that graph inputs are quantized to, where that is not int8 (directly, or behind a shape operator)."""
+    sources = {out: node.inputs[0] for node in graph.nodes for out in node.outputs if node.inputs}
+    inputs, types = {value.name for value in graph.inputs}, {16: torch.int16, 32: torch.int32}
+    found = {}
+    for node in graph.nodes:
+        bits = node.attributes.get("data_bits", node.attributes.get("x_bits"))
+        if node.op_type == "Quant" and node.inputs and bits in (16, 32):
+            name = node.inputs[0]
+            while name in sources:
+                name = sources[name]
+            if name in inputs:
+                found[name] = types[16 if bits == 16 else 32]
+    return found
+
+
+def _input(wanted: ValueDef, array: object, sizes: dict[str, int], codes: torch.dtype) -> Value:
     name, tensor = wanted.name, _tensor(wanted.name, array)
     _check_shape(wanted, tuple(tensor.shape), sizes)
     if wanted.dtype.is_floating_point:
@@ -206,7 +224,7 @@ def _input(wanted: ValueDef, array: object, sizes: dict[str, int]) -> Value:
             return Value(tensor.to(torch.float32))
         if tensor.dtype not in _INTEGERS:
             raise TypeError(f"run: input {name!r} must hold floats, or integers that are codes, got {tensor.dtype}")
-        return Value(_codes(name, tensor, torch.int8), given=name)
+        return Value(_codes(name, tensor, codes), given=name)
     if wanted.dtype == torch.bool:
         if tensor.dtype != torch.bool:
             raise TypeError(f"run: input {name!r} must hold bool, got {tensor.dtype}")

@@ -56,8 +56,13 @@ class Case:
 
 
 def _names(platform):
+    """Cases with a model, and those of plain arrays."""
     with zipfile.ZipFile(HERE / f"{platform}.zip") as archive:
-        return sorted(name.removesuffix(".onnx") for name in archive.namelist() if name.endswith(".onnx"))
+        names = archive.namelist()
+    models = {name.removesuffix(".onnx") for name in names if name.endswith(".onnx")}
+    return sorted(models), sorted({name.removesuffix(".npz") for name in names if name.endswith(".npz")} - models)
 
 
-CASES = [Case(platform, name) for platform in PLATFORMS for name in _names(platform)]
+CASES = [Case(platform, name) for platform in PLATFORMS for name in _names(platform)[0]]
+ARRAYS = [Case(platform, name) for platform in PLATFORMS for name in _names(platform)[1]]
+"""``kernel_<function>``: one chip function called directly. ``later_<operator>``: an operator of the later engine revision."""
