@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from .facts import NodeFacts, rule, up
@@ -235,13 +236,10 @@ def linear(n: NodeFacts) -> Iterator[Violation]:
         if size <= n.chip.shared_bytes < 2 * size:
             limit = f"the weight and its prefetched copy do not fit into {n.chip.shared_bytes} bytes"
             yield n.warning("weight", f"{size} bytes", limit, NO_PREFETCH)
-    if n.platform == "venusA" and shape is not None:
-        rows = 1
-        for s in shape[:-1]:
-            rows *= s
-        if rows > 1:
-            limit = "the engine transposes a result of several rows in place and scrambles it"
-            yield n.warning("rows", rows, limit, "one row per call, or place the result in PSRAM when packing")
+    rows = None if shape is None else math.prod(shape[:-1])
+    if n.platform == "venusA" and rows != 1:
+        limit = "the engine transposes a result of several rows in place and scrambles it"
+        yield n.warning("rows", rows or "", limit, "one row per call, or place the result in PSRAM when packing")
 
 
 @rule("BatchNorm2dInt")

@@ -78,8 +78,6 @@ def axes(n: NodeFacts) -> Iterator[Violation]:
 def venus_only(n: NodeFacts) -> Iterator[Violation]:
     """Two operators of the venus packer, of which one returns zeros."""
     if n.op_type == "Resize" and _on_codes(n):
-        yield n.error(
-            "operator", "Resize", "no Resize on codes: it returns zeros", "a transposed convolution, or float"
-        )
+        yield n.broken("it returns zeros", "a transposed convolution, or keep it in float")
     elif n.op_type == "ShuffleChannel" and n.platform != "venus":
         yield n.broken("only venus has it", "Reshape, Transpose and Reshape: export the model again")

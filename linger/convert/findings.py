@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from linger.chip import ALIASES, FLOAT, NodeFacts, TensorFacts, Violation, check
 from linger.nn import QuantLayer
 from linger.runtime import Node, Tape, info
 
-__all__ = ["findings", "follow", "layer_findings", "of_text"]
+__all__ = ["findings", "follow", "layer_findings", "of_text", "sentences"]
 
 _FORMATS = ("Quant", "Dequant")
 
@@ -39,6 +40,14 @@ def layer_findings(model: nn.Module, platform: str) -> list[Violation]:
     """What the rules say about the layers of an initialised model before any input is seen."""
     layers = (m.node_facts(platform) for m in model.modules() if isinstance(m, QuantLayer))
     return [v for facts in layers if facts is not None for v in check_node(facts)]
+
+
+def sentences(found: Iterable[Violation]) -> list[str]:
+    """One sentence for every finding; layers that share one are listed together."""
+    layers: dict[Violation, list[str]] = {}
+    for v in found:
+        layers.setdefault(replace(v, layer=""), []).append(v.layer or "(root)")
+    return [str(replace(v, layer=", ".join(dict.fromkeys(names)))) for v, names in layers.items()]
 
 
 Entry = tuple[str, str, Mapping[str, Any], Sequence[str], Sequence[str]]

@@ -20,6 +20,7 @@ from linger.quantizers import Quantizer, clamp_weight_once
 from linger.settings import QuantMode, Settings
 
 from .constrain import fusion_of
+from .findings import layer_findings, sentences
 from .flow import Adjacency
 from .graph import Pair, blind_notes, discover, fusable_pairs
 from .leaves import left_alone, obstacle, target_class
@@ -96,6 +97,7 @@ def init(
     record = quantize(model, settings, selection, discover(model, example_inputs), fold_bn, quant_modules)
     if example_inputs is not None:
         _materialise(model, example_inputs)
+    record.report.notes += sentences(layer_findings(model, settings.platform))
     log_report(record.report)
     return model
 
