@@ -92,6 +92,20 @@ def through(x: ops.Coded, func: Callable[..., Any], *args: Any) -> ops.Coded:
     return coded(y, fmt)
 
 
+def fixed(scale: Tensor, bits: int = 8, *, relu: bool = False) -> ops.Output:
+    """Quantize to a scale that stands: nothing is observed.
+
+    Args:
+        scale: float32 ``[]``, a power of two, or NaN: the result is NaN.
+        bits: Width of the codes.
+        relu: No negative codes.
+    """
+    counter = torch.zeros(1, dtype=torch.int64, device=scale.device)
+    known = torch.ones((), dtype=torch.bool, device=scale.device)
+    stats = ops.Stats(torch.zeros_like(scale), known, scale.clone(), counter, counter.clone())
+    return ops.Output(stats, None, bits, 1, 0.0, False, relu)
+
+
 # ---- calls
 
 _BINARY = ("input", "self", "other")
@@ -136,7 +150,10 @@ def store(target: Tensor, result: Tensor) -> Tensor:
 
 def platform_here() -> str:
     """The chip of the operator that user code is calling now."""
-    owner = state.frames[-1].owner
+    return _platform_of(state.frames[-1].owner)
+
+
+def _platform_of(owner: nn.Module) -> str:
     known: str | None = owner.__dict__.get("_linger_platform")
     if known is None:
         known = owner.__dict__["_linger_settings"].layer(owner.__dict__["_linger_name"]).platform
@@ -144,12 +161,13 @@ def platform_here() -> str:
     return cast(str, known)
 
 
-platform_here.__dict__["_dynamo_marked_constant"] = True  # torch.compiler.assume_constant_result, without importing dynamo
+_platform_of.__dict__["_dynamo_marked_constant"] = True  # torch.compiler.assume_constant_result, without importing dynamo
 
 
 __all__ = [
     "FunctionalLayer",
     "common",
+    "fixed",
     "is_number",
     "pair_attributes",
     "platform_here",
