@@ -7,9 +7,6 @@ using lgr::ScalarType;
 using lgr::Tensor;
 using OptTensor = std::optional<Tensor>;
 
-constexpr int64_t kStream =
-    1 << 22; // elements that leave no room in the cache: results are written around it
-
 void check_float(const Tensor &x, const char *op, const char *name) {
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, op, ": ", name, " must be float32");
 }
@@ -65,7 +62,7 @@ quantize(const Tensor &x, const Tensor &running, const Tensor &is_init, const Te
     p.rounding = lgr::to_rounding(rounding, "quantize");
     p.relu = (flags & LGR_RELU) != 0;
     p.no_slope = lgr::slope_is_zero(st, p.bits, LGR_EXP2_MAX);
-    p.stream = n >= kStream;
+    p.stream = n >= lgr::kStream;
     p.clamp = static_cast<float>(clamp);
     const bool grad = (flags & LGR_GRAD) != 0, slope = grad && threshold;
     const Tensor value = lgr::fresh_like(in, aoti_torch_dtype_float32());

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linger.runtime import NAMES, Format, Tape, Value, current_tape, handles, info, scale_value, tag
+from linger import ops
+from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, scale_value, tag
 
 from .functional import store
 
@@ -23,11 +24,11 @@ def _finish(x: Tensor, y: Tensor, codes: Tensor | None, fmt: Format, in_place: b
 def _relu(x: Tensor, fmt: Format, in_place: bool) -> Tensor:
     if fmt.relu:
         return x  # the producer has applied it
-    y = torch.relu(x)
+    y, codes = ops.relu(coded(x, fmt))[:2] if fmt.exact else (torch.relu(x), None)
     tape = current_tape()
     if tape is not None:
         tape.node("Relu", [x], [y])
-    return _finish(x, y, None if fmt.codes is None else fmt.codes.clamp_min(0), fmt, in_place)
+    return _finish(x, y, codes, fmt, in_place)
 
 
 @handles("relu", "torch.relu Tensor.relu F.relu torch.relu_ Tensor.relu_ F.relu_")

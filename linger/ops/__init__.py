@@ -16,6 +16,7 @@ from linger.ops.linear import linear, linear_codes
 from linger.ops.mul import mul, mul_codes
 from linger.ops.pool import avg_pool, avg_pool_codes
 from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, quantize_codes, quantize_weight
+from linger.ops.relu import relu
 from linger.ops.softmax import chip_softmax, softmax, softmax_codes
 from linger.ops.spec import Coded, Output, Stats
 
@@ -60,6 +61,7 @@ __all__ = [
     "quantize_codes",
     "quantize_weight",
     "quantized_activation",
+    "relu",
     "requant_codes",
     "scale_bias_codes",
     "softmax",
