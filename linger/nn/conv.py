@@ -23,7 +23,7 @@ from .base import (
     warn_without_data,
     write_node,
 )
-from .padding import pad_coded, write_padding
+from .padding import absorbed, pad_coded, write_padding
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -109,16 +109,17 @@ class _ConvInt(QuantLayer, _ConvNd):
         name = self.__dict__.get("_linger_name", "") or "conv"
         arrays, w_scale = self.parameter_codes(*self._folded(), x.scale)
         inputs: list[Any] = [None, *arrays]
-        source: Tensor | Value = x.value
         one_d = len(self.kernel_size) == 1
         pads = self.pads()
+        op_type, inputs[1], form = self._node_form(tape.platform, inputs[1], len(inputs) > 2)
+        zeros = self.padding_mode == "zeros" and not flat
+        source: Tensor | Value = absorbed(tape, x.value, form) if zeros else x.value
         if flat:
             source = _reshaped(tape, source, "Unsqueeze", [0], name)
         if self.padding_mode != "zeros":
             source = write_padding(
                 tape, source, x.value, pads[1::2] if one_d else pads, self.padding_mode, x.scale, name
             )
-        op_type, inputs[1], form = self._node_form(tape.platform, inputs[1], len(inputs) > 2)
         wide = one_d and op_type == "Conv2dInt"
         if wide:
             source = _reshaped(tape, source, "Unsqueeze", [2], name)

@@ -1,13 +1,29 @@
-"""Padding modes other than zeros. No chip pads by reflection; slices and a concatenation of equal scales are exact."""
+"""Padding of quantized tensors in every spelling and mode, as an operator of its own and inside convolutions.
+
+Only venus has a node that pads right, with zeros. Elsewhere, and for everything else, slices of the tensor itself and an
+iqCat of one scale are exact; a constant border is a slice times zero. A padding with zeros in front of a convolution
+becomes the convolution's own where the chip takes it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from linger import ops
-from linger.runtime import Tape, Value
+from linger.chip import limits_of
+from linger.runtime import Format, NodeReader, Tape, Value, current_tape, handles, info, reads, tag
+
+from .broadcast import write_channels
+from .chain import Chain
+from .functional import common
+from .pool import bind
+from .times import write_times
 
 
 def pad_coded(x: ops.Coded, pads: tuple[int, int, int, int], mode: str, bits: int) -> ops.Coded:
@@ -17,16 +33,7 @@ def pad_coded(x: ops.Coded, pads: tuple[int, int, int, int], mode: str, bits: in
     return ops.Coded(value, ops.codes_of(value.detach(), x.scale, bits), x.scale)
 
 
-def _pieces(size: int, before: int, after: int, mode: str) -> list[tuple[int, int]]:
-    """(start, end) of the slices that make up a padded axis, in order."""
-    if mode == "circular":
-        first, last = [(size - before, size)], [(0, after)]
-    elif mode == "replicate":
-        first, last = [(0, 1)] * before, [(size - 1, size)] * after
-    else:
-        first = [(i, i + 1) for i in range(before, 0, -1)]
-        last = [(size - 1 - i, size - i) for i in range(1, after + 1)]
-    return [p for p in [*first, (0, size), *last] if p[1] > p[0]]
+# ---- files
 
 
 def write_padding(
@@ -38,28 +45,179 @@ def write_padding(
     scale: Tensor,
     name: str,
 ) -> Tensor | Value:
-    """Write the padding of the last axes as Slice nodes and one iqCat per axis; returns the padded tensor."""
+    """Write the padding of the last axes (begins, then ends) by a mode that repeats elements; returns the padded tensor."""
     n = len(pads) // 2
-    value: Tensor | Value = source
-    rank = shape_of.dim() + (1 if shape_of.dim() == n + 1 else 0)
+    shape = [*([1] if shape_of.dim() == n + 1 else []), *shape_of.shape]
+    chain = Chain(tape, source, shape, float(scale), f"{name}.pad")
     for k in range(n):
-        before, after, axis = pads[k], pads[n + k], rank - n + k
-        if not before and not after:
-            continue
-        size = int(shape_of.shape[shape_of.dim() - n + k])
-        parts: list[Tensor | Value] = []
-        for start, end in _pieces(size, before, after, mode):
-            if (start, end) == (0, size):
-                parts.append(value)
-                continue
-            part = tape.value(f"{name}.pad")
-            bounds = [np.array([v], np.int64) for v in (start, end, axis)]
-            tape.node("Slice", [value, *bounds], [part], hint=f"{name}.pad")
-            parts.append(part)
-        out = tape.value(f"{name}.padded")
-        attributes: dict[str, object] = {f"scale_x_{i}": float(scale) for i in range(len(parts))}
-        attributes |= {"dim": axis, "scale_o": float(scale), "platform": tape.platform}
-        attributes |= {"quant_mode": "floor_add", "platform_quant": "luna_quant", "data_bits": 8, "o_bits": 8}
-        tape.node("iqCat", parts, [out], attributes, domain="linger", hint=f"{name}.pad")
-        value = out
-    return value
+        chain = _repeated(chain, len(shape) - n + k, pads[k], pads[n + k], mode)
+    return chain.value
+
+
+def _repeated(chain: Chain, axis: int, before: int, after: int, mode: str) -> Chain:
+    """One axis longer by slices of itself."""
+    if not before and not after:
+        return chain
+    size = chain.shape[axis]
+    if mode == "circular":
+        first, last = [(size - before, size)], [(0, after)]
+    elif mode == "replicate":
+        first, last = [(0, 1)] * before, [(size - 1, size)] * after
+    else:
+        first = [(i, i + 1) for i in range(before, 0, -1)]
+        last = [(size - 1 - i, size - i) for i in range(1, after + 1)]
+    parts = [chain.slice(axis, *p) for p in [*first, (0, size), *last] if p[1] > p[0]]
+    return parts[0].cat(parts[1:], axis)
+
+
+def _constant(chain: Chain, axis: int, before: int, after: int, code: int) -> Chain:
+    """One axis longer by elements of one code; negative numbers cut."""
+    size = chain.shape[axis]
+    chain = chain.slice(axis, max(-before, 0), size - max(-after, 0))
+    parts = [_border(chain, axis, before, code), chain, _border(chain, axis, after, code)]
+    kept = [part for part in parts if part is not None]
+    return kept[0].cat(kept[1:], axis)
+
+
+def _border(chain: Chain, axis: int, size: int, code: int) -> Chain | None:
+    """``size`` elements along ``axis``, all of one code: a part of the tensor times zero, plus the code."""
+    if size <= 0:
+        return None
+    rows = [i % chain.shape[axis] for i in range(size)]
+    part, tape, name = chain.gather(axis, rows), chain.tape, chain.name
+    assert part.scale is not None
+    out = tape.value(f"{name}.border")
+    if code == 0:
+        write_times(tape, part.value, part.scale, 0, 1.0, out, part.scale, name)
+    else:
+        weight, bias = np.array(0, np.int8), np.array(code, np.int32)
+        write_channels(tape, part.value, part.shape, weight, bias, (part.scale, 1.0, part.scale), out, name)
+    return Chain(tape, out, part.shape, part.scale, name)
+
+
+class _Padded(NamedTuple):
+    """What a tensor of the file was padded from: with zeros, by (begins, ends) of its axes behind the channels."""
+
+    source: Tensor
+    pads: list[int]
+
+
+def absorbed(tape: Tape, x: Tensor, form: dict[str, Any]) -> Tensor:
+    """The tensor that a convolution can take in the place of its padded input ``x``; its ``pads`` in ``form`` grow.
+
+    Args:
+        tape: The recording.
+        x: Input of the layer.
+        form: Attributes of its node.
+    """
+    padded = tape.notes.get(id(x))
+    if not isinstance(padded, _Padded):
+        return x
+    kernel, pads = form["kernel_shape"], [*form["pads"]]
+    more = padded.pads
+    if len(more) < len(pads):  # a sequence in the 2-D node of height 1
+        more = [0, more[0], 0, more[1]]
+    total = [a + b for a, b in zip(pads, more, strict=True)]
+    most = limits_of(tape.platform).max_pad
+    if any(p > min(most, kernel[i % len(kernel)]) for i, p in enumerate(total)):
+        return x
+    form["pads"] = total
+    return padded.source
+
+
+def _write(
+    tape: Tape, x: Tensor, y: Tensor, fmt: Format, pads: Sequence[tuple[int, int]], mode: str, fill: float
+) -> None:
+    """``pads``: (before, after) of the last axes, in order."""
+    chain = Chain.of(tape, x, fmt, "pad")
+    first = x.dim() - len(pads)
+    spatial = first >= 2 or all(p == (0, 0) for p in pads[: 2 - first])
+    if mode != "constant":
+        for k, (before, after) in enumerate(pads):
+            chain = _repeated(chain, first + k, before, after, mode)
+        chain.done(y)
+        return
+    scale = chain.scale
+    assert scale is not None
+    code = int(np.clip(np.floor(np.float32(fill) * np.float32(scale) + np.float32(0.5)), -128, 127))
+    every = [(0, 0)] * first + list(pads)
+    if tape.platform == "venus" and code == 0 and x.dim() == 4 and spatial and min(map(min, pads)) >= 0:
+        widths = np.array([p[0] for p in every] + [p[1] for p in every], np.int64)
+        attributes = common(tape) | {"mode": "constant", "scale_x": scale, "scale_o": scale}
+        chain = chain.node("iqPad", y.shape, attributes, widths, np.zeros(1, np.int8), chip=True)
+    else:
+        for axis, (before, after) in enumerate(every):
+            chain = _constant(chain, axis, before, after, code)
+    chain.done(y)
+    if code == 0 and x.dim() in (3, 4) and spatial and min(map(min, pads)) >= 0:
+        tape.notes[id(y)] = _Padded(x, [p[0] for p in every[2:]] + [p[1] for p in every[2:]])
+
+
+# ---- forward
+
+
+def _filled(x: Tensor, pad: Sequence[int], fill: float, fmt: Format) -> tuple[Tensor, Tensor | None]:
+    """Value and codes padded with a constant, which is rounded to the tensor's grid."""
+    if fill == 0 or not fmt.exact:
+        return F.pad(x, pad, value=fill), None if fmt.codes is None else F.pad(fmt.codes, pad)
+    limit = 2 ** (fmt.bits - 1)
+    number = torch.floor(torch.full_like(fmt.scale, fill) * fmt.scale + 0.5).clamp(-limit, limit - 1) / fmt.scale
+    border = F.pad(torch.zeros(x.shape, dtype=torch.bool, device=x.device), pad, value=True)
+    return torch.where(border, number.to(x.dtype), F.pad(x, pad)), None
+
+
+@handles("pad", "F.pad torch.constant_pad_nd")
+def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    names = ("input", "pad", "value") if func is torch.constant_pad_nd else ("input", "pad", "mode", "value")
+    named = bind(names, args, kwargs)
+    x, pad = named["input"], [int(p) for p in named["pad"]]
+    fmt = info(x)
+    fill, mode = named.get("value"), named.get("mode") or "constant"
+    fill = 0.0 if fill is None else fill
+    if fmt is None or not pad or len(pad) % 2 or isinstance(fill, Tensor) or fill != fill:
+        return NotImplemented
+    codes = None
+    if mode == "constant":
+        y, codes = _filled(x, pad, float(fill), fmt)
+    else:
+        y = F.pad(x, pad, mode=mode)
+    y = tag(y, fmt.like(codes))
+    tape = current_tape()
+    if tape is not None:
+        _write(tape, x, y, fmt, list(zip(pad[0::2], pad[1::2], strict=True))[::-1], mode, float(fill))
+    return y
+
+
+@reads("iqPad")
+def read_pad(node: NodeReader) -> None:
+    """Zeros around height and width; the engines name their other modes wrongly, and venus alone pads right."""
+    value = node.codes(0)
+    x = value.codes
+    if node.platform != "venus":
+        raise node.error(f"{node.platform} scrambles the result of iqPad")
+    if value.bits != 8 or x.dim() != 4:
+        raise node.error(f"needs an int8 input of 4 dimensions, got int{value.bits} {tuple(x.shape)}")
+    if node.text("mode", "constant") != "constant":
+        raise node.error(
+            f"mode {node.text('mode')!r} is not what the engine computes under this name; write 'constant'"
+        )
+    listed = node.constant(1)
+    if listed.dtype != torch.int64 or listed.dim() != 1 or listed.numel() not in (4, 6, 8):
+        raise node.error(f"the widths must be 4, 6 or 8 int64 numbers, got {listed.dtype} {tuple(listed.shape)}")
+    widths = [int(v) for v in listed]
+    half = len(widths) // 2
+    begins, ends = [0] * (4 - half) + widths[:half], [0] * (4 - half) + widths[half:]
+    if any(begins[:2] + ends[:2]) or min(begins + ends) < 0:
+        raise node.error(f"only height and width are padded, got {widths}")
+    if node.has_input(2) and bool((node.constant(2) != 0).any()):
+        raise node.error("the value must be 0")
+    node.room(tuple(s + b + e for s, b, e in zip(x.shape, begins, ends, strict=True)))
+    padded = F.pad(x, (begins[3], ends[3], begins[2], ends[2]))
+    if node.has("scale_x"):
+        node.match(0, node.scale("scale_x"))
+    if node.has("scale_o") and value.exp2 is not None and node.scale("scale_o") != value.exp2:
+        raise node.error("scale_o must be the scale of the input")
+    node.put_like(0, padded, 0)
+
+
+__all__ = ["absorbed", "pad_coded", "write_padding"]

@@ -71,6 +71,7 @@ class Tape:
     parameters: dict[int, str] = field(default_factory=dict)  # id of a parameter or buffer -> qualified name
     without_data: list[str] = field(default_factory=list)  # quantizers that ran without statistics
     violations: list[Any] = field(default_factory=list)  # texts or findings: limits of the chip that a layer breaks
+    notes: dict[int, Any] = field(default_factory=dict)  # what writers remember of a tensor, by id
     _names: dict[int, str] = field(default_factory=dict)
     _keep: list[Tensor] = field(default_factory=list)
     _floats: dict[str, str] = field(default_factory=dict)
