@@ -1,7 +1,6 @@
 """An initialised model behaves as any other PyTorch module: copies, threads, checkpointing, autocast, averages, errors."""
 
 import copy
-import multiprocessing
 import threading
 
 import pytest
@@ -146,62 +145,6 @@ def test_two_threads_run_two_models():
         )
     )
     assert same == [True, True]
-
-
-@pytest.mark.parametrize("name", ["ConvNet", "Sequence1d", "Two"])
-def test_same_bits_for_any_number_of_threads(name):
-    """Forward, statistics, masks and thresholds are ours; torch's float products in backward split sums as they like."""
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for n in (1, 2, 8):
-            torch.set_num_threads(n)
-            torch.manual_seed(0)
-            model = linger.init(ZOO[name]())
-            outputs = [y for i in range(2) for y in tensors(model(*batch(ZOO[name], n=9, seed=i)))]
-            results.append((outputs, list(model.state_dict().values())))
-    finally:
-        torch.set_num_threads(before)
-    for outputs, values in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(outputs, results[0][0], strict=True))
-        assert all(torch.equal(a, b) for a, b in zip(values, results[0][1], strict=True))
-
-
-def test_backward_kernels_give_the_same_bits_for_any_number_of_threads():
-    before = torch.get_num_threads()
-    x, results = torch.randn(200_000, generator=torch.Generator().manual_seed(0)), []
-    try:
-        for n in (1, 2, 8):
-            torch.set_num_threads(n)
-            quantizer = Quantizer(8, method="TQT")
-            leaf = x.clone().requires_grad_()
-            quantizer(leaf).value.square().sum().backward()
-            results.append((leaf.grad, quantizer.learning_data.grad))
-    finally:
-        torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for r in results[1:] for a, b in zip(r, results[0], strict=True))
-
-
-class _Threads(torch.utils.data.Dataset):
-    """Quantizes in a worker and reports how many threads that took."""
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, i):
-        ops.quantize_codes(torch.randn(1 << 20), 5, 8)
-        with open("/proc/self/status", encoding="ascii") as file:
-            n = next(int(line.split()[1]) for line in file if line.startswith("Threads:"))
-        return torch.tensor([torch.get_num_threads(), n])
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="counts threads in /proc")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_no_oversubscription_in_workers():
-    loader = torch.utils.data.DataLoader(_Threads(), num_workers=1, batch_size=None, multiprocessing_context="fork")
-    for torch_threads, process_threads in (t.tolist() for t in loader):
-        assert torch_threads == 1
-        assert process_threads <= 3  # the worker, the queue's feeder, and at most one more of Python's
 
 
 # ---- checkpointing
