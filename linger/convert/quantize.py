@@ -12,7 +12,7 @@ from torch import nn
 
 from linger import runtime
 from linger.errors import UnsupportedError
-from linger.nn import swaps
+from linger.nn import RecurrentInt, swaps
 from linger.nn.constrained import Constrained, clamp
 from linger.nn.folding import FOLDING
 from linger.nn.fused import EmptyBatchNorm, FusedBN, fold
@@ -314,6 +314,9 @@ class _Conversion:
     def _clamp_now(self, m: Any) -> None:
         """A layer that was constrained computes with clamped parameters already: keep them."""
         info = m.quant.clamp
+        if isinstance(m, RecurrentInt):
+            m.keep_constrained()
+            return
         if m.weight is not None:
             clamp_weight_once(m.weight, m.weight_quantizer, info)
         if m.bias is not None and m.bias.requires_grad and info.clamp_bias_value is not None:

@@ -11,9 +11,12 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     bmm_nodes,
     cat,
     cat_nodes,
+    clamp,
     conv_nodes,
     div,
     div_nodes,
+    hard,
+    leaky,
     function_nodes,
     gelu,
     glu,
@@ -22,10 +25,12 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     mul,
     mul_nodes,
     norm_nodes,
+    packing,
     pool,
     pool_max,
     pool_nodes,
     quant_nodes,
+    recurrent_nodes,
     shape,
     shape_copies,
     shape_nodes,
@@ -44,9 +49,13 @@ from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
 from .embedding import EmbeddingInt
 from .layer_norm import LayerNormInt
 from .linear import LinearInt
+from .lstm import LSTMInt
+from .recurrent import RecurrentInt
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
-swaps: dict[type[nn.Module], type[QuantLayer] | type[EmbeddingInt] | type[MultiheadAttentionInt]] = {
+swaps: dict[
+    type[nn.Module], type[QuantLayer] | type[EmbeddingInt] | type[MultiheadAttentionInt] | type[RecurrentInt]
+] = {
     nn.Conv1d: Conv1dInt,
     nn.Conv2d: Conv2dInt,
     nn.ConvTranspose1d: ConvTranspose1dInt,
@@ -57,6 +66,7 @@ swaps: dict[type[nn.Module], type[QuantLayer] | type[EmbeddingInt] | type[Multih
     nn.BatchNorm2d: BatchNorm2dInt,
     nn.LayerNorm: LayerNormInt,
     nn.MultiheadAttention: MultiheadAttentionInt,
+    nn.LSTM: LSTMInt,
 }
 
 __all__ = [
@@ -69,8 +79,10 @@ __all__ = [
     "ConvTranspose2dInt",
     "EmbeddingInt",
     "LayerNormInt",
+    "LSTMInt",
     "LinearInt",
     "MultiheadAttentionInt",
     "QuantLayer",
+    "RecurrentInt",
     "swaps",
 ]

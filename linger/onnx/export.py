@@ -225,7 +225,9 @@ def record(
         outputs.append(GraphPort(name, t))
         source = tape.name_of(t)
         fmt = info(t)
-        if fmt is not None:
+        if source in tape.wide:
+            tape.integer_output(source, name)
+        elif fmt is not None:
             tape.dequantized_output(source, name, fmt)
         else:
             tape.identity_output(source, name)

@@ -41,7 +41,7 @@ def live_nodes(tape: Tape, wanted: set[str]) -> list[Node]:
     return keep[::-1]
 
 
-def _port(port: GraphPort, axes: Any, as_int8: bool = False) -> ValueInfoProto:
+def _port(port: GraphPort, axes: Any, element: int | None = None) -> ValueInfoProto:
     from onnx import helper
 
     dims: list[int | str] = [int(s) for s in port.tensor.shape]
@@ -52,8 +52,7 @@ def _port(port: GraphPort, axes: Any, as_int8: bool = False) -> ValueInfoProto:
     kind = 1 if port.tensor.is_floating_point() else _TYPES.get(port.tensor.dtype)  # every float is float32 in a file
     if kind is None:
         raise ExportError(f"export: '{port.name}' has dtype {port.tensor.dtype}, which files do not carry")
-    kind = 3 if as_int8 else kind
-    return helper.make_tensor_value_info(port.name, kind, dims)
+    return helper.make_tensor_value_info(port.name, kind if element is None else element, dims)
 
 
 def build_model(
@@ -81,11 +80,11 @@ def build_model(
     except ImportError as error:
         raise ExportError("export: the onnx package is needed to write files: pip install 'linger[onnx]'") from error
     nodes = live_nodes(tape, {p.name for p in outputs})
-    int8 = set()
+    elements = dict(tape.port_types)
     if integer_inputs:
         names = {p.name for p in inputs}
         removed = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Quant" and n.inputs[0] in names}
-        int8 = set(removed.values())
+        elements.update(dict.fromkeys(removed.values(), 3))
         nodes = [n for n in nodes if n.outputs[0] not in removed]
         for n in nodes:
             n.inputs = [removed.get(i, i) for i in n.inputs]
@@ -99,8 +98,8 @@ def build_model(
     graph = helper.make_graph(
         protos,
         "linger",
-        [_port(p, dynamic_axes, p.name in int8) for p in inputs],
-        [_port(p, dynamic_axes) for p in outputs],
+        [_port(p, dynamic_axes, elements.get(p.name)) for p in inputs],
+        [_port(p, dynamic_axes, tape.port_types.get(p.name)) for p in outputs],
         initializers,
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("linger", 1)]

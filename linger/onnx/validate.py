@@ -79,10 +79,11 @@ def validate(model: ModelProto) -> None:
             )
         else:
             produced = None
-        for name in node.output:
+        for i, name in enumerate(node.output):
             if name in scale:
                 raise ExportError(f"export: {where} writes '{name}' a second time")
-            scale[name] = produced
+            cell = node.op_type == "LSTMInt" and i == 2  # integers in the chip's own format
+            scale[name] = None if cell else produced
             if produced is None:
                 floats.add(name)
     for output in graph.output:

@@ -72,6 +72,8 @@ class Tape:
     without_data: list[str] = field(default_factory=list)  # quantizers that ran without statistics
     violations: list[Any] = field(default_factory=list)  # texts or findings: limits of the chip that a layer breaks
     notes: dict[int, Any] = field(default_factory=dict)  # what writers remember of a tensor, by id
+    port_types: dict[str, int] = field(default_factory=dict)  # ONNX element type of graph ports that carry wide codes
+    wide: dict[str, int] = field(default_factory=dict)  # the same of tensors whose scale the packer does not know
     _names: dict[int, str] = field(default_factory=dict)
     _keep: list[Tensor] = field(default_factory=list)
     _floats: dict[str, str] = field(default_factory=dict)
@@ -249,6 +251,13 @@ class Tape:
         """Graph output ``name`` is the Dequant of ``source``."""
         attributes = {"scale_o": scale_value(fmt)}
         self.nodes.append(Node("Dequant", self.fresh(f"{name}.Dequant"), [source], [name], attributes, "linger"))
+
+    def integer_output(self, source: str, name: str) -> None:
+        """Graph output ``name`` is the tensor ``source`` itself, in integers: no Dequant knows its scale."""
+        self.port_types[name] = self.wide[source]
+        for node in self.nodes:
+            node.inputs = [name if i == source else i for i in node.inputs]
+            node.outputs = [name if o == source else o for o in node.outputs]
 
     def identity_output(self, source: str, name: str) -> None:
         """Graph output ``name`` is the float tensor ``source``."""

@@ -1,0 +1,50 @@
+"""LSTM layers: the module (written by ``recurrent_write.py``, read back in ``recurrent_nodes.py``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from linger import ops
+from linger.ops.lstm import STATE_CAP, lstm
+from linger.ops.recurrent import Result, Walk, Weights
+
+from .recurrent import RecurrentInt
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+
+class LSTMInt(RecurrentInt, nn.LSTM):
+    """LSTM that computes the chip's integers in forward and float gradients through time in backward.
+
+    Takes what ``torch.nn.LSTM`` takes: padded input of either layout, packed sequences, one sequence without a batch, given
+    states. The cell state has the chip's fixed format.
+
+    Args:
+        *args: As ``torch.nn.LSTM``, ``proj_size`` excepted.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Shape:
+        As ``torch.nn.LSTM``; output and states are float32 on power-of-two grids, tagged with their formats.
+
+    Source: docs/numerics.md, "LSTM".
+    """
+
+    gates = 4
+    op_type = "LSTMInt"
+    state_caps = STATE_CAP
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+    def step(
+        self, x: ops.Coded, w: Weights, scale: Tensor, out: ops.Output, walk: Walk, given: tuple[Tensor | None, ...]
+    ) -> Result:
+        """One direction of one layer."""
+        return lstm(x, w, scale, out, walk, *given)
+
+
+__all__ = ["LSTMInt"]

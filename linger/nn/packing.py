@@ -1,0 +1,129 @@
+"""Packed sequences: rows of a quantized tensor keep their format on the way in and out of ``PackedSequence``.
+
+Every import spelling of ``pack_padded_sequence`` and ``pad_packed_sequence`` ends in the same two functions of torch, and
+``enforce_sorted=False`` adds ``index_select`` and ``sort``; nothing is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linger.runtime import Operand, Tape, Value, current_tape, handles, info, tag
+
+
+class Padded(NamedTuple):
+    """What packed rows are in a file, which has no packed form: the padded tensor, and the length of its one sequence.
+
+    Attributes:
+        source: ``(1, T, ...)`` or ``(T, 1, ...)``, a tensor of the forward or a value of the file.
+        batch_first: Which of the two.
+        length: int32 ``[1]``.
+    """
+
+    source: Tensor | Value
+    batch_first: bool
+    length: Operand
+
+
+def padded(data: Tensor) -> Padded | None:
+    """What the packed rows ``data`` are in the file that is being recorded."""
+    tape = current_tape()
+    return None if tape is None else cast("Padded | None", tape.notes.get(id(data)))
+
+
+def mark_padded(tape: Tape, data: Tensor, origin: Padded) -> None:
+    """Remember it; any other use of the rows has no form in the file."""
+    tape.notes[id(data)] = origin
+    tape.poison(data, f"packed rows have no form in a file except between recurrent layers: {tape.where()}")
+
+
+def _length(tape: Tape, lengths: Tensor) -> Operand:
+    if not tape.has(lengths):
+        return lengths.detach().cpu().numpy().astype(np.int32)
+    length = tape.value("length")
+    tape.node("Cast", [lengths], [length], {"to": 6}, hint="length")
+    return length
+
+
+@handles("pack", "_VF._pack_padded_sequence")
+def _pack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    x, lengths, batch_first = args
+    fmt, tape = info(x), current_tape()
+    if fmt is None and (tape is None or not tape.has(x)):
+        return NotImplemented
+    data, batch_sizes = func(x, lengths, batch_first)
+    if fmt is not None:
+        codes = None if fmt.codes is None else func(fmt.codes, lengths, batch_first)[0]
+        data = tag(data, fmt.like(codes))
+    if tape is not None:
+        if len(lengths) == 1:
+            mark_padded(tape, data, Padded(x, bool(batch_first), _length(tape, lengths)))
+        else:
+            tape.poison(data, f"a packed batch of {len(lengths)} sequences; export with one: {tape.where()}")
+    return data, batch_sizes
+
+
+@handles("pad", "_VF._pad_packed_sequence")
+def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    data, batch_sizes, batch_first, value, total = args
+    fmt, tape = info(data), current_tape()
+    if fmt is None or float(value) != 0.0:  # another padding value need not be on the grid
+        return NotImplemented
+    y, lengths = func(data, batch_sizes, batch_first, value, total)
+    codes = None if fmt.codes is None else func(fmt.codes, batch_sizes, batch_first, 0, total)[0]
+    y = tag(y, fmt.like(codes))
+    if tape is not None:
+        _write_padded(tape, data, y, bool(batch_first), len(batch_sizes))
+    return y, lengths
+
+
+def _write_padded(tape: Tape, data: Tensor, y: Tensor, batch_first: bool, steps: int) -> None:
+    origin = padded(data)
+    if origin is None:
+        tape.alias(y, data)  # poisoned: says why when it is needed
+        return
+    if y.shape[1 if batch_first else 0] != steps:
+        tape.poison(y, f"total_length beyond the sequence: no chip writes the rows behind it: {tape.where()}")
+    elif origin.batch_first == batch_first:
+        tape.bind(y, origin.source.name if isinstance(origin.source, Value) else tape.name_of(origin.source))
+    else:
+        tape.node("Transpose", [origin.source], [y], {"perm": [1, 0, *range(2, y.dim())]})
+
+
+@handles("index_select", "torch.index_select Tensor.index_select")
+def _index_select(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Rows in another order keep their format (``enforce_sorted=False``)."""
+    named = {**dict(zip(("input", "dim", "index"), args, strict=False)), **kwargs}
+    x, dim, index = named.get("input"), named.get("dim"), named.get("index")
+    fmt, tape = info(x), current_tape()
+    whole = isinstance(x, Tensor) and isinstance(index, Tensor) and x.shape[dim] == 1 == index.numel()
+    if not isinstance(x, Tensor) or (fmt is None and not (tape is not None and whole and tape.has(x))):
+        return NotImplemented
+    if tape is not None and not whole:
+        return NotImplemented
+    y = torch.index_select(x, dim, index)
+    if fmt is not None:
+        codes = None if fmt.codes is None else torch.index_select(fmt.codes, dim, index)
+        y = tag(y, fmt.like(codes))
+    if tape is not None:
+        tape.alias(y, x)
+    return y
+
+
+@handles("sort", "torch.sort Tensor.sort")
+def _sort(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """One length is sorted: a file that takes it as an input keeps it."""
+    tape = current_tape()
+    if tape is None or not args or not tape.has(args[0]) or args[0].numel() != 1 or args[0].is_floating_point():
+        return NotImplemented
+    result = func(*args, **kwargs)
+    tape.alias(result[0], args[0])
+    return result
+
+
+__all__ = ["Padded", "mark_padded", "padded"]

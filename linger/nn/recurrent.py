@@ -1,0 +1,372 @@
+"""Recurrent layers: what LSTM and GRU share, from the quantizers to packed sequences and states."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+
+from linger import ops
+from linger.errors import UnsupportedError
+from linger.ops.recurrent import Result, States, Walk, Weights, hidden_observe, hidden_scale
+from linger.quantizers import Quantizer, calibrating, clamp_weight_once
+from linger.runtime import Format, Leaf, current_tape, info, tag
+
+from .base import (
+    accept,
+    activation_quantizer,
+    calibrate_input,
+    convert_class,
+    emit,
+    emit_calibrated,
+    warn_without_data,
+    weight_quantizer,
+)
+from .packing import Padded, padded
+from .recurrent_float import FloatRows, run_float
+from .recurrent_write import Direction, Recording
+from .shape import fixed_output
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+_log = logging.getLogger("linger")
+_R = TypeVar("_R", bound="RecurrentInt")
+_NOTABLE = 0.001  # share of saturated cells from which the user hears of it
+
+
+class Sequence(NamedTuple):
+    """The rows of a layer's input and the steps they belong to.
+
+    Attributes:
+        offsets, counts, batch, stride: As in :class:`linger.ops.recurrent.Walk`.
+        packed: The caller's packed sequence, or None.
+        unbatched: The caller gave ``(T, D)``.
+    """
+
+    offsets: Tensor
+    counts: Tensor
+    batch: int
+    stride: int
+    packed: PackedSequence | None
+    unbatched: bool
+
+    def walk(self, platform: str, reverse: bool) -> Walk:
+        """For one direction."""
+        return Walk(self.offsets, self.counts, self.batch, self.stride, platform, reverse)
+
+
+class RecurrentInt(Leaf):
+    """Base of recurrent layers that compute the chip's integers.
+
+    One scale serves output and hidden state of a layer, and both directions: the state feeds back, so the scale is fixed for
+    a whole pass and moves after it. A layer of several layers is a chain of single ones.
+
+    Source: docs/numerics.md, "Recurrent layers".
+    """
+
+    gates: ClassVar[int]
+    op_type: ClassVar[str]
+    state_caps: ClassVar[dict[str, int]]
+    quant: LayerSettings
+    fused_relu: bool
+    input_quantizer: Quantizer
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    bidirectional: bool
+    dropout: float
+
+    @classmethod
+    def from_float(cls: type[_R], m: nn.Module, quant: LayerSettings) -> _R:
+        """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
+        if getattr(m, "proj_size", 0):
+            raise UnsupportedError(
+                f"linger: {type(m).__name__} with proj_size={m.proj_size}: no chip projects the state"
+            )
+        convert_class(m, cls)
+        layer = cast(_R, m)
+        layer.set_quantizers(quant)
+        layer.train(layer.training)
+        return layer
+
+    def set_quantizers(self, quant: LayerSettings) -> None:
+        """Create the quantizers; those whose tensor has no scale of its own exist because 3.x checkpoints have them."""
+        self.quant, self.fused_relu = quant, False
+        self.input_quantizer = activation_quantizer(quant, quant.input_bits)
+        for d in self.directions():
+            for kind in ("weightih", "weighthh"):
+                setattr(self, d.quantizer(kind), weight_quantizer(quant))
+            named = ["hidden", "biasih", "biashh", *(["cell"] if self.gates == 4 else [])]
+            for kind in [*named, *(["input", "output"] if d.reverse else [])]:
+                setattr(self, d.quantizer(kind), Quantizer(32, method=quant.method, role="bias"))
+            if not d.reverse:
+                setattr(self, d.quantizer("output"), activation_quantizer(quant, 8))
+        self.register_buffer("_saturated", torch.zeros(1, dtype=torch.int64), persistent=False)
+        self.__dict__["_n_cells"] = 0
+        self.name_quantizers()
+
+    def name_quantizers(self) -> None:
+        """Give the quantizers their qualified names (messages and reports)."""
+        prefix = self.__dict__.get("_linger_name", "")
+        for child, module in self.named_children():
+            if isinstance(module, Quantizer):
+                module.name = f"{prefix}.{child}" if prefix else child
+
+    def clamp_now(self) -> None:
+        """Clamp the matrices once, as the first training step would."""
+        for d in self.directions():
+            for kind in ("ih", "hh"):
+                quantizer = cast("Quantizer", getattr(self, d.quantizer(f"weight{kind}")))
+                clamp_weight_once(getattr(self, d.parameter(f"weight_{kind}")), quantizer, self.quant.clamp)
+
+    def keep_constrained(self) -> None:
+        """A layer that was constrained computes with clamped parameters already: keep them."""
+        self.clamp_now()
+        limit = self.quant.clamp.clamp_bias_value
+        for name, p in self.named_parameters(recurse=False):
+            if limit is not None and name.startswith("bias") and p.requires_grad:
+                with torch.no_grad():
+                    p.clamp_(-limit, limit)
+
+    def directions(self, layer: int | None = None) -> list[Direction]:
+        """Directions of one layer, or of all, in torch's order."""
+        layers = range(self.num_layers) if layer is None else (layer,)
+        return [Direction(k, r) for k in layers for r in ((False, True) if self.bidirectional else (False,))]
+
+    def weights(self, d: Direction) -> Weights:
+        """Parameters of one direction and the settings of its quantizers."""
+        parameters = cast("dict[str, Tensor]", self._parameters)
+        biases = [parameters[d.parameter(f"bias_{k}")] if self.bias else None for k in ("ih", "hh")]
+        matrices = [parameters[d.parameter(f"weight_{k}")] for k in ("ih", "hh")]
+        outs = [cast("Quantizer", getattr(self, d.quantizer(f"weight{k}"))).output() for k in ("ih", "hh")]
+        return Weights(matrices[0], matrices[1], biases[0], biases[1], outs[0], outs[1])
+
+    def output_quantizer_of(self, layer: int) -> Quantizer:
+        """Quantizer of the output and state of one layer."""
+        return cast("Quantizer", getattr(self, Direction(layer, False).quantizer("output")))
+
+    # ---- what a subclass adds
+
+    def step(
+        self, x: ops.Coded, w: Weights, scale: Tensor, out: ops.Output, walk: Walk, given: tuple[Tensor | None, ...]
+    ) -> Result:
+        """One direction of one layer."""
+        raise NotImplementedError
+
+    # ---- forward
+
+    def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's name
+        """Chip integers in forward, gradients through time in backward; arguments and results as torch's layer."""
+        with torch._C.DisableTorchFunction():
+            if self.training or calibrating():
+                self.clamp_now()
+            x, rows = self._rows(input)
+            given = self._given(hx, rows)
+            if calibrating():
+                y, states = self._calibrate(x, rows, given)
+            else:
+                y, states = self._compute(x, rows, given)
+            return self._results(y, states, rows)
+
+    def _rows(self, given: Any) -> tuple[Tensor, Sequence]:
+        """The tensor that holds the rows, and its steps; ``(T, D)`` counts as a batch of one."""
+        if isinstance(given, PackedSequence):
+            sizes = given.batch_sizes
+            counts = sizes.to(torch.int32)
+            return given.data, Sequence(torch.cumsum(sizes, 0) - sizes, counts, int(sizes[0]), 1, given, False)
+        if not isinstance(given, Tensor) or given.dim() not in (2, 3) or given.shape[-1] != self.input_size:
+            shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            raise ValueError(
+                f"'{self._name}': expected (T, B, {self.input_size}), (B, T, {self.input_size}) with batch_first, "
+                f"(T, {self.input_size}) or a PackedSequence, got {shape}"
+            )
+        batched = given.dim() == 3
+        steps, batch = (given.shape[0], 1) if not batched else given.shape[:2]
+        if batched and self.batch_first:
+            steps, batch = batch, steps
+        if steps == 0 or batch == 0:
+            raise ValueError(f"'{self._name}': expected at least one step and one entry, got {tuple(given.shape)}")
+        stride = steps if batched and self.batch_first else 1
+        key = (steps, batch, stride)
+        known = self.__dict__.get("_steps")
+        if known is None or known[0] != key or torch.compiler.is_compiling():
+            offsets = torch.arange(steps, dtype=torch.int64) * (1 if stride > 1 or batch == 1 else batch)
+            known = key, offsets, torch.full((steps,), batch, dtype=torch.int32)
+            if not torch.compiler.is_compiling():
+                self.__dict__["_steps"] = known
+        return given, Sequence(known[1], known[2], batch, stride, None, not batched)
+
+    def _given(self, hx: Any, rows: Sequence) -> list[Tensor] | None:
+        """Given states as ``(layers * directions, B, H)``, entries in the order of the rows."""
+        if hx is None:
+            return None
+        states = [hx] if self.gates == 3 else list(hx)
+        n = self.num_layers * (2 if self.bidirectional else 1)
+        names = ("hx",) if self.gates == 3 else ("h_0", "c_0")
+        found = []
+        for name, state in zip(names, states, strict=True):
+            wanted = (n, self.hidden_size) if rows.unbatched else (n, rows.batch, self.hidden_size)
+            if tuple(state.shape) != wanted:
+                raise ValueError(f"'{self._name}': {name} must have shape {wanted}, got {tuple(state.shape)}")
+            state = state.unsqueeze(1) if rows.unbatched else state
+            if rows.packed is not None and rows.packed.sorted_indices is not None:
+                state = state.index_select(1, rows.packed.sorted_indices)
+            found.append(state)
+        return found
+
+    def _compute(self, x: Tensor, rows: Sequence, given: list[Tensor] | None) -> tuple[Tensor, list[list[States]]]:
+        tape = current_tape()
+        origin = padded(x)
+        operand = self._accept(x, origin)
+        recording = None
+        if tape is not None:
+            recording = Recording(tape, self, operand.value, rows, origin, given)
+        states: list[list[States]] = []
+        y = x
+        for layer in range(self.num_layers):
+            if layer and self.training and self.dropout > 0.0:
+                operand = _dropped(operand, y, self.dropout)
+            quantizer = self.output_quantizer_of(layer)
+            warn_without_data(quantizer)
+            out, cap = quantizer.output(), self.state_caps[self.quant.platform]
+            scale = hidden_scale(out, cap)
+            results = []
+            for d in self.directions(layer):
+                at = layer * (2 if self.bidirectional else 1) + d.reverse
+                mine = tuple(None if given is None else s[at] for s in given or [None] * (5 - self.gates))
+                walk = rows.walk(self.quant.platform, d.reverse)
+                results.append(self.step(operand, self.weights(d), scale, out, walk, mine))
+            self._observe(results, out, cap, operand)
+            joined = _joined([r.out for r in results])
+            y = emit(joined, quantizer)
+            states += [[s for s in (r.h, r.c) if s is not None] for r in results]
+            if recording is not None:
+                recording.layer(layer, operand, joined)
+            operand = joined._replace(value=y) if y.dtype == torch.float32 else joined
+        if recording is not None:
+            recording.finish(y)
+            self.__dict__["_recording"] = recording
+        return y, states
+
+    def _accept(self, x: Tensor, origin: Padded | None) -> ops.Coded:
+        fmt = info(x)
+        if origin is None or (fmt is not None and fmt.exact):
+            return accept(x, self.input_quantizer, 8)
+        assert isinstance(origin.source, Tensor)  # what another layer hands on has a format
+        accept(origin.source, self.input_quantizer, 8)  # the file quantizes the padded tensor: the same codes
+        return self.input_quantizer.forward(x if x.dtype == torch.float32 else x.float())
+
+    def _observe(self, results: list[Result], out: ops.Output, cap: int, x: ops.Coded) -> None:
+        peak = results[0].peak if len(results) == 1 else torch.maximum(results[0].peak, results[1].peak)
+        hidden_observe(peak, out, cap)
+        if out.observe and results[0].saturated is not None:
+            for r in results:
+                self.get_buffer("_saturated").add_(cast(Tensor, r.saturated))
+            self.__dict__["_n_cells"] += x.codes.numel() // x.codes.shape[-1] * self.hidden_size * len(results)
+
+    def _results(self, y: Tensor, states: list[list[States]], rows: Sequence) -> Any:
+        recording: Recording | None = self.__dict__.pop("_recording", None)
+        order = None if rows.packed is None else rows.packed.unsorted_indices
+        last = []
+        for i, parts in enumerate(zip(*states, strict=True)):
+            value = parts[0].value if len(parts) == 1 else torch.cat([p.value for p in parts])
+            codes = parts[0].codes if len(parts) == 1 else torch.cat([p.codes for p in parts])
+            if order is not None:
+                value, codes = value.index_select(1, order), codes.index_select(1, order)
+            if rows.unbatched:
+                value, codes = value.squeeze(1), codes.squeeze(1)
+            value = value if value.dtype == y.dtype or i else value.to(y.dtype)
+            shared = self.num_layers == 1 and not calibrating()  # one scale
+            if shared and (recording is None or len(parts) == 1 or i == 0):
+                bits = 8 if i == 0 else 16 if self.quant.platform == "venus" else 32
+                value = tag(value, Format(parts[0].scale, bits, codes))
+            if recording is not None:
+                recording.state(i, value)
+            last.append(value)
+        state: Any = last[0] if self.gates == 3 else tuple(last)
+        if rows.packed is not None:
+            p = rows.packed
+            return PackedSequence(y, p.batch_sizes, p.sorted_indices, p.unsorted_indices), state
+        return y, state
+
+    def _calibrate(self, x: Tensor, rows: Sequence, given: list[Tensor] | None) -> tuple[Tensor, list[list[States]]]:
+        """Inside ``calibration()``: the float layers, each output observed."""
+        calibrate_input(x, self.input_quantizer)
+        states: list[list[States]] = []
+        n = 2 if self.bidirectional else 1
+        y = x
+        for layer in range(self.num_layers):
+            tensors = []
+            for d in self.directions(layer):
+                w = self.weights(d)
+                for kind, matrix in (("weightih", w.w_ih), ("weighthh", w.w_hh)):
+                    cast("Quantizer", getattr(self, d.quantizer(kind))).observe_calibration(matrix)
+                tensors += [t for t in w[:4] if t is not None]
+            mine = None if given is None else [s[layer * n : layer * n + n] for s in given]
+            how = FloatRows(rows.packed, self.batch_first and not rows.unbatched, rows.unbatched)
+            y, last = run_float(self.gates, y, how, mine, tensors, self.bias, self.bidirectional)
+            y = emit_calibrated(y, self.output_quantizer_of(layer))
+            for at in range(n):
+                states.append([States(s[at : at + 1], s[at : at + 1], y.new_ones(())) for s in last])
+        return y, states
+
+    # ---- reports
+
+    @property
+    def _name(self) -> str:
+        return self.__dict__.get("_linger_name", "") or type(self).__name__
+
+    @property
+    def saturated_share(self) -> float:
+        """Share of this layer's cells, over all training steps so far, whose product c * f left the chip's 32 bits (+-2)."""
+        n = int(self.__dict__.get("_n_cells", 0))
+        return float(self.get_buffer("_saturated")) / n if n else 0.0
+
+    def train(self: _R, mode: bool = True) -> _R:
+        """As torch; on the way to evaluation a notable share of saturated cells is reported."""
+        super().train(mode)
+        if not mode and self.__dict__.get("_n_cells") and self.saturated_share >= _NOTABLE:
+            share, told = self.saturated_share, self.__dict__.get("_told", 0.0)
+            if share >= 2.0 * told:  # once, and again when it has doubled
+                self.__dict__["_told"] = share
+                _log.warning(
+                    "linger: '%s': %.1f %% of the cells reached +-2 while training, where the chip's product of cell and "
+                    "forget gate saturates; gradients do not see it: lower the forget bias, or train longer",
+                    self._name,
+                    100.0 * share,
+                )
+        return self
+
+    def extra_repr(self) -> str:
+        """The torch part first, then the formats."""
+        q = self.quant
+        return (
+            f"{super().extra_repr()}, data_bits:{q.input_bits}, o_bits:8, weight_bits:{q.weight_bits}, "
+            f"bias_bits:32, mode:QuantMode.{q.rounding.name}, platform:{q.platform}"
+        )
+
+
+def _joined(outs: list[ops.Coded]) -> ops.Coded:
+    """Both directions side by side; they share their scale, NaN in one is NaN in both."""
+    if len(outs) == 1:
+        return outs[0]
+    scale = outs[0].scale + (outs[1].scale - outs[1].scale)
+    value, codes = (torch.cat([o[i] for o in outs], -1) for i in (0, 1))
+    return ops.Coded(value, codes, scale)
+
+
+def _dropped(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:
+    """Dropout between layers: the scaled survivors are rounded back to the same grid."""
+    fmt = info(y)
+    assert fmt is not None
+    return ops.quantize(F.dropout(x.value, p), fixed_output(fmt))
+
+
+__all__ = ["RecurrentInt"]

@@ -1,0 +1,230 @@
+"""How recurrent layers are written into a file: one node per layer and direction on ``(B, T, features)``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from linger import ops
+from linger.runtime import Operand, Tape, Value, info, remembered
+
+from .packing import Padded, mark_padded
+from .functional import common
+
+if TYPE_CHECKING:
+    from .recurrent import RecurrentInt, Sequence
+
+_ONNX = {8: 3, 16: 5, 32: 6}  # element types of integer graph inputs
+
+
+class Direction(NamedTuple):
+    """One direction of one layer, and the names that go with it."""
+
+    layer: int
+    reverse: bool
+
+    def parameter(self, kind: str) -> str:
+        """``weight_ih`` -> ``weight_ih_l0_reverse``, as torch names it."""
+        return f"{kind}_l{self.layer}{'_reverse' if self.reverse else ''}"
+
+    def quantizer(self, kind: str) -> str:
+        """``weightih`` -> ``weightih_reverse_quantizer``; layers behind the first have their number in it."""
+        layer = f"_l{self.layer}" if self.layer else ""
+        return f"{kind}{layer}{'_reverse' if self.reverse else ''}_quantizer"
+
+
+class Recording:
+    """What one forward of a recurrent layer writes.
+
+    Args:
+        tape: The recorded forward.
+        m: The layer.
+        x: Quantized rows.
+        rows: Their steps.
+        origin: What packed rows are in the file.
+        given: The caller's states, or None.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        m: RecurrentInt,
+        x: Tensor,
+        rows: Sequence,
+        origin: Padded | None,
+        given: list[Tensor] | None,
+    ) -> None:
+        self.tape, self.m, self.rows, self.given = tape, m, rows, given
+        self.name = m.__dict__.get("_linger_name", "") or m.op_type.lower()
+        self.length: Operand = None if origin is None else origin.length
+        self.x: Operand = self._by_batch(x, origin)
+        self.last: list[list[Value]] = []  # h (and c) of every node
+        self.scales: list[float] = []
+        if rows.packed is not None and origin is None:
+            tape.name_of(x)  # says why these rows have no form in a file
+
+    def _by_batch(self, x: Tensor, origin: Padded | None) -> Operand:
+        """The input as (B, T, D)."""
+        if origin is not None:
+            source = origin.source
+            if isinstance(source, Tensor):
+                known = source if info(source) is not None else remembered(source)
+                assert known is not None
+                source = known
+            return source if origin.batch_first else self._node("Transpose", source, perm=[1, 0, 2])
+        if self.rows.unbatched:
+            return self._node("Unsqueeze", x, axes=[0])
+        return x if self.m.batch_first else self._node("Transpose", x, perm=[1, 0, 2])
+
+    def _node(self, op: str, x: Operand, *more: Operand, **attributes: Any) -> Value:
+        y = self.tape.value(f"{self.name}.{op.lower()}")
+        self.tape.node(op, [x, *more], [y], attributes, hint=self.name)
+        return y
+
+    def layer(self, layer: int, x: ops.Coded, out: ops.Coded) -> None:
+        """The nodes of one layer; its result is the next one's input."""
+        scale = float(out.scale)
+        made = [self._direction(d, x, scale) for d in self.m.directions(layer)]
+        self.x = made[0]
+        if len(made) > 1:
+            self.x = self.cat(made, 2, scale)
+
+    def cat(self, parts: list[Value], dim: int, scale: float) -> Value:
+        """Tensors of one scale side by side."""
+        attributes = common(self.tape) | {"dim": dim, "o_bits": 8, "scale_o": scale}
+        for i in range(len(parts)):
+            attributes |= {f"x_{i}_bits": 8, f"scale_x_{i}": scale}
+        y = self.tape.value(f"{self.name}.cat")
+        self.tape.node("iqCat", parts, [y], attributes, domain="linger", hint=self.name)
+        return y
+
+    def _direction(self, d: Direction, x: ops.Coded, scale: float) -> Value:
+        m, tape = self.m, self.tape
+        w = m.weights(d)
+        arrays, scales = [], []
+        h_scale = torch.tensor(scale)
+        sides = ((w.w_ih, w.b_ih, w.ih_out, x.scale), (w.w_hh, w.b_hh, w.hh_out, h_scale))
+        for matrix, bias, out, operand_scale in sides:
+            bias = None if bias is None else bias.detach().float()
+            codes, w_scale, *_ = ops.quantize_weight(
+                matrix.detach().float(), out._replace(observe=False), bias, operand_scale
+            )
+            arrays.append(codes.cpu().numpy())
+            scales.append(w_scale)
+            zeros = np.zeros(len(matrix), np.int32)
+            given = None if bias is None else ops.quantize_bias(bias, operand_scale, w_scale).cpu().numpy()
+            arrays.append(zeros if given is None else given)
+        attributes = common(tape) | {
+            "x_bits": 8,
+            "w_bits": m.quant.weight_bits,
+            "o_bits": 8,
+            "input_size": int(w.w_ih.shape[1]),
+            "hidden_size": m.hidden_size,
+            "num_layers": 1,
+            "batch_first": int(tape.platform == "venus"),
+            "go_forward": int(not d.reverse),
+            "scale_x": float(x.scale),
+            "scale_iw": float(scales[0]),
+            "scale_hw": float(scales[1]),
+            "scale_h": scale,
+            "scale_o": scale,
+        }
+        states = self._states(d, scale)
+        length = self.length
+        if states and length is None:
+            length = np.array([len(self.rows.counts)], np.int32)
+        given_inputs = [t for t in (length, *states) if t is not None]
+        inputs = [self.x, *given_inputs, arrays[0], arrays[2], arrays[1], arrays[3]]
+        outputs = [tape.value(f"{self.name}.{part}") for part in ("out", "h", "c")[: m.gates - 1]]
+        tape.node(m.op_type, inputs, outputs, attributes, domain="linger", hint=self.name)
+        self.last.append(outputs[1:])
+        self.scales.append(scale)
+        return outputs[0]
+
+    # ---- states
+
+    def _states(self, d: Direction, scale: float) -> list[Operand]:
+        if self.given is None:
+            return []
+        tape, n = self.tape, len(self.given[0])
+        if not any(tape.has(s) for s in self.given) and not any(bool(s.detach().any()) for s in self.given):
+            return []  # zeros, as without
+        at = d.layer * (2 if self.m.bidirectional else 1) + d.reverse
+        cell = 7 if tape.platform == "venus" else 15
+        formats = [(scale, 8), (2.0**cell, 16 if cell == 7 else 32)]
+        return [self._state(s, at, n, *how) for s, how in zip(self.given, formats, strict=False)]
+
+    def _state(self, s: Tensor, at: int, n: int, scale: float, bits: int) -> Operand:
+        """One part of a given state, (1, B, H), in codes at ``scale``."""
+        tape = self.tape
+        if not tape.has(s):
+            top = 2.0 ** (bits - 1)
+            codes = (s[at : at + 1].detach().double() * scale + 0.5).floor().clamp(-top, top - 1)
+            codes = codes.unsqueeze(1) if self.rows.unbatched else codes
+            return codes.to({8: torch.int8, 16: torch.int16, 32: torch.int32}[bits]).cpu().numpy()
+        fmt = info(s)
+        part: Operand = s
+        if n > 1:
+            cut = [np.array([v], np.int64) for v in (at, at + 1, 0)]
+            part = self._node("Slice", s, *cut)
+        if self.rows.unbatched:
+            part = self._node("Unsqueeze", part, axes=[1])
+        if fmt is not None and fmt.exact and float(fmt.scale) == scale and fmt.bits == bits:
+            return part
+        if fmt is not None and fmt.exact:
+            attributes = common(tape) | {"data_bits": fmt.bits, "o_bits": bits}
+            return self._linger("Requant", part, attributes | {"scale_x": float(fmt.scale), "scale_o": scale})
+        name = tape.name_of(s)
+        if bits > 8 and name not in {o for node in tape.nodes for o in node.outputs}:  # a graph input
+            tape.port_types[name] = _ONNX[bits]
+            return part
+        attributes = {"data_bits": bits, "scale_x": scale, "platform": tape.platform, "zero_point": 0}
+        return self._linger("Quant", part, attributes)
+
+    def _linger(self, op: str, x: Operand, attributes: dict[str, Any]) -> Value:
+        y = self.tape.value(f"{self.name}.state")
+        self.tape.node(op, [x], [y], attributes, domain="linger", hint=self.name)
+        return y
+
+    # ---- results
+
+    def finish(self, y: Tensor) -> None:
+        """The last layer's result in the caller's layout."""
+        tape, x = self.tape, self.x
+        assert isinstance(x, Value)
+        if self.rows.packed is not None:
+            mark_padded(tape, y, Padded(x, True, self.length))
+        elif self.rows.unbatched:
+            tape.node("Squeeze", [x], [y], {"axes": [0]}, hint=self.name)
+        elif self.m.batch_first:
+            tape.bind(y, x.name)
+        else:
+            tape.node("Transpose", [x], [y], {"perm": [1, 0, 2]}, hint=self.name)
+
+    def state(self, i: int, value: Tensor) -> None:
+        """The last states as the caller gets them: hidden (0) or cell (1)."""
+        tape, parts = self.tape, [made[i] for made in self.last]
+        if len(parts) == 1:
+            joined = parts[0]
+        elif i == 0 and self.m.num_layers == 1:
+            joined = self.cat(parts, 0, self.scales[0])
+        else:  # several scales, or int32: side by side in float
+            cell = 2.0 ** (7 if tape.platform == "venus" else 15)
+            floats = [
+                self._linger("Dequant", part, {"scale_o": cell if i else scale})
+                for part, scale in zip(parts, self.scales, strict=True)
+            ]
+            joined = self.tape.value(f"{self.name}.states")
+            tape.node("Concat", floats, [joined], {"axis": 0}, hint=self.name)
+        if self.rows.unbatched:
+            tape.node("Squeeze", [joined], [value], {"axes": [1]}, hint=self.name)
+        else:
+            tape.bind(value, joined.name)
+        if i == 1 and len(parts) == 1:
+            tape.wide[tape.name_of(value)] = _ONNX[16 if tape.platform == "venus" else 32]
+
+
+__all__ = ["Direction", "Recording"]
