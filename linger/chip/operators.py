@@ -74,6 +74,7 @@ _MUL = (
 )
 _SUM = "one shape, others are copied to it; numbers and constants per channel as BatchNorm2dInt"
 _DIV = "by a power of two; other numbers as iqMul by the reciprocal; the quotient of two tensors is an island"
+_LEAKY = "relu(x) - slope * relu(-x) in iqMul, Relu and iqAdd"
 _BMM = "rank 2 or 3, higher ranks through Reshape; transposes are nodes of their own"
 _SUB = (
     "the engines subtract from an uninitialised buffer: x + RSH(-y, 1) - RSH(y, 1) in iqMul and iqAdd, exact with -128"
@@ -139,10 +140,13 @@ OPERATORS: dict[str, Operator] = {
     "iqSum": _row("x.sum()", _island("no packer takes iqSum")),
     "iqVar": _row("x.var()", _island("venus reduces axis 1 only, the others return garbage")),
     "Clip": _row(
-        "nn.ReLU6, torch.clamp, nn.Hardtanh", _island("no chip clips; saturation at 127 is the only upper limit")
+        "nn.ReLU6, torch.clamp, nn.Hardtanh",
+        _rewrite("sums that saturate at the limit, in BatchNorm2dInt; 0 is a Relu"),
     ),
-    "LeakyRelu": _row("nn.LeakyReLU", _island()),
-    "PRelu": _row("nn.PReLU", _island()),
+    "LeakyRelu": _row("nn.LeakyReLU, torch.abs", _rewrite(f"{_LEAKY}; slopes above 1 are islands")),
+    "PRelu": _row("nn.PReLU", _rewrite(_LEAKY)),
+    "HardSigmoid": _row("nn.Hardsigmoid", _rewrite("BatchNorm2dInt and Relu, one is 127/128")),
+    "HardSwish": _row("nn.Hardswish", _rewrite("iqMul by the hardsigmoid")),
     # ---- several tensors
     "iqCat": _row(
         "torch.cat, torch.stack",

@@ -7,6 +7,7 @@ from torch import nn
 from . import (  # noqa: F401  imported for what they register: spellings, writers and readers
     activation,
     add_nodes,
+    argmax,
     bmm,
     bmm_nodes,
     cat,

@@ -161,7 +161,9 @@ def _platform_of(owner: nn.Module) -> str:
     return cast(str, known)
 
 
-_platform_of.__dict__["_dynamo_marked_constant"] = True  # torch.compiler.assume_constant_result, without importing dynamo
+_platform_of.__dict__["_dynamo_marked_constant"] = (
+    True  # torch.compiler.assume_constant_result, without importing dynamo
+)
 
 
 __all__ = [

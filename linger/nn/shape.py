@@ -17,6 +17,7 @@ from linger.quantizers import calibrating
 from linger.runtime import Dim, Format, Tape, handles, info, tag
 
 from .chain import Chain
+from .functional import fixed
 from .keeping import Call, keeps
 
 
@@ -172,7 +173,4 @@ def _dropout(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
 
 def fixed_output(fmt: Format) -> ops.Output:
     """Quantize to a format that stands: nothing is observed."""
-    counter = torch.zeros(1, dtype=torch.int64, device=fmt.scale.device)
-    known = torch.ones((), dtype=torch.bool, device=fmt.scale.device)
-    stats = ops.Stats(torch.zeros_like(fmt.scale), known, fmt.scale.clone(), counter, counter.clone())
-    return ops.Output(stats, None, fmt.bits, 1, 0.0, False, False)
+    return fixed(fmt.scale, fmt.bits)
