@@ -1,0 +1,190 @@
+"""``linger.check``: everything at once, on float, constrained and initialised models, with nothing changed."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import linger
+from linger.onnx import ExportError
+
+
+class Net(nn.Module):
+    """Breaks a limit of every kind on some chip."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide = nn.Conv2d(3, 16, 7, padding=3, stride=2)
+        self.bn = nn.BatchNorm2d(16)
+        self.thin = nn.Conv2d(16, 16, 3, stride=3, groups=16)
+        self.fat = nn.Conv2d(16, 600, 3, padding=1)
+        self.deep = nn.Conv2d(600, 8, 3)
+        self.drop = nn.Dropout(0.5)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = F.relu(self.bn(self.wide(x)))
+        x = self.deep(self.fat(self.thin(x)))
+        x = self.drop(torch.erf(F.max_pool2d(x, 2)).mean((2, 3)))
+        return self.head(x)
+
+
+X = torch.randn(2, 3, 64, 64)
+
+
+def configured(tmp_path, platform):
+    (tmp_path / "c.yaml").write_text(f"platform: {platform}\n")
+    return str(tmp_path / "c.yaml")
+
+
+def found(report):
+    return {(v.layer, v.what) for v in report if not v.layer.startswith("'")}
+
+
+ARCS = {
+    ("wide", "kernel"), ("thin", "stride"), ("deep", "input rows"), ("deep", "weight per output channel"),
+    *((layer, "batch") for layer in ("wide", "thin", "fat", "deep")),
+}  # fmt: skip
+EXPECTED = {
+    "arcs": ARCS,
+    "mars": ARCS,
+    "venusA": {f for f in ARCS if f[0] != "deep" or f[1] == "batch"} | {("head", "rows")},
+    "venus": {("wide", "kernel"), ("thin", "stride")},
+}
+
+
+@pytest.mark.parametrize("platform", EXPECTED)
+def test_everything_at_once_and_the_same_at_every_stage(platform, tmp_path):
+    torch.manual_seed(0)
+    of_float = linger.check(Net(), platform, X)
+    assert found(of_float) == EXPECTED[platform] and not of_float.ok and of_float.platform == platform
+    floats = [v for v in of_float if v.what == "float operator"]
+    assert "Erf" in {v.value for v in floats} and all(f"{__file__}:" in v.layer for v in floats)
+    assert found(linger.check(linger.constrain(Net(), example_inputs=X), platform, X)) == EXPECTED[platform]
+    model = linger.init(Net(), configured(tmp_path, platform), example_inputs=X)
+    assert found(linger.check(model, platform, X)) == found(linger.check(model, example_inputs=X)) == EXPECTED[platform]
+
+
+def test_another_chip_than_the_models(tmp_path):
+    model = linger.init(Net(), configured(tmp_path, "arcs"), example_inputs=X)
+    model(X)
+    assert found(linger.check(model, "venus", X)) == EXPECTED["venus"]
+    assert linger.check(model, example_inputs=X).platform == "arcs"
+
+
+@pytest.mark.parametrize("stage", ["float", "initialised"])
+def test_nothing_changes(stage, tmp_path):
+    model = Net().train()
+    if stage == "initialised":
+        linger.init(model, configured(tmp_path, "arcs"), example_inputs=X)
+        model(X)
+    model.bn.eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    flags, names = [m.training for m in model.modules()], [n for n, _ in model.named_modules()]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    settings = linger.settings.current()
+    linger.check(model, "venusA", X)
+    linger.check(model, "venusA")
+    after = model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[k], after[k]) for k in before)
+    assert flags == [m.training for m in model.modules()] and names == [n for n, _ in model.named_modules()]
+    assert torch.equal(states[0], torch.get_rng_state()) and states[1] == random.getstate()
+    assert np.array_equal(states[2][1], np.random.get_state()[1])
+    assert linger.settings.current() == settings and all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("platform", EXPECTED)
+def test_export_refuses_by_the_same_rules(platform, tmp_path):
+    model = linger.init(Net(), configured(tmp_path, platform), example_inputs=X)
+    model(X)
+    refused = [str(v) for v in linger.check(model, platform, X) if v.refused]
+    with pytest.raises(ExportError, match=rf"{platform} cannot run {len(refused)} layer\(s\)") as error:
+        linger.onnx.export(model, X, tmp_path / "m.onnx")
+    assert refused and all(text in str(error.value) for text in refused)
+
+
+def test_init_tells_what_the_layers_break(tmp_path, caplog):
+    model = linger.init(nn.Sequential(nn.Conv2d(1, 2, 7), nn.Conv2d(2, 2, 7)), configured(tmp_path, "venus"))
+    notes = linger.convert.report_of(model).notes
+    assert any(note.startswith("0, 1: kernel 7, the chip takes 1..5 (") for note in notes)
+    assert "kernel 7, the chip takes 1..5" in caplog.text
+
+
+def test_without_inputs_the_layers_are_looked_at():
+    report = linger.check(Net(), "arcs")
+    assert found(report) == {("wide", "kernel"), ("thin", "stride"), ("deep", "weight per output channel")}
+    assert "example_inputs" in report.notes[0]
+
+
+def test_a_net_that_fits(tmp_path):
+    net, x = (
+        nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 4)),
+        X[:1, :1, :8, :8],
+    )
+    report = linger.check(net, "arcs", x)
+    assert report.ok and len(report) == 0 and str(report) == "linger.check, arcs: 0 error(s), 0 warning(s)"
+    model = linger.init(net, configured(tmp_path, "arcs"), example_inputs=x)
+    model(x)
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    assert (
+        linger.check(tmp_path / "m.onnx", "mars").ok
+        and linger.check((tmp_path / "m.onnx").read_bytes()).platform == "arcs"
+    )
+
+
+def test_the_report_prints_and_converts():
+    report = linger.check(Net(), "arcs", X)
+    text, page, plain = str(report), report._repr_html_(), report.to_dict()
+    assert "severity" in text and "weight per output channel" in text and f"{len(report.errors)} error(s)" in text
+    assert page.count("<tr>") == len(report) + 1 and "kernel" in page
+    assert plain["ok"] is False and plain["platform"] == "arcs" and len(plain["findings"]) == len(list(report))
+    assert {"layer", "what", "value", "limit", "remedy", "severity"} <= set(plain["findings"][0])
+    assert [v.severity for v in report] == sorted(v.severity for v in report)
+    assert all(v.remedy for v in report)
+
+
+def test_what_has_no_form_is_a_finding_too():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 4, 9), nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.a(x)
+            return self.b(torch.linalg.svdvals(y[:, :, 0]) + y.mean((2, 3)))
+
+    report = linger.check(Odd(), "arcs", X)
+    assert not report.ok and {("a", "kernel"), ("(model)", "no form in a file")} <= found(report)
+
+
+def test_keyword_inputs_and_a_bare_layer():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(3, 4, 6)
+
+        def forward(self, x, *, gain):
+            return self.a(x) * gain
+
+    inputs = {"x": X[:1], "gain": torch.ones(1, 4, 59, 59)}
+    assert ("a", "kernel") in found(linger.check(Two(), "arcs", inputs))
+    assert [v.what for v in linger.check(nn.Conv2d(1, 1, 6), "venus", X[:1, :1])] == ["kernel"]
+
+
+def test_arguments_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="platform must be one of arcs, mars, venus, venusA, got 'jupiter'"):
+        linger.check(Net(), "jupiter", X)
+    with pytest.raises(ValueError, match="example_inputs: the model does not run on them"):
+        linger.check(Net(), "arcs", X[:, :2])
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module or a file, got int"):
+        linger.check(3)
+    model = linger.init(nn.Linear(2, 2), configured(tmp_path, "arcs"))
+    with pytest.raises(ValueError, match="check: the model does not run on example_inputs"):
+        linger.check(model, "arcs", X)
+    model(torch.randn(1, 2))
+    linger.onnx.export(model, torch.randn(1, 2), tmp_path / "m.onnx")
+    with pytest.raises(ValueError, match="the file is written for arcs, not for venus"):
+        linger.check(tmp_path / "m.onnx", "venus")
