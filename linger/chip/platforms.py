@@ -43,6 +43,7 @@ class Limits:
         pool_divider: AvgPool2dInt, other windows: the divider takes a finer output scale along.
         pool_ignores: AvgPool2dInt, power of two: a scale change is ignored.
         pool_whole_scratch: AvgPool2dInt over the whole input reserves ``4 * C`` bytes of scratch where H * W are needed.
+        argmax_bits: Widths of the inputs of ArgMax.
         norm_bits: Width of LayerNormInt's normalised value before gamma.
         norm_least: Fewest elements that LayerNormInt normalises together.
         gamma_bits: Width in which LayerNormInt's gamma is stored; 16 whatever the configured one.
@@ -71,6 +72,7 @@ class Limits:
     add_bits: tuple[int, ...]
     conv1d_bits: tuple[int, ...]
     linear_bits: tuple[int, ...]
+    argmax_bits: tuple[int, ...]
     div_scales: bool | None
     wide_left: bool
     norm_left: bool
@@ -109,6 +111,7 @@ _ARCS = Limits(
     add_bits=(8, 16, 32),
     conv1d_bits=(8, 32),
     linear_bits=(8, 32),
+    argmax_bits=(8, 32),
     div_scales=True,
     wide_left=True,
     norm_left=False,
@@ -132,6 +135,7 @@ LIMITS: dict[str, Limits] = {
         filter_bytes=0,
         linear4=False,
         conv1d_bits=(),
+        argmax_bits=(8, 16, 32),
         div_scales=False,
         cat_right=False,
     ),
@@ -157,6 +161,7 @@ LIMITS: dict[str, Limits] = {
         add_bits=(8,),
         conv1d_bits=(8, 16, 32),
         linear_bits=(8, 16, 32),
+        argmax_bits=(8,),
         div_scales=None,
         wide_left=False,
         norm_left=True,

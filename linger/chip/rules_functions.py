@@ -170,9 +170,8 @@ def arg_max(n: NodeFacts) -> Iterator[Violation]:
     shape, bits = n.shape(0), n.tensor(0).bits
     if bits == 0:
         return
-    allowed = {"venus": (8,), "venusA": (8, 16, 32)}.get(n.platform, (8, 32))
-    if bits is not None and bits not in allowed:
-        yield n.error("width of the input", bits, f"one of {allowed}", "output_bits of the layer in front")
+    if bits is not None and bits not in n.chip.argmax_bits:
+        yield n.error("width of the input", bits, f"one of {n.chip.argmax_bits}", "output_bits of the layer in front")
     if shape is None:
         return
     axis = int(n.get("axis", -1))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from linger.chip import Violation, file_platform, limits_of
 from linger.convert.findings import findings
 from linger.errors import ExportError
-from linger.runtime import Node, Tape, info, state
+from linger.runtime import ChipOutput, Node, Tape, Value, info, state
 
 from .serialise import GraphPort, build_model, live_nodes
 from .validate import validate
@@ -222,6 +222,11 @@ def record(
         if not tape.has(t):
             raise ExportError(f"export: output {i} does not depend on the inputs through recorded operators")
         name = output_names[i] if i < len(output_names) else tape.fresh(f"output{i or ''}")
+        form = tape.notes.get(id(t))
+        if isinstance(form, ChipOutput):
+            outputs.append(GraphPort(name, form.like))
+            form.write(Value(name))
+            continue
         outputs.append(GraphPort(name, t))
         source = tape.name_of(t)
         fmt = info(t)

@@ -71,6 +71,8 @@ def validate(model: ModelProto) -> None:
             produced = None
         elif chip:
             produced = _attribute(node, "scale_o")
+        elif quantized and node.op_type == "ArgMax":
+            produced = None  # int32 maxima and places
         elif quantized and node.op_type in _PASS:
             produced = scale[quantized[0]]
         elif quantized:

@@ -6,11 +6,23 @@ from .functional import FACTORIES, create_from_state, factory, operator_at_site,
 from .graph import CodeValue, NodeReader, reader_of, reads
 from .islands import Island, islands_of
 from .mode import Interception, tensors
-from .owners import Composite, LayerLookup, Leaf, active, attach, base_class, can_attach, derive, float_region, is_owner, walk
+from .owners import (
+    Composite,
+    LayerLookup,
+    Leaf,
+    active,
+    attach,
+    base_class,
+    can_attach,
+    derive,
+    float_region,
+    is_owner,
+    walk,
+)
 from .spellings import HANDLERS, NAMES, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, end_forward, remember, remembered, state
 from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
-from .tape import Dim, FloatWriter, Node, Operand, Tape, Value
+from .tape import ChipOutput, Dim, FloatWriter, Node, Operand, Tape, Value
 
 __all__ = [
     "FACTORIES",
@@ -18,6 +30,7 @@ __all__ = [
     "NAMES",
     "SILENT",
     "SPELLINGS",
+    "ChipOutput",
     "CodeValue",
     "Composite",
     "Dim",

@@ -46,6 +46,19 @@ class Node:
     layer: str = ""
 
 
+@dataclass(frozen=True)
+class ChipOutput:
+    """A graph output that the chip gives in another form than torch.
+
+    Args:
+        like: Shape and dtype of what the file returns.
+        write: Appends the node that writes it under the given name.
+    """
+
+    like: Tensor
+    write: Callable[[Value], None]
+
+
 class FloatWriter(Protocol):
     """Writes one float call as standard ONNX nodes; returns False where it has no form for it."""
 
