@@ -28,6 +28,7 @@ from linger.runtime.graph import Reader, reader_of
 
 _FULL = (MAX_ELEMENTS, MAX_WORK)
 _TRIAL = (1 << 22, 1 << 28)  # elements and steps of one node in the run on zeros at load time
+_RECURRENT = ("LSTMInt", "QLSTM", "GRUInt", "QGRU")
 _INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
@@ -113,11 +114,13 @@ class OnnxRunner:
 
     def _try_zeros(self) -> None:
         values: dict[str, Value] = {}
+        lengths = _lengths(self._graph)
         for value in self._graph.inputs:
             dims = value.shape and (value.shape[0] or 1, *value.shape[1:])  # an open first dimension is the batch
             if dims is None or any(d is None for d in dims):
                 return
-            values[value.name] = Value(torch.zeros(tuple(d for d in dims if d is not None), dtype=value.dtype))
+            shape, fill = tuple(d for d in dims if d is not None), int(value.name in lengths)
+            values[value.name] = Value(torch.full(shape, fill, dtype=value.dtype))
         if all(value.tensor.numel() <= _TRIAL[0] for value in values.values()):
             try:
                 self._execute(values, _TRIAL)
@@ -139,6 +142,12 @@ class OnnxRunner:
                 for name in self._last_use[at]:
                     del values[name]
             return {out.name: _output(out, values[out.name]) for out in graph.outputs}
+
+
+def _lengths(graph: Graph) -> set[str]:
+    """Graph inputs that say how many steps a recurrent layer runs: at least one."""
+    found = {n.inputs[1] for n in graph.nodes if n.op_type in _RECURRENT and len(n.inputs) > 5}
+    return found | {n.inputs[0] for n in graph.nodes if n.op_type == "Cast" and found.intersection(n.outputs)}
 
 
 def _last_use(graph: Graph) -> list[list[str]]:

@@ -44,10 +44,13 @@ class Case:
 
     @property
     def floats(self):
-        """The same as floats; indices, which have no scale, stay integers."""
+        """The same as floats; indices, which have no scale, stay integers, and so do lengths and states."""
         scale = {entry["name"]: np.float32(entry["scale"] or 1) for entry in self.about["inputs"]}
         kept = (np.float32, np.int64)
-        return {n: a if a.dtype in kept else a.astype(np.float32) / scale[n] for n, a in self.inputs.items()}
+        integer = {e["name"] for e in self.about["inputs"][1:] if self.op == "LSTMInt"}
+        return {
+            n: a if a.dtype in kept or n in integer else a.astype(np.float32) / scale[n] for n, a in self.inputs.items()
+        }
 
     @property
     def outputs(self):

@@ -9,11 +9,18 @@ from linger.onnx import OnnxRunner
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 
 
+STATES = ("hn", "cn", "hf", "cf", "hb", "cb")  # last states of recurrent layers: recorded without their axes of size one
+
+
+def shaped(name, got, want):
+    return got.reshape(want.shape) if name in STATES and got.size == want.size else got
+
+
 def assert_same(got, want):
     assert set(got) == set(want)
     for name, array in want.items():
         assert got[name].dtype == array.dtype
-        assert np.array_equal(got[name], array)
+        assert np.array_equal(shaped(name, got[name], array), array)
 
 
 @each_case
@@ -31,7 +38,7 @@ def test_floats_are_integers_over_scale(case):
     for entry in case.about["outputs"]:
         name, scale = entry["name"], entry["scale"]
         if want[name].dtype == np.float32 or got[name].dtype != np.float32:  # no Dequant: the integers themselves
-            assert np.array_equal(got[name], want[name])
+            assert np.array_equal(shaped(name, got[name], want[name]), want[name])
         else:
             assert np.array_equal(got[name], want[name].astype(np.float32) / np.float32(scale))
 
