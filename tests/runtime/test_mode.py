@@ -13,10 +13,10 @@ WRITES = {
     "operator": lambda x: x.__ipow__(3),
     "item": lambda x: x.__setitem__(0, 0.3) or x,
     "out": lambda x: torch.exp(x, out=x),
-    "function": lambda x: F.leaky_relu(x, 0.3, True),
+    "function": lambda x: F.celu(x, 0.3, True),
     "keyword": lambda x: F.elu(x, inplace=True),
-    "module": nn.LeakyReLU(0.3, inplace=True),
-    "scripted spelling": lambda x: torch.sigmoid_(x),
+    "module": nn.ELU(0.3, inplace=True),
+    "scripted spelling": lambda x: torch.selu_(x),
 }
 
 
