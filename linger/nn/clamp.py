@@ -38,10 +38,9 @@ def clamped(x: Tensor, fmt: Format, low: float | None, high: float | None, *, op
         return tag(torch.clamp(x, low, high), fmt.like(None))
     limits = _limit(low, fmt, _LOWEST), _limit(high, fmt, _HIGHEST)
     lo, hi = ((limit / fmt.scale).to(x.dtype) for limit in limits)
-    y = torch.clamp(x, lo, hi)
-    if open_ends:
-        inside = torch.ones_like(x, dtype=torch.bool) if low is None else x > lo
-        y = torch.where(inside if high is None else inside & (x < hi), y, y.detach())
+    below = x <= lo if open_ends and low is not None else x < lo
+    above = x >= hi if open_ends and high is not None else x > hi
+    y = torch.where(below, lo, torch.where(above, hi, x))  # keeps no x for backward: it may be overwritten in place
     codes = None if fmt.codes is None else torch.clamp(fmt.codes, *(limit.to(fmt.codes.dtype) for limit in limits))
     y = tag(y, fmt.like(codes))
     tape = current_tape()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from tests.nn.zoo_nets import NETS
 
 
 class ConvNet(nn.Module):
@@ -47,6 +51,7 @@ class Sequence1d(nn.Module):
     """1-D convolutions (dilated, depthwise), 1-D pools, permute, a linear layer on every step, slices."""
 
     shape = (6, 20)
+    refused = MappingProxyType({"venus": "dilation"})
 
     def __init__(self):
         super().__init__()
@@ -180,9 +185,9 @@ class Words(nn.Module):
         return self.out(torch.relu(self.project(e) + e))
 
 
-ZOO = {
-    cls.__name__: cls for cls in (ConvNet, Relu6Net, Sequence1d, Paddings, Shapes, Two, PreActivation, UpSample, Words)
-}
+_SPELLED = (ConvNet, Relu6Net, Sequence1d, Paddings, Shapes, Two, PreActivation, UpSample, Words)
+ZOO = {cls.__name__: cls for cls in (*_SPELLED, *NETS)}
+# A network may say: refused = {platform: text of the export error}, islands = {platform: operators that run in float}
 
 
 def batch(cls, n=2, seed=0):
@@ -190,7 +195,8 @@ def batch(cls, n=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     if hasattr(cls, "integers"):
         return (torch.randint(0, cls.integers, (n, *cls.shape), generator=generator),)
-    return tuple(torch.randn(n, *cls.shape, generator=generator) for _ in range(getattr(cls, "inputs", 1)))
+    shapes = getattr(cls, "shapes", None) or (cls.shape,) * getattr(cls, "inputs", 1)
+    return tuple(torch.randn(n, *shape, generator=generator) for shape in shapes)
 
 
 def tensors(result):
