@@ -13,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linger.runtime import Operand, Tape, Value, current_tape, handles, info, tag
+from linger.runtime import HANDLERS, Operand, Tape, Value, current_tape, handles, info, tag
+from linger.runtime.spellings import Handler
+
+from . import shape_copies  # noqa: F401  its index_select is the one to extend
 
 
 class Padded(NamedTuple):
@@ -95,24 +98,28 @@ def _write_padded(tape: Tape, data: Tensor, y: Tensor, batch_first: bool, steps:
         tape.node("Transpose", [origin.source], [y], {"perm": [1, 0, *range(2, y.dim())]})
 
 
-@handles("index_select", "torch.index_select Tensor.index_select")
-def _index_select(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Rows in another order keep their format (``enforce_sorted=False``)."""
-    named = {**dict(zip(("input", "dim", "index"), args, strict=False)), **kwargs}
-    x, dim, index = named.get("input"), named.get("dim"), named.get("index")
-    fmt, tape = info(x), current_tape()
-    whole = isinstance(x, Tensor) and isinstance(index, Tensor) and x.shape[dim] == 1 == index.numel()
-    if not isinstance(x, Tensor) or (fmt is None and not (tape is not None and whole and tape.has(x))):
-        return NotImplemented
-    if tape is not None and not whole:
-        return NotImplemented
-    y = torch.index_select(x, dim, index)
-    if fmt is not None:
-        codes = None if fmt.codes is None else torch.index_select(fmt.codes, dim, index)
-        y = tag(y, fmt.like(codes))
-    if tape is not None:
+def _alone(handler: Handler | None) -> Handler:
+    """``enforce_sorted=False`` puts the sequences in order and back: in a file, which has one, that is nothing."""
+
+    def handle(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        named = {**dict(zip(("input", "dim", "index"), args, strict=False)), **kwargs}
+        x, dim, index, tape = named.get("input"), named.get("dim"), named.get("index"), current_tape()
+        one = isinstance(x, Tensor) and isinstance(index, Tensor) and x.shape[dim] == 1 == index.numel()
+        if tape is None or not one or not tape.has(x) or not isinstance(x, Tensor):
+            return NotImplemented if handler is None else handler(func, args, kwargs)
+        y = func(*args, **kwargs)
+        fmt = info(x)
+        if fmt is not None:
+            codes = None if fmt.codes is None else torch.index_select(fmt.codes, cast(int, dim), cast(Tensor, index))
+            y = tag(y, fmt.like(codes))
         tape.alias(y, x)
-    return y
+        return y
+
+    return handle
+
+
+for _func in (torch.index_select, Tensor.index_select):
+    HANDLERS[_func] = _alone(HANDLERS.get(_func))
 
 
 @handles("sort", "torch.sort Tensor.sort")

@@ -47,6 +47,7 @@ def validate(model: ModelProto) -> None:
     constants = {i.name: i.data_type for i in graph.initializer}
     scale: dict[str, float | None] = dict.fromkeys(constants)
     floats = {i.name for i in graph.input if i.type.tensor_type.elem_type in (1, 11)}
+    wide = {i.name for i in graph.input if i.type.tensor_type.elem_type in (5, 6)}  # cell states, in pieces
     scale.update((i.name, None) for i in graph.input)
     for node in graph.node:
         where = f"node {node.name} ({node.op_type})"
@@ -86,7 +87,9 @@ def validate(model: ModelProto) -> None:
                 raise ExportError(f"export: {where} writes '{name}' a second time")
             cell = node.op_type == "LSTMInt" and i == 2  # integers in the chip's own format
             scale[name] = None if cell else produced
-            if produced is None:
+            if node.op_type in _PASS and node.input[0] in wide:
+                wide.add(name)
+            elif produced is None:
                 floats.add(name)
     for output in graph.output:
         if output.name not in scale:
