@@ -130,14 +130,21 @@ def base_class(module: nn.Module) -> type[nn.Module]:
     return getattr(type(module), "_linger_base", type(module))
 
 
+# Leaf layers of torch that call an operator with state: they hold it, since a Sequential around them runs what it holds.
+_CALLERS = (nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GELU, nn.SiLU, nn.GLU)
+
+
 def can_attach(module: nn.Module) -> bool:
-    """Owners are modules with user code or children; leaves of ours, torch's leaf layers and scripted modules are not."""
+    """Owners are modules with user code or children, and torch's layers that call operators with state.
+
+    Leaves of ours, torch's other leaf layers and scripted modules are none.
+    """
     if isinstance(module, (Leaf, torch.jit.ScriptModule)) or is_owner(module):
         return False
     if type(module).__module__.startswith("linger."):
         return isinstance(module, Composite)
     library = type(module).__module__.startswith("torch.nn.")
-    return not library or next(module.children(), None) is not None
+    return not library or next(module.children(), None) is not None or isinstance(module, _CALLERS)
 
 
 def walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
