@@ -120,31 +120,47 @@ def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
         quantizer.observe_calibration(x)
 
 
-_Q = TypeVar("_Q", bound="QuantLayer")
+_C = TypeVar("_C", bound="Converted")
 
 
-class QuantLayer(Leaf):
+class Converted:
+    """What every layer that replaces one of torch shares: it is made from it in place, and its quantizers have names."""
+
+    quant: LayerSettings
+    fused_relu: bool
+
+    @classmethod
+    def from_float(cls: type[_C], m: nn.Module, quant: LayerSettings) -> _C:
+        """Turn a float layer into this one in place, with the same Parameters, buffers, hooks and flags; returns it."""
+        convert_class(m, cast(type[nn.Module], cls))
+        layer = cast(Any, m)
+        layer.set_quantizers(quant)
+        layer.train(layer.training)
+        return cast(_C, layer)
+
+    def set_quantizers(self, quant: LayerSettings) -> None:
+        """Create the quantizers on the layer's device."""
+        raise NotImplementedError
+
+    def name_quantizers(self) -> None:
+        """Give the quantizers their qualified names (messages and reports)."""
+        prefix = self.__dict__.get("_linger_name", "")
+        for child, module in cast(nn.Module, self).named_children():
+            if isinstance(module, Quantizer):
+                module.name = f"{prefix}.{child}" if prefix else child
+
+
+class QuantLayer(Converted, Leaf):
     """Base of quantized layers with input, weight, bias and output quantizers.
 
     ``quant`` holds the layer's frozen settings; ``fused_relu`` says that a ReLU is the layer's only consumer and is applied
     in its epilogue (the statistics then follow the maximum instead of the absolute maximum).
     """
 
-    quant: LayerSettings
     input_quantizer: Quantizer
     weight_quantizer: Quantizer
     bias_quantizer: Quantizer
     output_quantizer: Quantizer
-    fused_relu: bool
-
-    @classmethod
-    def from_float(cls: type[_Q], m: nn.Module, quant: LayerSettings) -> _Q:
-        """Turn a float layer into this one in place, with the same Parameters, buffers, hooks and flags; returns it."""
-        convert_class(m, cls)
-        layer = cast(_Q, m)
-        layer.set_quantizers(quant)
-        layer.train(layer.training)
-        return layer
 
     def set_quantizers(self, quant: LayerSettings) -> None:
         """Create the quantizers on the layer's device."""
@@ -155,13 +171,6 @@ class QuantLayer(Leaf):
         self.bias_quantizer = Quantizer(32, role="bias")
         self.output_quantizer = activation_quantizer(quant, quant.output_bits)
         self.name_quantizers()
-
-    def name_quantizers(self) -> None:
-        """Give the quantizers their qualified names (messages and reports)."""
-        prefix = self.__dict__.get("_linger_name", "")
-        for child, module in self.named_children():
-            if isinstance(module, Quantizer):
-                module.name = f"{prefix}.{child}" if prefix else child
 
     def node_attributes(self, tape: Tape, x: ops.Coded, w_scale: Tensor, out: ops.Coded) -> dict[str, Any]:
         """Attributes that the nodes of all layers with weights carry: platform, widths and scales."""

@@ -58,6 +58,26 @@ def _edges(
     return (reach[0] - pads[0], reach[1] - pads[1], reach[0] - pads[2] + extra[0], reach[1] - pads[3] + extra[1])
 
 
+def without_groups(weight: Any, groups: int) -> Any:
+    """Weight (C, O/groups, kh, kw) of a grouped transposed convolution as that of one group: (C, O, kh, kw), mostly zeros."""
+    if groups == 1:
+        return weight
+    c, o, *kernel = weight.shape
+    dense = np.zeros((groups, c // groups, groups, o, *kernel), weight.dtype)
+    dense[range(groups), :, range(groups)] = weight.reshape(groups, c // groups, o, *kernel)
+    return dense.reshape(c, groups * o, *kernel)
+
+
+def without_gaps(weight: Any, dilation: tuple[int, int]) -> Any:
+    """Weight of a dilated convolution with its zeros written out."""
+    if dilation == (1, 1):
+        return weight
+    rows, cols = ((k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilation, strict=True))
+    wide = np.zeros((*weight.shape[:2], rows, cols), weight.dtype)
+    wide[:, :, :: dilation[0], :: dilation[1]] = weight
+    return wide
+
+
 class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
     """What 1-D and 2-D transposed convolutions share; 1-D is 2-D of height 1."""
 
@@ -130,12 +150,16 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
         write_node(tape, "ConvTranspose2dInt", [source, weight, shift], attributes, y, then, name)
 
     def _node_form(self, weight: Any) -> tuple[Any, dict[str, Any]]:
-        """Weight and geometry of the node in a file; 4-bit codes are as right as 8-bit weights, which is all the packer takes."""
+        """Weight and geometry of the node in a file; 4-bit codes are as right as 8-bit weights, which is all the packer takes.
+
+        The node has one group and no dilation: zeros stand where other groups' weights and the gaps of the kernel are.
+        """
         pad, stride = self._two(self.padding, 0), list(self._two(self.stride, 1))
-        pads, dilation = [*pad, *pad], list(self._two(self.dilation, 1))
+        pads, dilation = [*pad, *pad], [1, 1]
+        weight = without_gaps(without_groups(weight, self.groups), self._two(self.dilation, 1))
         weight = reach_stride(weight, stride, pads, dilation)
         kernel = [int(k) for k in weight.shape[2:]]
-        form = {"kernel_shape": kernel, "strides": stride, "dilations": dilation, "pads": pads, "group": self.groups}
+        form = {"kernel_shape": kernel, "strides": stride, "dilations": dilation, "pads": pads, "group": 1}
         return weight, form | {"parameter_bits": 8}
 
     def node_facts(self, platform: str) -> NodeFacts:
@@ -143,7 +167,7 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
         shape = (self.in_channels, self.out_channels // self.groups, *self._two(self.kernel_size, 1))
         weight, form = self._node_form(np.broadcast_to(np.int8(0), shape))
         facts = self.facts("ConvTranspose2dInt", platform, weight.shape, form)
-        return replace(facts, inputs=(*facts.inputs[:2], TensorFacts((shape[1],), 32, constant=True)))
+        return replace(facts, inputs=(*facts.inputs[:2], TensorFacts((self.out_channels,), 32, constant=True)))
 
     float_class: type[Any] = nn.ConvTranspose2d
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,15 @@ from linger import ops
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once
 from linger.runtime import Format, Leaf, NodeReader, Tape, current_tape, reads, tag
 
-from .base import convert_class, warn_without_data, weight_quantizer
+from .base import Converted, warn_without_data, weight_quantizer
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
 
-_E = TypeVar("_E", bound="EmbeddingInt")
 _HALF_EVEN = 2
 
 
-class EmbeddingInt(Leaf, nn.Embedding):
+class EmbeddingInt(Converted, Leaf, nn.Embedding):
     """Embedding whose table holds the chip's integers; its rows come out at the table's scale.
 
     Args:
@@ -34,35 +33,27 @@ class EmbeddingInt(Leaf, nn.Embedding):
     Source: docs/numerics.md, "Operators that keep codes".
     """
 
-    quant: LayerSettings
     weight_quantizer: Quantizer
-    fused_relu: bool
 
     def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._set_quantizer(quant)
+        self.set_quantizers(quant)
 
-    def _set_quantizer(self, quant: LayerSettings) -> None:
+    def set_quantizers(self, quant: LayerSettings) -> None:
+        """Create the table's quantizer on the layer's device."""
         self.quant = quant
         self.fused_relu = False
         self.weight_quantizer = weight_quantizer(quant)
-        prefix = self.__dict__.get("_linger_name", "")
-        self.weight_quantizer.name = f"{prefix}.weight_quantizer" if prefix else "weight_quantizer"
-
-    @classmethod
-    def from_float(cls: type[_E], m: nn.Module, quant: LayerSettings) -> _E:
-        """Turn a float layer into this one in place, with the same Parameter, hooks and flags; returns it."""
-        convert_class(m, cls)
-        layer = cast(_E, m)
-        layer._set_quantizer(quant)
-        layer.train(layer.training)
-        return layer
+        self.name_quantizers()
 
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward; the gradient of a row reaches the table where it does not saturate."""
         with torch._C.DisableTorchFunction():
             if self.training or calibrating():
                 clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+            if self.max_norm is not None and self.training:  # torch shortens the rows it looks up, in place
+                with torch.no_grad():
+                    torch.embedding_renorm_(self.weight, x.contiguous(), self.max_norm, self.norm_type)
             if calibrating():
                 self.weight_quantizer.observe_calibration(self.weight)
                 scale = self.weight_quantizer.scale.detach().clone()
