@@ -13,7 +13,7 @@ Tensor hidden_scale(const Tensor &is_init, const Tensor &scale, const OptTensor 
                     "hidden_scale: every state tensor must have one element, on the CPU");
     lgr_stats s = {};
     float stored = *scale.const_data_ptr<float>();
-    uint8_t known = *is_init.const_data_ptr<bool>();
+    uint8_t known = *lgr::flag("hidden_scale", is_init);
     s.is_init = &known;
     s.scale = &stored;
     s.threshold = threshold ? threshold->const_data_ptr<float>() : nullptr;

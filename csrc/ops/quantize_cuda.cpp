@@ -3,7 +3,7 @@
 #include "lgr/quantize_cuda.h"
 #include "lgr/mask.h"
 #include "ops/cuda_stream.h"
-#include "ops/tensor.h"
+#include "ops/state.h"
 #include <torch/csrc/stable/accelerator.h>
 
 namespace {
@@ -42,7 +42,7 @@ quantize(const Tensor &x, const Tensor &running, const Tensor &is_init, const Te
     const int64_t n = in.numel();
     lgr_stats st = {};
     st.running = running.mutable_data_ptr<float>();
-    st.is_init = reinterpret_cast<uint8_t *>(is_init.mutable_data_ptr<bool>());
+    st.is_init = lgr::flag("quantize", is_init);
     st.scale = scale.mutable_data_ptr<float>();
     st.n_batches = n_batches.mutable_data_ptr<int64_t>();
     st.n_skipped = n_skipped.mutable_data_ptr<int64_t>();

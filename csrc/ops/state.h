@@ -16,6 +16,15 @@
     "Tensor(e!) n_skipped, Tensor? threshold"
 
 namespace lgr {
+// A flag is uint8, so that averages of models can average it, or bool.
+inline uint8_t *flag(const char *op, const Tensor &t) {
+    const auto type = t.scalar_type();
+    STD_TORCH_CHECK(type == torch::headeronly::ScalarType::Byte ||
+                        type == torch::headeronly::ScalarType::Bool,
+                    op, ": is_init must be uint8 or bool");
+    return static_cast<uint8_t *>(t.mutable_data_ptr());
+}
+
 inline lgr_stats state(const char *op, const Tensor &running, const Tensor &is_init,
                        const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
                        const std::optional<Tensor> &threshold) {
@@ -28,7 +37,7 @@ inline lgr_stats state(const char *op, const Tensor &running, const Tensor &is_i
                     op, ": every state tensor must be on the CPU, where x is");
     lgr_stats s;
     s.running = running.mutable_data_ptr<float>();
-    s.is_init = reinterpret_cast<uint8_t *>(is_init.mutable_data_ptr<bool>());
+    s.is_init = flag(op, is_init);
     s.scale = scale.mutable_data_ptr<float>();
     s.n_batches = n_batches.mutable_data_ptr<int64_t>();
     s.n_skipped = n_skipped.mutable_data_ptr<int64_t>();

@@ -15,8 +15,9 @@ class Stats(NamedTuple):
 
     Attributes:
         running: float32 ``[]``, moving maximum of the tensor before rounding, in real units.
-        is_init: bool ``[]``, whether a batch or a calibration has been seen.
-        scale: float32 ``[]``, power of two of the last update; live, never handed out.
+        is_init: uint8 (or bool) ``[]``, whether a batch or a calibration has been seen.
+        scale: float32 ``[]``, power of two of the last update; live, never handed out. In an average of models (EMA of the
+            buffers) it is no power of two; ``running`` then says the exponent.
         n_batches: int64 ``[1]``, batches that moved the statistics.
         n_skipped: int64 ``[1]``, batches that did not, because of NaN or infinity.
     """

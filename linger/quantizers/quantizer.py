@@ -108,12 +108,12 @@ class Quantizer(nn.Module):
         else:
             self.learning_data = nn.Parameter(torch.tensor([FIRST_THRESHOLD]))
             self.register_buffer("_running", torch.zeros(()), persistent=False)  # kernels take one; TQT ignores it
-        self.register_buffer(self._flag, torch.tensor(False))
+        self.register_buffer(self._flag, torch.zeros((), dtype=torch.uint8))  # not bool: averages of models subtract
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("n_batches", torch.zeros(1, dtype=torch.int64))
         self.register_buffer("_skipped", torch.zeros(1, dtype=torch.int64), persistent=False)
         if method == "MOM" and role == "weight":
-            self.register_buffer("is_init_mom_clamp_weight", torch.tensor(False))
+            self.register_buffer("is_init_mom_clamp_weight", torch.zeros((), dtype=torch.uint8))
 
     # -- what layers use ------------------------------------------------------------------------------------------
 
@@ -377,4 +377,4 @@ def _clamp_unless(weight: Tensor, done: Tensor | None, clamp: ClampInfo) -> None
         with torch.no_grad():
             now = weight.detach()
             clamped = ops.clamp_weight(now, clamp.clamp_weight_value, clamp.clamp_factor_value)
-            weight.copy_(torch.where(done, now, clamped))
+            weight.copy_(torch.where(done.bool(), now, clamped))

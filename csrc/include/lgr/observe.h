@@ -75,13 +75,16 @@ LGR_INLINE int lgr_threshold_moves(float t, int bits, int32_t cap)
 }
 
 /* The exponent that is known before the data has been seen: the threshold's, or the stored one (a guess when the
- * statistics are about to move). LGR_EXP2_NONE when there is none; LGR_EXP2_NAN for a damaged state. */
+ * statistics are about to move). LGR_EXP2_NONE when there is none; LGR_EXP2_NAN for a damaged state. A scale that is no
+ * power of two is an average of states (EMA copies of a model): the averaged maximum then says the exponent. */
 LGR_INLINE int32_t lgr_stats_guess(const lgr_stats *s, int bits, int32_t cap)
 {
     if (s->threshold) return lgr_threshold_exp2(*s->threshold, bits, cap);
     if (!*s->is_init) return LGR_EXP2_NONE;
     const int32_t e = lgr_scale_exp2(*s->scale);
-    return e == LGR_EXP2_NAN ? e : lgr_capped(e, cap);
+    if (e == LGR_EXP2_NAN) return e;
+    const int averaged = (lgr_float_bits(*s->scale) & 0x7fffff) != 0 && s->running;
+    return lgr_capped(averaged ? lgr_peak_exp2(*s->running, bits) : e, cap);
 }
 
 /**
