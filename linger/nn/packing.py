@@ -102,15 +102,18 @@ def _alone(handler: Handler | None) -> Handler:
     """``enforce_sorted=False`` puts the sequences in order and back: in a file, which has one, that is nothing."""
 
     def handle(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        named = {**dict(zip(("input", "dim", "index"), args, strict=False)), **kwargs}
-        x, dim, index, tape = named.get("input"), named.get("dim"), named.get("index"), current_tape()
-        one = isinstance(x, Tensor) and isinstance(index, Tensor) and x.shape[dim] == 1 == index.numel()
-        if tape is None or not one or not tape.has(x) or not isinstance(x, Tensor):
+        named: dict[str, Any] = {**dict(zip(("input", "dim", "index"), args, strict=False)), **kwargs}
+        tape: Any = current_tape()
+        x: Any = named.get("input")
+        dim: Any = named.get("dim")
+        index: Any = named.get("index")
+        known = isinstance(x, Tensor) and isinstance(index, Tensor) and isinstance(dim, int) and tape is not None
+        if not known or not tape.has(x) or x.shape[dim] != 1 or index.numel() != 1:
             return NotImplemented if handler is None else handler(func, args, kwargs)
         y = func(*args, **kwargs)
         fmt = info(x)
         if fmt is not None:
-            codes = None if fmt.codes is None else torch.index_select(fmt.codes, cast(int, dim), cast(Tensor, index))
+            codes = None if fmt.codes is None else torch.index_select(fmt.codes, dim, index)
             y = tag(y, fmt.like(codes))
         tape.alias(y, x)
         return y

@@ -240,7 +240,7 @@ class RecurrentInt(Leaf):
             results = []
             for d in self.directions(layer):
                 at = layer * (2 if self.bidirectional else 1) + d.reverse
-                mine = tuple(None if given is None else s[at] for s in given or [None] * (5 - self.gates))
+                mine = (None,) * (self.gates - 2) if given is None else tuple(s[at] for s in given)
                 walk = rows.walk(self.quant.platform, d.reverse)
                 results.append(self.step(operand, self.weights(d), scale, out, walk, mine))
             self._observe(results, out, cap, operand)

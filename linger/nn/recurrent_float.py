@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ def run_float(
     x: Tensor,
     rows: FloatRows,
     given: list[Tensor] | None,
-    parameters: list[Tensor],
+    parameters: Sequence[Tensor | None],
     biased: bool,
     bidirectional: bool,
     num_layers: int = 1,
@@ -46,22 +47,23 @@ def run_float(
         Output rows and the last states.
     """
     run: Any = torch._VF.lstm if gates == 4 else torch._VF.gru
-    x = x if x.dtype == parameters[0].dtype else x.to(parameters[0].dtype)
+    weights = [p for p in parameters if p is not None]
+    x = x if x.dtype == weights[0].dtype else x.to(weights[0].dtype)
     x = x.unsqueeze(1) if rows.unbatched else x
     if given is None:
         batch = x.shape[0 if rows.batch_first else 1] if rows.packed is None else int(rows.packed.batch_sizes[0])
-        zeros = x.new_zeros(num_layers * (2 if bidirectional else 1), batch, parameters[1].shape[1])
-        given = [zeros] * (5 - gates)
+        zeros = x.new_zeros(num_layers * (2 if bidirectional else 1), batch, weights[1].shape[1])
+        given = [zeros] * (gates - 2)
     states: Any = [s.to(x.dtype) for s in given]
     states = states if gates == 4 else states[0]
     train = dropout > 0.0
     with torch.autocast(x.device.type, enabled=False):
         if rows.packed is not None:
             sizes = rows.packed.batch_sizes
-            y, *last = run(x, sizes, states, parameters, biased, num_layers, dropout, train, bidirectional)
+            y, *last = run(x, sizes, states, weights, biased, num_layers, dropout, train, bidirectional)
         else:
             tail = (biased, num_layers, dropout, train, bidirectional, rows.batch_first)
-            y, *last = run(x, states, parameters, *tail)
+            y, *last = run(x, states, weights, *tail)
     return (y.squeeze(1) if rows.unbatched else y), last
 
 
@@ -91,9 +93,10 @@ class _Recurrent(Constrained):
         if packed is not None and packed.unsorted_indices is not None:
             last = [s.index_select(1, packed.unsorted_indices) for s in last]
         last = [s.squeeze(1) for s in last] if flat else last
+        out: Any = y
         if packed is not None:
-            y = PackedSequence(y, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
-        return y, last[0] if gates == 3 else tuple(last)
+            out = PackedSequence(y, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+        return out, last[0] if gates == 3 else tuple(last)
 
 
 class NormalizeLSTM(_Recurrent, nn.LSTM):

@@ -18,7 +18,7 @@ def _bias(node: NodeReader, i: int, n: int) -> Tensor:
     return value
 
 
-def parameters(node: NodeReader, first: int, gates: int) -> list[Tensor]:
+def read_parameters(node: NodeReader, first: int, gates: int) -> list[Tensor]:
     """w_ih, w_hh, b_ih, b_hh from input ``first`` on."""
     bits = weight_bits(node)
     w_ih, w_hh = weights(node, first, 2, bits), weights(node, first + 1, 2, bits)
@@ -42,7 +42,7 @@ def _lengths(node: NodeReader, present: bool, steps: int) -> int:
     return int(length)
 
 
-def sequence(node: NodeReader, counts: tuple[int, ...]) -> tuple[Tensor, int, int]:
+def read_sequence(node: NodeReader, counts: tuple[int, ...]) -> tuple[Tensor, int, int]:
     """Input codes (B, T, D), their exponent, and the valid steps."""
     bits8(node, "x_bits", "o_bits")
     if node.n_inputs not in counts:
@@ -58,7 +58,7 @@ def sequence(node: NodeReader, counts: tuple[int, ...]) -> tuple[Tensor, int, in
     return x, x_exp2, _lengths(node, node.n_inputs > 5, int(x.shape[1]))
 
 
-def state(node: NodeReader, i: int, batch: int, hidden: int, exp2: int, dtype: torch.dtype) -> Tensor:
+def read_state(node: NodeReader, i: int, batch: int, hidden: int, exp2: int, dtype: torch.dtype) -> Tensor:
     given = node.codes(i)
     if given.codes.dtype != dtype or given.codes.numel() != batch * hidden:
         kind = str(dtype).removeprefix("torch.")
@@ -67,7 +67,7 @@ def state(node: NodeReader, i: int, batch: int, hidden: int, exp2: int, dtype: t
     return given.codes.reshape(batch, hidden)
 
 
-def walk(node: NodeReader, x: Tensor, steps: int) -> tuple[Tensor, Walk]:
+def read_walk(node: NodeReader, x: Tensor, steps: int) -> tuple[Tensor, Walk]:
     """The valid rows (B, L, D), and their order."""
     batch = int(x.shape[0])
     rows = x[:, :steps].contiguous()
@@ -76,13 +76,13 @@ def walk(node: NodeReader, x: Tensor, steps: int) -> tuple[Tensor, Walk]:
     return rows, Walk(torch.arange(steps, dtype=torch.int64), counts, batch, steps, node.platform, reverse)
 
 
-def exponents(node: NodeReader, x_exp2: int) -> tuple[int, int, int, int]:
+def read_exponents(node: NodeReader, x_exp2: int) -> tuple[int, int, int, int]:
     """Of x, of both matrices, and of the state, which is that of the output."""
     node.scale("scale_h")
     return x_exp2, node.scale("scale_iw"), node.scale("scale_hw"), node.scale("scale_o")
 
 
-def checked(node: NodeReader, exp2: tuple[int, int, int, int], least: int, top: int) -> None:
+def read_checked(node: NodeReader, exp2: tuple[int, int, int, int], least: int, top: int) -> None:
     for q, what in ((exp2[0] + exp2[1], "scale_x * scale_iw"), (exp2[3] + exp2[2], "scale_o * scale_hw")):
         if not least <= q <= 252:
             raise node.error(f"{what} is 2**{q}, the chip takes at least 2**{least}")
@@ -93,20 +93,20 @@ def checked(node: NodeReader, exp2: tuple[int, int, int, int], least: int, top: 
 @reads("LSTMInt", "QLSTM")
 def read_lstm(node: NodeReader) -> None:
     """5 inputs; 6 with a length; 8 with length and states. Rows behind the length are left out of the result."""
-    x, x_exp2, steps = sequence(node, (5, 6, 8))
-    packed = parameters(node, node.n_inputs - 4, 4)
+    x, x_exp2, steps = read_sequence(node, (5, 6, 8))
+    w = read_parameters(node, node.n_inputs - 4, 4)
     hidden, venus = node.integer("hidden_size"), node.platform == "venus"
-    exp2, cell = exponents(node, x_exp2), CELL_EXP2[node.platform]
-    checked(node, exp2, -19 if venus else -3, 14 if venus else 23)
+    exp2, cell = read_exponents(node, x_exp2), CELL_EXP2[node.platform]
+    read_checked(node, exp2, -19 if venus else -3, 14 if venus else 23)
     batch, inputs = int(x.shape[0]), int(x.shape[2])
     node.room((batch, steps, hidden), 4 * (inputs + hidden))
     wide = torch.int16 if venus else torch.int32
     h0 = c0 = None
     if node.n_inputs == 8:
-        h0 = state(node, 2, batch, hidden, exp2[3], torch.int8)
-        c0 = state(node, 3, batch, hidden, cell, wide).to(torch.int32)
-    rows, steps_of = walk(node, x, steps)
-    y, h, c = lstm_codes(rows, *packed, exp2, steps_of, h0, c0)
+        h0 = read_state(node, 2, batch, hidden, exp2[3], torch.int8)
+        c0 = read_state(node, 3, batch, hidden, cell, wide).to(torch.int32)
+    rows, order = read_walk(node, x, steps)
+    y, h, c = lstm_codes(rows, w[0], w[1], w[2], w[3], exp2, order, h0, c0)
     node.put(0, y, exp2[3])
     if node.n_outputs > 1:
         node.put(1, h, exp2[3])

@@ -11,8 +11,8 @@ from torch import Tensor
 from linger import ops
 from linger.runtime import Operand, Tape, Value, info, remembered
 
-from .packing import Padded, mark_padded
 from .functional import common
+from .packing import Padded, mark_padded
 
 if TYPE_CHECKING:
     from .recurrent import RecurrentInt, Sequence
@@ -178,6 +178,7 @@ class Recording:
             attributes = common(tape) | {"data_bits": fmt.bits, "o_bits": bits}
             return self._linger("Requant", part, attributes | {"scale_x": float(fmt.scale), "scale_o": scale})
         name = tape.name_of(s)
+        tape.states.add(name)
         if bits > 8 and name not in {o for node in tape.nodes for o in node.outputs}:  # a graph input
             tape.port_types[name] = _ONNX[bits]
             return part

@@ -148,7 +148,7 @@ def _recorded(model: nn.Module, platform: str, example_inputs: Any) -> list[Viol
         raise ValueError(f"check: the model does not run on example_inputs: {type(error).__name__}: {error}") from error
     names = {p.name for p in outputs}
     nodes = live_nodes(tape, set(names))
-    floats = [_island(n.where, n.op_type) for n in float_nodes(nodes, float_inputs(inputs))]
+    floats = [_island(n.where, n.op_type) for n in float_nodes(nodes, float_inputs(inputs, tape))]
     return findings(tape, nodes, names, layers) + floats
 
 

@@ -101,9 +101,9 @@ def export(
         raise ExportError(f"export: {settings.platform} cannot run {len(refused)} layer(s):\n  " + "\n  ".join(refused))
     proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)
-    _warn(settings, ports[0])
+    _warn(settings, [p for p in ports[0] if p.name not in tape.states])
     _report_revisions(settings.platform, found)
-    _report_floats(float_nodes(live_nodes(tape, set(names)), float_inputs(ports[0])))
+    _report_floats(float_nodes(live_nodes(tape, set(names)), float_inputs(ports[0], tape)))
     _write(proto, f)
 
 
@@ -287,9 +287,9 @@ def float_nodes(nodes: Iterable[_S], floats: Iterable[str]) -> list[_S]:
     return found
 
 
-def float_inputs(ports: Iterable[GraphPort]) -> set[str]:
-    """Names of the inputs that are not indices."""
-    return {p.name for p in ports if p.tensor.is_floating_point()}
+def float_inputs(ports: Iterable[GraphPort], tape: Tape) -> set[str]:
+    """Names of the inputs that are neither indices nor wide codes."""
+    return {p.name for p in ports if p.tensor.is_floating_point() and p.name not in tape.port_types}
 
 
 def _report_revisions(platform: str, found: Iterable[Violation]) -> None:

@@ -64,7 +64,7 @@ def lstm(
     if checks.needs_grad(value, *floats, *thresholds):
         results = _LSTM.apply(value, *floats, *thresholds, fixed)  # type: ignore[no-untyped-call]
     else:
-        results = _forward(fixed, *floats, False)[0]
+        results = _forward(fixed, tuple(floats), False)[0]
     y, codes, scale, h_n, h_codes, c_n, c_codes, peak, saturated = results
     y = y if x.value.dtype == torch.float32 else y.to(x.value.dtype)
     cell_scale = torch.full((), 2.0 ** CELL_EXP2[walk.chip])
@@ -116,17 +116,9 @@ class _Fixed(NamedTuple):
     bits: int
 
 
-def _forward(
-    k: _Fixed,
-    w_ih: Tensor | None,
-    w_hh: Tensor | None,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    grad: bool,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _forward(k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Results, and what backward needs."""
+    w_ih, w_hh, b_ih, b_hh, h0, c0 = floats
     assert w_ih is not None and w_hh is not None
     ih = quantize_weight(w_ih, b_ih, k.scale, k.ih_out, grad)
     hh = quantize_weight(w_hh, b_hh, k.h_scale, k.hh_out, grad)
@@ -140,11 +132,10 @@ class _LSTM(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
         fixed: _Fixed = inputs[-1]
-        results, saved = _forward(fixed, *inputs[:6], True)
+        results, saved = _forward(fixed, inputs[:6], True)
         ctx.save_for_backward(*saved, inputs[-2])
         ctx.walk, ctx.bits = fixed.walk, fixed.bits
-        y, codes, scale, h_n, h_codes, c_n, c_codes, peak, saturated = results
-        ctx.mark_non_differentiable(codes, scale, h_codes, c_codes, peak, saturated)
+        ctx.mark_non_differentiable(*(results[i] for i in (1, 2, 4, 6, 7, 8)))  # all but values
         ctx.set_materialize_grads(False)
         return results
 

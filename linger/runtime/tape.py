@@ -87,6 +87,7 @@ class Tape:
     notes: dict[int, Any] = field(default_factory=dict)  # what writers remember of a tensor, by id
     port_types: dict[str, int] = field(default_factory=dict)  # ONNX element type of graph ports that carry wide codes
     wide: dict[str, int] = field(default_factory=dict)  # the same of tensors whose scale the packer does not know
+    states: set[str] = field(default_factory=set)  # graph inputs (layers, B, H): their first axis is no batch
     _names: dict[int, str] = field(default_factory=dict)
     _keep: list[Tensor] = field(default_factory=list)
     _floats: dict[str, str] = field(default_factory=dict)

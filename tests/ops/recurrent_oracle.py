@@ -77,7 +77,10 @@ class Layer:
 
     def reals(self, leaves):
         """x, w_ih, w_hh as dequantized codes with the gradients of the given float64 leaves."""
-        return [carry(t, c, q) for t, c, q in zip(leaves, (self.x, self.w_ih, self.w_hh), (self.qx, self.qi, self.qw))]
+        return [
+            carry(t, c, q)
+            for t, c, q in zip(leaves, (self.x, self.w_ih, self.w_hh), (self.qx, self.qi, self.qw), strict=False)
+        ]
 
     def steps(self):
         times = range(len(self.x))
