@@ -61,7 +61,8 @@ def test_wrong_quant_and_dequant():
     refused(
         network(dequant={"scale_o": 4.0}), r"Dequant 'Dequant_y': input 0 \('f'\) has scale 2\*\*3 where it is made"
     )
-    refused(network(quant={"data_bits": 16}), "'data_bits' must be 8")
+    refused(network(quant={"data_bits": 16}), "input 0 must be int8, got int16")
+    refused(network(quant={"data_bits": 12}), "'data_bits' must be 8, 16 or 32, got 12")
     refused(network(quant={"scale_x": 3.0}), "must be a power of two")
     refused(network(quant={"zero_point": 1}), "'zero_point' must be 0")
 
