@@ -119,9 +119,9 @@ OPERATORS: dict[str, Operator] = {
     # ---- pooling
     "AvgPool2dInt": _row(
         "nn.AvgPool1d/2d, adaptive pooling to a divisor, mean over H and W",
-        _native("the scale stays; divides by kh * kw, padding included"),
+        _native("the scale stays; divides by kh * kw; windows of other sizes in pieces, by Slice or Gather and iqCat"),
     ),
-    "MaxPool": _row("nn.MaxPool1d/2d", _native("rounds sizes down")),
+    "MaxPool": _row("nn.MaxPool1d/2d", _native("rounds sizes down; ceil mode and larger kernels in pieces")),
     # ---- element-wise
     "Relu": _row("nn.ReLU", _native("fused into the layer in front")),
     "iqAdd": _row(
@@ -164,17 +164,19 @@ OPERATORS: dict[str, Operator] = {
     "Flatten": _row("flatten", _native("to [N, rest]")),
     "Transpose": _row(
         "permute, transpose",
-        _native("of rank 4: 0231, 0312, 0132, 0213"),
-        venusA=_native("of rank 4: 0231, 0312, 0132"),
+        _native("of rank 4: 0231, 0312, 0132, 0213; others one after the other"),
+        venusA=_native("of rank 4: 0231, 0312, 0132; others one after the other"),
     ),
     "Squeeze": _row("squeeze", _native("at least two axes stay")),
     "Unsqueeze": _row("unsqueeze, x[:, None]", _native()),
     "Slice": _row("x[a:b], narrow, select", _native("one axis per node, step 1")),
     "Split": _row("split, chunk, unbind", _native()),
-    "iqPad": _row("F.pad, padding_mode", _rewrite(_PAD)),
-    "ShuffleChannel": _row("nn.ChannelShuffle", _rewrite("Reshape, Transpose, Reshape")),
-    "Expand": _row("expand, repeat", _rewrite("iqCat of one scale, where the sizes are constant")),
-    "Resize": _row("F.interpolate", _island("venus returns zeros, the others have none")),
+    "iqPad": _row("F.pad, padding_mode", _rewrite(_PAD), venus=_native(f"zeros; other values and modes: {_PAD}")),
+    "ShuffleChannel": _row(
+        "nn.ChannelShuffle", _rewrite("Reshape, Transpose, Reshape"), venus=_native("along the channels")
+    ),
+    "Expand": _row("expand, repeat, flip, roll, index_select", _rewrite("a Gather with constant indices per axis")),
+    "Resize": _row("F.interpolate", _rewrite("nearest: a Gather with constant indices; other modes are islands")),
     # ---- chip functions
     "iqSigmoid": _row(
         "torch.sigmoid",
