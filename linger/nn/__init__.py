@@ -16,12 +16,13 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     conv_nodes,
     div,
     div_nodes,
-    hard,
-    leaky,
     function_nodes,
     gelu,
     glu,
+    gru_nodes,
+    hard,
     layer_norm_nodes,
+    leaky,
     linear_nodes,
     mul,
     mul_nodes,
@@ -48,10 +49,12 @@ from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .conv import Conv1dInt, Conv2dInt
 from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
 from .embedding import EmbeddingInt
+from .gru import GRUInt
 from .layer_norm import LayerNormInt
 from .linear import LinearInt
 from .lstm import LSTMInt
 from .recurrent import RecurrentInt
+from .rescaling import Requant, requant
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
 swaps: dict[
@@ -68,6 +71,7 @@ swaps: dict[
     nn.LayerNorm: LayerNormInt,
     nn.MultiheadAttention: MultiheadAttentionInt,
     nn.LSTM: LSTMInt,
+    nn.GRU: GRUInt,
 }
 
 __all__ = [
@@ -79,11 +83,14 @@ __all__ = [
     "ConvTranspose1dInt",
     "ConvTranspose2dInt",
     "EmbeddingInt",
-    "LayerNormInt",
+    "GRUInt",
     "LSTMInt",
+    "LayerNormInt",
     "LinearInt",
     "MultiheadAttentionInt",
     "QuantLayer",
     "RecurrentInt",
+    "Requant",
+    "requant",
     "swaps",
 ]

@@ -59,6 +59,7 @@ def read_sequence(node: NodeReader, counts: tuple[int, ...]) -> tuple[Tensor, in
 
 
 def read_state(node: NodeReader, i: int, batch: int, hidden: int, exp2: int, dtype: torch.dtype) -> Tensor:
+    """Given codes of a state, (B, H)."""
     given = node.codes(i)
     if given.codes.dtype != dtype or given.codes.numel() != batch * hidden:
         kind = str(dtype).removeprefix("torch.")
@@ -83,6 +84,7 @@ def read_exponents(node: NodeReader, x_exp2: int) -> tuple[int, int, int, int]:
 
 
 def read_checked(node: NodeReader, exp2: tuple[int, int, int, int], least: int, top: int) -> None:
+    """Refuse scales that the chip does not shift."""
     for q, what in ((exp2[0] + exp2[1], "scale_x * scale_iw"), (exp2[3] + exp2[2], "scale_o * scale_hw")):
         if not least <= q <= 252:
             raise node.error(f"{what} is 2**{q}, the chip takes at least 2**{least}")

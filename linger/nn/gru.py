@@ -1,0 +1,62 @@
+"""GRU layers: the module (written by ``recurrent_write.py``, read back in ``gru_nodes.py``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from linger import ops
+from linger.ops.gru import STATE_CAP, gru
+from linger.ops.recurrent import Result, Walk, Weights
+
+from .recurrent import RecurrentInt
+from .recurrent_write import Direction
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+
+class GRUInt(RecurrentInt, nn.GRU):
+    """GRU that computes the chip's integers (later engine revision) in forward and float gradients in backward.
+
+    Takes what ``torch.nn.GRU`` takes. venus gives its update gate to the candidate where PyTorch gives it to the state: the
+    rows and biases of z enter negated there, which is exact. arcs and mars apply the reset gate to the state before the
+    recurrent product: another function, to be trained as it is.
+
+    Args:
+        *args: As ``torch.nn.GRU``.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+
+    Shape:
+        As ``torch.nn.GRU``; output and state are float32 on a power-of-two grid, tagged with their format.
+
+    Source: docs/numerics.md, "GRU".
+    """
+
+    gates = 3
+    op_type = "GRUInt"
+    state_caps = STATE_CAP
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
+
+    def weights(self, d: Direction) -> Weights:
+        """Parameters as the chip has them, and the settings of their quantizers."""
+        w = super().weights(d)
+        if self.quant.platform != "venus":
+            return w
+        sign = w.w_ih.new_ones(3 * self.hidden_size)
+        sign[self.hidden_size : 2 * self.hidden_size] = -1.0
+        b_ih, b_hh = (None if b is None else b * sign for b in (w.b_ih, w.b_hh))
+        return w._replace(w_ih=w.w_ih * sign[:, None], w_hh=w.w_hh * sign[:, None], b_ih=b_ih, b_hh=b_hh)
+
+    def step(
+        self, x: ops.Coded, w: Weights, scale: Tensor, out: ops.Output, walk: Walk, given: tuple[Tensor | None, ...]
+    ) -> Result:
+        """One direction of one layer."""
+        return gru(x, w, scale, out, walk, *given)
+
+
+__all__ = ["GRUInt"]
