@@ -28,6 +28,24 @@ _steps: dict[tuple[CodeType, int], Step] = {}
 _fingerprints: dict[CodeType, tuple[str, dict[int, int]]] = {}
 
 _CALLS = ("CALL", "BINARY", "INPLACE", "UNARY", "COMPARE")
+_prepared: dict[CodeType, dict[int, int]] = {}
+
+
+def _call(frame: FrameType) -> Call:
+    """The call that a frame is executing. Python 3.11 runs calls of C functions in the PRECALL in front once they are warm."""
+    code, offset = frame.f_code, frame.f_lasti
+    if sys.version_info[:2] != (3, 11):
+        return code, offset
+    known = _prepared.get(code)
+    if known is None:
+        known = {}
+        before: int | None = None
+        for instruction in dis.get_instructions(code):
+            if before is not None:
+                known[before] = instruction.offset
+            before = instruction.offset if instruction.opname == "PRECALL" else None
+        _prepared[code] = known
+    return code, known.get(offset, offset)
 
 
 def _is_foreign(code: CodeType) -> bool:
@@ -44,7 +62,7 @@ def user_calls(start: FrameType | None, boundary: CodeType) -> list[Call]:
     frame = start
     while frame is not None and frame.f_code is not boundary:
         if not _is_foreign(frame.f_code):
-            found.append((frame.f_code, frame.f_lasti))
+            found.append(_call(frame))
         frame = frame.f_back
     return found if "torch._dynamo" not in sys.modules else _as_written(found)
 
@@ -63,7 +81,7 @@ def traced_calls(boundary: CodeType) -> list[Call]:
         frame: FrameType | None = sys._getframe(1)
         while frame is not None and frame.f_code is not boundary:
             if not _is_foreign(frame.f_code):
-                found.append((frame.f_code, frame.f_lasti))
+                found.append(_call(frame))
             frame = frame.f_back
     return _as_written(found)
 

@@ -156,3 +156,25 @@ def test_folding_layers_print_their_batch_norm_and_no_quantizers():
     text = repr(linger.init(net, fold_bn="step", example_inputs=torch.randn(2, 3, 4, 4)))
     assert "(bn): BatchNorm2d(4" in text
     assert "quantizer" not in text
+
+
+def test_warm_calls_of_c_functions_stay_the_same_operators():
+    """Python 3.11 runs them from another instruction once its interpreter has specialised them."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = self.a(x)
+            for _ in range(2):
+                x = x.sigmoid()
+            return sum([x, x])
+
+    model = linger.init(Net())
+    model(torch.randn(2, 4))
+    before = list(model._modules)
+    for _ in range(40):
+        model(torch.randn(2, 4))
+    assert list(model._modules) == before
