@@ -33,8 +33,6 @@ class Limits:
         batched: Convolution and average pooling compute every sample of a batch, not only the first.
         conv4: Convolutions with 4-bit weights.
         linear4: Linear layers with 4-bit weights.
-        add_bits, conv1d_bits, linear_bits: Widths of the results of iqAdd, Conv1dInt, LinearInt; conv1d_bits is empty where
-            the operator cannot be used.
         div_scales: iqDiv of 32-bit tensors shifts by their scales (True), ignores them (False), or does not exist (None).
         wide_left: A 32-bit result may be finer than its sum: ``sat_32(A) * 2**-s``.
         norm_left: BatchNorm2dInt shifts left for s < 0.
@@ -69,9 +67,6 @@ class Limits:
     batched: bool
     conv4: bool
     linear4: bool
-    add_bits: tuple[int, ...]
-    conv1d_bits: tuple[int, ...]
-    linear_bits: tuple[int, ...]
     argmax_bits: tuple[int, ...]
     div_scales: bool | None
     wide_left: bool
@@ -108,9 +103,6 @@ _ARCS = Limits(
     batched=False,
     conv4=True,
     linear4=True,
-    add_bits=(8, 16, 32),
-    conv1d_bits=(8, 32),
-    linear_bits=(8, 32),
     argmax_bits=(8, 32),
     div_scales=True,
     wide_left=True,
@@ -134,7 +126,6 @@ LIMITS: dict[str, Limits] = {
         depthwise_bytes=0,
         filter_bytes=0,
         linear4=False,
-        conv1d_bits=(),
         argmax_bits=(8, 16, 32),
         div_scales=False,
         cat_right=False,
@@ -158,9 +149,6 @@ LIMITS: dict[str, Limits] = {
         batched=True,
         conv4=False,
         linear4=False,
-        add_bits=(8,),
-        conv1d_bits=(8, 16, 32),
-        linear_bits=(8, 16, 32),
         argmax_bits=(8,),
         div_scales=None,
         wide_left=False,

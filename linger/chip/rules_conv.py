@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from .facts import NodeFacts, rule, up
+from .operators import OPERATORS
 from .violation import Violation
 
 NO_PREFETCH = "pack with --dma_prefetch False"
@@ -30,13 +31,11 @@ def right_shift(n: NodeFacts, *operands: str, lowest: int = 0) -> Iterator[Viola
         yield n.error("shift", shift, f"{lowest}..63 bits to the right", "a coarser scale_o")
 
 
-def widths(
-    n: NodeFacts, allowed: Sequence[int], remedy: str = "output_bits: 8 in the layer's section"
-) -> Iterator[Violation]:
-    """Width of the result."""
-    bits = int(n.get("o_bits", 8))
+def widths(n: NodeFacts) -> Iterator[Violation]:
+    """Width of the result, as the operator's row has it."""
+    bits, allowed = int(n.get("o_bits", 8)), OPERATORS[n.op_type][n.platform].bits
     if bits not in allowed:
-        yield n.error("output_bits", bits, f"one of {tuple(allowed)}", remedy)
+        yield n.error("output_bits", bits, f"one of {allowed}", "output_bits: 8 in the layer's section")
 
 
 def rank(n: NodeFacts, *allowed: int) -> Iterator[Violation]:
@@ -144,7 +143,7 @@ def convolution(n: NodeFacts) -> Iterator[Violation]:
     dilation = n.integers("dilations", (1,) * len(kernel))
     groups, shape, weight = int(n.get("group", 1)), n.shape(0), n.shape(1)
     depthwise = groups > 1 and weight is not None and weight[0] == groups and weight[1] == 1
-    if one_d and not n.chip.conv1d_bits:
+    if one_d and OPERATORS[n.op_type][n.platform].kind != "native":
         yield n.broken("the engine pads the wrong axis", "a Conv2dInt with a height of 1: export the model again")
         return
     yield from rank(n, 3 if one_d else 4)
@@ -160,7 +159,7 @@ def convolution(n: NodeFacts) -> Iterator[Violation]:
             yield n.error("weight_bits of the 1-D node", 4, "8", as_2d)
     else:
         yield from _four_bits(n, weight, depthwise)
-    yield from widths(n, n.chip.conv1d_bits if one_d else (8,))
+    yield from widths(n)
     yield from batch(n)
     yield from _rows(n, groups, depthwise)
     if weight is not None:
@@ -209,7 +208,7 @@ def transposed(n: NodeFacts) -> Iterator[Violation]:
         yield n.error("bias", "none", "a bias in any case, of zeros", "export the model again")
     if int(n.get("w_bits", 8)) != 8:
         yield n.error("weight_bits", n.get("w_bits"), "8", "store the same codes as 8-bit weights")
-    yield from widths(n, (8,))
+    yield from widths(n)
     yield from batch(n)
     yield from right_shift(n, "scale_x", "scale_w")
     if n.platform == "venus":
@@ -222,7 +221,7 @@ def linear(n: NodeFacts) -> Iterator[Violation]:
     """Fully connected layer."""
     bits, shape, weight = int(n.get("o_bits", 8)), n.shape(0), n.shape(1)
     yield from rank(n, 2, 3)
-    yield from widths(n, n.chip.linear_bits)
+    yield from widths(n)
     yield from right_shift(n, "scale_x", "scale_w", lowest=-31 if bits == 32 and n.chip.wide_left else 0)
     if int(n.get("w_bits", 8)) == 4:
         if n.platform == "venusA":
@@ -246,5 +245,5 @@ def linear(n: NodeFacts) -> Iterator[Violation]:
 def batch_norm(n: NodeFacts) -> Iterator[Violation]:
     """BatchNorm that stands alone."""
     yield from rank(n, 4)
-    yield from widths(n, (8,))
+    yield from widths(n)
     yield from right_shift(n, "scale_x", "scale_w", lowest=-63 if n.chip.norm_left else 0)

@@ -110,7 +110,7 @@ def layer_norm(n: NodeFacts) -> Iterator[Violation]:
     q_w, q_o = n.exp2("scale_w"), n.exp2("scale_o")
     if not n.has(2):
         yield n.error("beta", "none", "a beta in any case, of zeros", "export the model again")
-    yield from widths(n, (8,))
+    yield from widths(n)
     if q_w is not None and q_o is not None and 10 + q_w - q_o < 0:
         yield n.error("scale_o", f"2**{q_o}", f"at most 2**{10 + q_w}", "a coarser scale_o")
     wanted = n.chip.gamma_bits
@@ -148,7 +148,7 @@ def glu(n: NodeFacts) -> Iterator[Violation]:
     if n.platform in ("arcs", "mars"):
         limit = "engine 562ddc7 never applies the gate; later revisions do"
         yield n.warning("engine revision of", "GluInt", limit, "a later engine, or a product with iqSigmoid")
-    yield from widths(n, (8,))
+    yield from widths(n)
     if shape is None:
         return
     dim = int(n.get("dim", -1))

@@ -30,7 +30,7 @@ def _operand_bits(n: NodeFacts, allowed: tuple[int, ...]) -> Iterator[Violation]
 def add(n: NodeFacts) -> Iterator[Violation]:
     """Sum of two tensors."""
     yield from _same_shape(n)
-    yield from _operand_bits(n, n.chip.add_bits)
+    yield from _operand_bits(n, OPERATORS["iqAdd"][n.platform].bits)
     q_x, q_y, q_o = n.exp2("scale_x"), n.exp2("scale_y"), n.exp2("scale_o")
     if q_x is None or q_y is None or q_o is None:
         return
@@ -101,7 +101,7 @@ def div(n: NodeFacts) -> Iterator[Violation]:
 def cat(n: NodeFacts) -> Iterator[Violation]:
     """Tensors side by side."""
     yield from rank(n, 2, 3, 4)
-    yield from widths(n, (8,))
+    yield from widths(n)
     yield from _operand_bits(n, (8,))
     if len(n.inputs) < 2:
         yield n.error("inputs", len(n.inputs), "2 or more", "leave the concatenation out")
@@ -123,7 +123,7 @@ def bmm(n: NodeFacts) -> Iterator[Violation]:
     """Product of two stacks of matrices."""
     yield from rank(n, 2, 3)
     yield from _operand_bits(n, (8,))
-    yield from widths(n, OPERATORS["BmmInt"][n.platform].bits)
+    yield from widths(n)
     yield from right_shift(n, "scale_x", "scale_y")
     y = n.shape(1)
     if y is not None and len(y) >= 2 and n.chip.bmm_bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from linger.nn.reading import chip, operand, out_bits, right_shift
+from linger.chip import OPERATORS
+from linger.nn.reading import operand, out_bits, right_shift
 from linger.ops.elementwise import add_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -10,7 +11,7 @@ from linger.runtime.graph import NodeReader, reads
 @reads("iqAdd", "QAdd")
 def read_add(node: NodeReader) -> None:
     """``sat_b(sat_b(RSH(x, q_x - q_o)) + sat_b(RSH(y, q_y - q_o)))``, b mostly 8; shapes are equal, nothing is broadcast."""
-    bits = out_bits(node, chip(node).add_bits)
+    bits = out_bits(node, OPERATORS["iqAdd"][node.platform].bits)
     if {node.integer("x_bits", bits), node.integer("y_bits", bits)} != {bits}:
         raise node.error("attributes 'x_bits', 'y_bits' and 'o_bits' must be equal")
     x, x_exp2 = operand(node, 0, "scale_x", bits=bits)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
-from linger.chip import NodeFacts, limits_of, packs_4_bits
+from linger.chip import OPERATORS, NodeFacts, limits_of, packs_4_bits
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, Value, current_tape
 
@@ -140,7 +140,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         one_d = len(stride) == 1
         single = self.groups > 1 and weight.shape[1] == 1
         plain = not single and dilation == [1] and self.quant.weight_bits == 8
-        if one_d and not (plain and limits_of(platform).conv1d_bits):
+        if one_d and not (plain and OPERATORS["Conv1dInt"][platform].kind == "native"):
             weight, stride, dilation, one_d = weight[:, :, None], [1, *stride], [1, *dilation], False
         borders = [int(p) for p in (pads[1::2] if one_d else pads)]
         weight = reach_stride(weight, stride, borders, dilation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from linger.chip import OPERATORS
 from linger.nn.reading import (
     bias,
     bits8,
@@ -32,7 +33,10 @@ def read_conv1d(node: NodeReader) -> None:
     """As Conv2dInt with one axis and o_bits of 8 to 32; the engine knows no dilation here."""
     if any(d != 1 for d in node.integers("dilations", 1, (1,))):
         raise node.error("attribute 'dilations' must be 1: the engine ignores it; write a Conv2dInt of height 1")
-    _conv(node, 1, chip(node).conv1d_bits)
+    cell = OPERATORS["Conv1dInt"][node.platform]
+    if cell.kind != "native":
+        raise node.error(f"the engine of {node.platform} pads the wrong axis; write a Conv2dInt of height 1")
+    _conv(node, 1, cell.bits)
 
 
 def _conv(node: NodeReader, axes: int, allowed: tuple[int, ...]) -> None:

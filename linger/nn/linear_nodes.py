@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from linger.chip import OPERATORS
 from linger.nn.reading import bias, bits8, chip, operand, out_bits, right_shift, weight_bits, weights
 from linger.ops.linear import linear_codes
 from linger.runtime.graph import NodeReader, reads
@@ -11,7 +12,7 @@ from linger.runtime.graph import NodeReader, reads
 def read_linear(node: NodeReader) -> None:
     """``sat_b(RSH(x . w + bias, s))``, the sum in 64 bits; a 32-bit result with s < 0 is ``sat_32(sum) * 2**-s``."""
     bits8(node, "x_bits")
-    bits = out_bits(node, chip(node).linear_bits)
+    bits = out_bits(node, OPERATORS["LinearInt"][node.platform].bits)
     x, x_exp2 = operand(node, 0, "scale_x")
     w = weights(node, 1, 2, weight_bits(node))
     b = bias(node, 2, w.shape[0])
