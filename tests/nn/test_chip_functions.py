@@ -39,7 +39,7 @@ class Gates(nn.Module):
     def forward(self, x):
         x = self.a(x)
         x = self.act(x) * self.t(self.b(x)) + torch.sigmoid(x).tanh()
-        return self.out(F.sigmoid(x).tanh_()).sigmoid_()
+        return self.out(x.sigmoid().tanh_()).sigmoid_()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -345,6 +345,7 @@ def test_the_table_says_what_runs():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # dynamo's own
 @pytest.mark.parametrize("net", [Gates, Attention, Gated, Smooth])
 def test_compiled(net):
     linger.QUANT_CONFIGS.platform = "venusA"
