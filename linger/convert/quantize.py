@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from .prepare import Fusion, Record, check_root, log_report, open_settings, plac
 from .record import bind_inputs, undisturbed
 from .report import Report, Row
 from .state import install
+from .widths import check_widths
 
 __all__ = ["check_method", "init", "quantize"]
 
@@ -73,7 +74,8 @@ def init(
         ConfigError: The file, or a section that names nothing.
         ValueError: A pattern that matches nothing; example inputs that do not run.
         RuntimeError: The model, or a part of it, is already initialised; ``quant_method: CUDA`` without CUDA.
-        UnsupportedError: A ``quant_method`` that no code exists for; a root whose ``forward`` is replaced on the instance.
+        UnsupportedError: Widths that the chip lacks, all layers at once; a ``quant_method`` that no code exists for; a root
+            whose ``forward`` is replaced on the instance.
     """
     check_root(model, "init")
     if fold_bn not in ("once", "step"):
@@ -94,7 +96,10 @@ def init(
     check_sections(model, settings)
     place(model, settings)
     check_method(model, settings)
-    record = quantize(model, settings, selection, discover(model, example_inputs), fold_bn, quant_modules)
+    found = discover(model, example_inputs)
+    conversion = _Conversion(model, settings, selection, found, fold_bn, quant_modules)
+    check_widths(model, settings, conversion.left_alone())
+    record = quantize(model, settings, selection, found, fold_bn, quant_modules)
     if example_inputs is not None:
         _materialise(model, example_inputs)
     record.report.notes += sentences(layer_findings(model, settings.platform))
@@ -188,6 +193,11 @@ class _Conversion:
         fusions = (*(self.earlier.fusions if self.earlier else ()), *self.fusions)
         relu = tuple(n for n, m in self.model.named_modules() if getattr(m, "fused_relu", False))
         return Record("init", self.settings, fusions, covered, left, report, self.fold_bn, relu)
+
+    def left_alone(self) -> Callable[[nn.Module], bool]:
+        """Whether a module gets no layer of its own: the caller's wish, or a BatchNorm that will be folded."""
+        folded = {id(pair.bn) for pair in fusable_pairs(self.found)}
+        return lambda m: id(m) in folded or self._why(m) is not None
 
     def _row(self, m: nn.Module, was: str, became: str, note: str = "") -> None:
         self.rows.append(Row(self.names[id(m)], was, became, note, self.found.where.get(id(m), "")))

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
+from linger.chip import OPERATORS
+from linger.runtime import Tape, factory, handles, info, operator_at_site
 
 from .broadcast import alike, common_shape, per_channel, write_channels, write_operand
-from .functional import FunctionalLayer, common, is_number, pair_attributes, real_operands, store, two
+from .functional import FunctionalLayer, is_number, pair_attributes, real_operands, running_platform, store, two
 from .numbers import is_one_number, plus
+from .requant import write_requant
 
 
 class AddInt(FunctionalLayer):
@@ -29,6 +31,7 @@ class AddInt(FunctionalLayer):
     """
 
     operator = "add"
+    row = "iqAdd"
 
     def forward(self, x: Tensor, y: Tensor | float) -> Tensor:
         """Chip integers in forward, gradient 1 to both operands where the sum does not saturate."""
@@ -60,16 +63,8 @@ def write_sum(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tens
     scales = float(operands[0].scale), float(operands[1].scale), float(out.scale)
     for i in (0, 1):
         if widths[i] < bits:
-            inputs[i] = _widened(tape, inputs[i], scales[i], bits, name)
+            inputs[i] = write_requant(tape, inputs[i], scales[i], scales[i], bits, name)
     tape.node("iqAdd", inputs, [z], pair_attributes(tape, (bits, bits, bits), scales), domain="linger", hint=name)
-
-
-def _widened(tape: Tape, x: Tensor | Value, scale: float, bits: int, name: str) -> Value:
-    """int8 codes in more bits, at the same scale."""
-    y = tape.value(f"{name}.wide")
-    attributes = common(tape) | {"data_bits": 8, "o_bits": bits, "scale_x": scale, "scale_o": scale}
-    tape.node("Requant", [x], [y], attributes, domain="linger", hint=name)
-    return y
 
 
 def write_channel_sum(
@@ -101,13 +96,14 @@ def _make(n_inputs: int, quant: Any) -> AddInt:
 Operands = tuple[Tensor | float, Tensor | float]
 
 
-def operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operands | None:
+def operands(args: tuple[Any, ...], kwargs: dict[str, Any], widest: int = 8) -> Operands | None:
     """Both operands of a sum or difference that can run in integers, the second times ``alpha``; else None.
 
-    Tensors broadcast with each other, one at least is quantized; a number is added to int8 only.
+    Tensors broadcast with each other, one at least is quantized, none is wider than ``widest`` bits; a number is added to
+    int8 only.
     """
     found = two(args, kwargs, "alpha")
-    if found is None or not real_operands(*found[:2]):
+    if found is None or not real_operands(*found[:2], widest=widest):
         return None
     x, y, alpha = found
     if alpha is not None and alpha != 1:
@@ -128,6 +124,10 @@ def total(x: Tensor | float, y: Tensor | float) -> Tensor:
     return cast(Tensor, operator_at_site("add", 1 if is_one_number(y) else 2)(x, y))
 
 
+def _widest() -> int:
+    return max(OPERATORS[AddInt.row][running_platform()].bits)
+
+
 def stored(args: tuple[Any, ...], result: Callable[[], Tensor]) -> Any:
     """An in-place form: the result is written into the first argument, whose shape it must have."""
     target = args[0] if args else None
@@ -139,13 +139,13 @@ def stored(args: tuple[Any, ...], result: Callable[[], Tensor]) -> Any:
 
 @handles("add", "torch.add Tensor.add Tensor.__add__ Tensor.__radd__ operator.add")
 def _add(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    pair = operands(args, kwargs)
+    pair = operands(args, kwargs, _widest())
     return NotImplemented if pair is None else total(*pair)
 
 
 @handles("add_", "Tensor.add_ Tensor.__iadd__ operator.iadd")
 def _add_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    pair = operands(args, kwargs)
+    pair = operands(args, kwargs, _widest())
     return NotImplemented if pair is None else stored(args, lambda: total(*pair))
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.runtime import HANDLERS, Tape, factory, handles, info, operator_at_site
+from linger.runtime import HANDLERS, Tape, factory, handles, operator_at_site
 
-from .functional import FunctionalLayer, common, through
+from .functional import FunctionalLayer, common, real_operands, through
 
 
 class BmmInt(FunctionalLayer):
@@ -26,6 +26,7 @@ class BmmInt(FunctionalLayer):
     """
 
     operator = "bmm"
+    row = "BmmInt"
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Chip integers in forward; the gradients of the float product where it does not saturate."""
@@ -89,7 +90,7 @@ def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Te
     if len(values) != 2 or not all(isinstance(v, Tensor) and v.is_floating_point() for v in values):
         return None
     x, y = values
-    if info(x) is None and info(y) is None or x.device != y.device or y.dim() < 2:
+    if not real_operands(x, y) or y.dim() < 2:
         return None
     return (x, y) if _fits(x, y) else None
 

@@ -68,7 +68,8 @@ def per_channel(codes: Array, shape: Sequence[int]) -> Array | None:
     sizes = _aligned(codes.shape, len(shape))
     if any(s != 1 for i, s in enumerate(sizes) if i != 1):
         return None
-    return np.broadcast_to(codes.reshape(-1), (int(shape[1]),)).copy()
+    values: Array = np.repeat(codes.reshape(-1), int(shape[1]) // max(codes.size, 1))
+    return values
 
 
 def write_channels(
@@ -93,14 +94,14 @@ def write_channels(
     """
     rank, chain = len(shape), Chain(tape, x, shape, scales[0], name)
     channels = int(shape[1]) if rank > 1 else 1
-    weight, bias = (np.broadcast_to(v.reshape(-1), (channels,)) for v in (weight, bias))
+    weight, bias = (np.repeat(v.reshape(-1), channels // max(v.size, 1)) for v in (weight, bias))
     inner: Tensor | Value = target if rank == 4 else tape.value(f"{name}.four")
     if rank != 4:
         lead = shape[0] if rank > 1 else 1
         x = chain.reshape(lead, channels, 1, math.prod(shape) // max(lead * channels, 1), batch=rank > 1).value
     attributes = common(tape) | {"data_bits": 8, "parameter_bits": 8, "o_bits": 8}
     attributes |= dict(zip(("scale_x", "scale_w", "scale_o"), scales, strict=True))
-    arrays = [np.ascontiguousarray(weight, np.int8), np.ascontiguousarray(bias, np.int32)]
+    arrays: list[Array] = [np.ascontiguousarray(weight, np.int8), np.ascontiguousarray(bias, np.int32)]
     tape.node("BatchNorm2dInt", [x, *arrays], [inner], attributes, domain="linger", hint=name)
     if rank != 4:
         goal = [0, *shape[1:]] if rank > 1 else shape

@@ -11,9 +11,9 @@ from torch import Tensor
 from linger import ops
 from linger.chip import LIMITS, MAX_LEFT_BITS
 from linger.errors import UnsupportedError
-from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
+from linger.runtime import Tape, Value, factory, handles, operator_at_site
 
-from .functional import FunctionalLayer, common, through
+from .functional import FunctionalLayer, common, real_operands, through
 from .times import write_times
 
 
@@ -28,6 +28,7 @@ class CatInt(FunctionalLayer):
     """
 
     operator = "cat"
+    row = "iqCat"
 
     def forward(self, xs: Sequence[Tensor], dim: int, stack: bool = False) -> Tensor:
         """Chip integers in forward; the gradient of ``torch.cat`` where nothing saturates."""
@@ -96,7 +97,7 @@ def _sequence(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Tenso
         return None
     if not all(isinstance(x, Tensor) and x.is_floating_point() and x.dim() == xs[0].dim() for x in xs):
         return None
-    if all(info(x) is None for x in xs) or any(x.device != xs[0].device for x in xs):
+    if not real_operands(*xs):
         return None
     return list(xs), dim
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import MAX_LEFT_BITS, limits_of
-from linger.runtime import Tape, factory, handles, info, operator_at_site, state
+from linger.runtime import Tape, factory, handles, info, operator_at_site
 
 from .add import stored
-from .functional import FunctionalLayer, pair_attributes, real_operands, two
+from .functional import FunctionalLayer, pair_attributes, real_operands, running_platform, two
 from .mul import refuse_wide, times
 from .numbers import constant, is_one_number
 from .times import scalar, write_times
@@ -74,29 +74,27 @@ def _make(n_inputs: int, quant: Any) -> DivInt:
     layer = DivInt(n_inputs, quant)
     if n_inputs == 2:
         layer.output_quantizer.bits = 32
+    else:
+        layer.row = "iqMul"  # a product, or an engine of the same widths
     return layer
 
 
 def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | float] | None:
     """Dividend and divisor of a call that can run in integers, or None."""
     found = two(args, kwargs, "rounding_mode")
-    if found is None or found[2] is not None or not real_operands(*found[:2]):
+    if found is None or found[2] is not None or not real_operands(*found[:2], widest=32):
         return None
     x, y, _ = found
     if not isinstance(x, Tensor) or info(x) is None:
         return None
-    if is_one_number(y):
-        return (x, y) if isinstance(y, Tensor) or y != 0 and abs(y) > 2.0**-60 else None
-    y = cast(Tensor, y)
     formats = info(x), info(y)
-    wide = all(f is not None and f.bits == 32 for f in formats) and x.shape == y.shape
-    return (x, y) if wide and limits_of(_platform()).div_scales else None  # else the quotient would be a whole number
-
-
-def _platform() -> str:
-    """Chip of the module that runs."""
-    platform: str = state.frames[-1].owner.__dict__["_linger_settings"].platform
-    return platform
+    if is_one_number(y):
+        usable = isinstance(y, Tensor) or y != 0 and abs(y) > 2.0**-60
+        return (x, y) if usable and formats[0] is not None and formats[0].bits <= 8 else None
+    wide = all(f is not None and f.bits == 32 for f in formats) and x.shape == cast(Tensor, y).shape
+    return (
+        (x, y) if wide and limits_of(running_platform()).div_scales else None
+    )  # else a quotient would be a whole number
 
 
 def _quotient(x: Tensor, y: Tensor | float) -> Tensor:

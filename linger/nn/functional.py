@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
+from linger.chip import OPERATORS
+from linger.errors import UnsupportedError
 from linger.quantizers import calibrating
 from linger.runtime import HANDLERS, Leaf, Tape, coded, current_tape, info, overwritten, state
 
@@ -27,6 +29,7 @@ class FunctionalLayer(Leaf):
     """State of one functional operator at one call site: a quantizer per operand (float operands only) and one for the result."""
 
     operator = ""  # name in messages and files of an operator that has no name of its own
+    row = ""  # of the operator table: the widths its chip has; empty where the class sees to them itself
 
     def __init__(self, n_inputs: int, quant: LayerSettings) -> None:
         super().__init__()
@@ -43,8 +46,29 @@ class FunctionalLayer(Leaf):
         """Qualified name, for messages and files."""
         return self.__dict__.get("_linger_name", "") or self.operator
 
+    def verify(self) -> None:
+        """Refuse widths that the chip lacks, when the operator is created.
+
+        Raises:
+            UnsupportedError: Names the operator, the widths of the chip and the key to set.
+        """
+        if not self.row:
+            return
+        allowed, quant = OPERATORS[self.row][self.quant.platform].bits, self.quant
+        for key, bits, has in (("output_bits", quant.output_bits, allowed), ("input_bits", quant.input_bits, (8,))):
+            if bits not in has:
+                raise UnsupportedError(
+                    f"linger: {key} {bits} of '{self.name}' ({self.row}): {quant.platform} has "
+                    f"{' or '.join(map(str, has))}; set {key} in a section whose name covers it, in front of other sections"
+                )
+
     def compute(
-        self, xs: Sequence[Tensor], real: Callable[..., Tensor], integers: Integers, write: Write | None = None
+        self,
+        xs: Sequence[Tensor],
+        real: Callable[..., Tensor],
+        integers: Integers,
+        write: Write | None = None,
+        widest: int = 32,
     ) -> Tensor:
         """One forward: the float operator inside ``calibration()``, else the chip's integers, recorded while a tape runs.
 
@@ -53,13 +77,14 @@ class FunctionalLayer(Leaf):
             real: The float operator on the operands.
             integers: The chip's operator: coded operands and output settings to the coded result.
             write: Records tape, coded operands, coded result and its tensor; None where ``integers`` does it.
+            widest: Bits of an operand that the operator takes.
         """
         with torch._C.DisableTorchFunction():
             if calibrating():
                 for i, x in enumerate(xs):
                     calibrate_input(x, self.operand_quantizer(i))
                 return emit_calibrated(real(*xs), self.output_quantizer)
-            operands = [accept(x, self.operand_quantizer(i)) for i, x in enumerate(xs)]
+            operands = [accept(x, self.operand_quantizer(i), widest) for i, x in enumerate(xs)]
             warn_without_data(self.output_quantizer)
             out = integers(operands, self.output_quantizer.output())
             y = emit(out, self.output_quantizer)
@@ -124,14 +149,26 @@ def two(args: tuple[Any, ...], kwargs: dict[str, Any], also: str = "") -> tuple[
     return (values[0], values[1], kwargs.get(also)) if len(values) == 2 else None
 
 
-def real_operands(*values: Any) -> bool:
-    """Whether the operands are float tensors of one device, and numbers; one tensor at least must be quantized."""
+def real_operands(*values: Any, widest: int = 8) -> bool:
+    """Whether the operands are float tensors of one device, and numbers; one tensor at least must be quantized.
+
+    Args:
+        *values: Operands.
+        widest: Bits that the operator takes; wider tensors leave it to float.
+    """
     tensors = [v for v in values if isinstance(v, Tensor)]
     if any(not isinstance(v, Tensor) and not is_number(v) for v in values):
         return False
     if any(not t.is_floating_point() or t.device != tensors[0].device for t in tensors):
         return False
-    return any(info(t) is not None for t in tensors)
+    formats = [fmt for fmt in map(info, tensors) if fmt is not None]
+    return bool(formats) and all(fmt.bits <= widest for fmt in formats)
+
+
+def running_platform() -> str:
+    """Chip of the module whose code calls an operator."""
+    platform: str = state.frames[-1].owner.__dict__["_linger_settings"].platform
+    return platform
 
 
 def store(target: Tensor, result: Tensor) -> Tensor:
@@ -174,6 +211,7 @@ __all__ = [
     "pair_attributes",
     "platform_here",
     "real_operands",
+    "running_platform",
     "store",
     "through",
     "two",

@@ -50,6 +50,7 @@ class HardswishInt(FunctionalLayer):
     """
 
     operator = "hardswish"
+    row = "HardSwish"
 
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward; the gradient of the product of the two factors."""

@@ -31,6 +31,7 @@ class MulInt(FunctionalLayer):
     """
 
     operator = "mul"
+    row = "iqMul"
 
     def forward(self, x: Tensor, y: Tensor | float) -> Tensor:
         """Chip integers in forward; the gradient of the product where it does not saturate."""

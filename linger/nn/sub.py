@@ -34,6 +34,7 @@ class SubInt(FunctionalLayer):
     """
 
     operator = "sub"
+    row = "iqSub"
 
     def forward(self, x: Tensor | float, y: Tensor | float) -> Tensor:
         """Integers of the exported expression in forward, gradients 1 and -1 where the difference does not saturate."""

@@ -61,6 +61,9 @@ def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> n
     name = ".".join(filter(None, (owner.__dict__["_linger_name"], attribute)))
     module = FACTORIES[operator](n_inputs, owner.__dict__["_linger_settings"].layer(name))
     module.__dict__["_linger_name"] = name
+    verify = getattr(module, "verify", None)
+    if verify is not None:
+        verify()
     for child_name, child in module.named_modules():
         if isinstance(child, Quantizer):
             child.name = f"{name}.{child_name}"

@@ -38,6 +38,11 @@ class Leaf(nn.Module):
         body = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {body}\n)"
 
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What ``torch.jit.trace`` runs. It cannot record our backward: the traced module is for inference."""
+        with torch.no_grad():
+            return super()._slow_forward(*args, **kwargs)  # type: ignore[no-untyped-call]
+
 
 class Composite(nn.Module):
     """Marker base of quantized modules whose ``forward`` is written in torch functions: intercepted as user code is."""
@@ -59,6 +64,8 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
                 "torch.onnx.export cannot write an initialised model; call "
                 'linger.onnx.export(model, args, "model.onnx") with the same arguments instead'
             )
+        if torch.compiler.is_dynamo_compiling():
+            mode.dynamo_sees_pad()
         with mode.Interception():
             if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # it cannot record our backward; the traced module is for inference
                 with torch.no_grad():
@@ -131,7 +138,9 @@ def base_class(module: nn.Module) -> type[nn.Module]:
 
 
 # Leaf layers of torch that call an operator with state: they hold it, since a Sequential around them runs what it holds.
-_CALLERS = (nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GELU, nn.SiLU, nn.GLU)
+_CALLERS = (
+    nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GELU, nn.SiLU, nn.GLU, nn.AvgPool2d, nn.Hardswish,
+)  # fmt: skip
 
 
 def can_attach(module: nn.Module) -> bool:

@@ -195,9 +195,9 @@ def test_layers_without_a_form_are_listed_once(caplog):
 
 
 def test_sections_and_methods(tmp_path):
-    text = "quant_info: {qat_method: TQT}\npart:\n  name: [head]\n  quant_info: {weight_bits: 4, output_bits: 16}\n"
+    text = "quant_info: {qat_method: TQT}\npart:\n  name: [head]\n  quant_info: {weight_bits: 4, output_bits: 32}\n"
     m = linger.init(Net(), config(tmp_path, text))
-    assert m.head.weight_quantizer.bits == 4 and m.head.output_quantizer.bits == 16 and m.head.input_quantizer.bits == 8
+    assert m.head.weight_quantizer.bits == 4 and m.head.output_quantizer.bits == 32 and m.head.input_quantizer.bits == 8
     assert m.fc.weight_quantizer.bits == 8 and m.fc.output_quantizer.method == m.head.quant.method == "TQT"
     other = linger.init(Net(), config(tmp_path, "quant_info: {qat_method: MOM}\n"))
     assert other.fc.quant.method == "MOM" and m.fc.quant.method == "TQT"

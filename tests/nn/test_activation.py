@@ -192,3 +192,15 @@ def test_what_stays_an_island(call):
     model = linger.init(Net())
     model(torch.randn(2, 4))
     assert len(islands_of(model)) == 1
+
+
+def test_modules_in_a_sequential_hold_their_own_state():
+    model = linger.init(
+        nn.Sequential(nn.Linear(4, 4), nn.Hardswish(), linger.nn.Requant(), nn.PReLU(), nn.Linear(4, 4))
+    )
+    for _ in range(2):
+        assert is_quantized(model(torch.randn(2, 4)))
+    assert len(model) == 5
+    assert "_linger_qtensor_qhardswish_0" in dict(model[1].named_children())
+    assert "_linger_qtensor_qrequant_0" in dict(model[2].named_children())
+    assert islands_of(model) == []
