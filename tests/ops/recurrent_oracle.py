@@ -129,6 +129,62 @@ def lstm(layer, leaves, h, c, state_codes):
     return torch.stack(ys), h, c, peak, cut
 
 
+def gru(layer, leaves, h, state_codes):
+    """Values (T, B, H), last state, peak of |h| before rounding; with float64 autograd. Arguments as lstm's."""
+    k, p = layer, layer.platform
+    x, w_ih, w_hh = k.reals(leaves)
+    b_ih, b_hh = leaves[3:]
+    hidden, bits, fine = k.w_hh.shape[1], 16 if p == "venus" else 32, 15 if p == "venus" else 31
+    ib, hb = k.qx + k.qi, k.qh + k.qw
+    base = max(ib, hb) if p == "venusA" else k.base
+    hc = state_codes.long()
+    h = carry(h, hc, k.qh)
+    ys, peak = [None] * len(k.x), 0.0
+    rz = slice(0, 2 * hidden)
+
+    def squash(real, codes, is_tanh):
+        full = chip(p, is_tanh, codes)
+        at = Carry.apply(real, codes.to(D64) / 2.0**k.base)
+        return Gate.apply(at, full.to(D64) / 2.0**fine, is_tanh), full
+
+    def brought(codes):  # venusA adds in the finer format of the two sums
+        return to(codes, base, 27) if p == "venusA" else codes
+
+    for t in k.steps():
+        live = (k.lengths > t).view(-1, 1)
+        a = to(sat(k.x[t] @ k.w_ih.T + k.b_ih, 32), ib, base)
+        real_a, real_b = x[t] @ w_ih.T + b_ih, h @ w_hh.T + b_hh
+        b = to(sat(hc @ k.w_hh.T + k.b_hh, 32), hb, base)
+        gates = brought(sat(a[:, rz] + b[:, rz], bits))
+        r, rc = squash((real_a + real_b)[:, :hidden], gates[:, :hidden], 0)
+        z, zc = squash((real_a + real_b)[:, hidden : 2 * hidden], gates[:, hidden:], 0)
+        real_n, real_bn, an, bn = (v[:, 2 * hidden :] for v in (real_a, real_b, a, b))
+        if p == "arcs":
+            rh = sat(rhu(rc * hc, 31), 8)
+            real_rh = carry(r * h, rh, k.qh)
+            bn = to(sat(rh @ k.w_hh[2 * hidden :].T + k.b_hh[2 * hidden :], 32), hb, 27)
+            pre, real_n = sat(an + bn, 32), real_n + real_rh @ w_hh[2 * hidden :].T + b_hh[2 * hidden :]
+        else:
+            bn = sat(bn, bits)
+            kept = sat(rhu(rc * bn, fine), bits)
+            pre = brought(sat(sat(an, bits) + kept, bits))
+            real_n = real_n + r * Carry.apply(real_bn, bn.to(D64) / 2.0**base)
+        n, nc = squash(real_n, pre, 1)
+        nq = sat(rhu(nc, fine - k.qh), bits)
+        nv = carry(n, nq, k.qh)
+        if p == "venus":
+            far, start, mixed = sat(nq - hc, 16), hc, z * (nv - h) + h
+        else:
+            far, start, mixed = sat(hc - nq, 32), nq, z * (h - nv) + nv
+        new_h = sat(sat(rhu(zc * far, fine), bits) + start, 8)
+        share = (zc.float() / 2.0**fine) * far.float() + start.float()
+        peak = max(peak, float((share.abs() * live).max()) / 2.0**k.qh)
+        h = torch.where(live, carry(mixed, new_h, k.qh), h)
+        hc = torch.where(live, new_h, hc)
+        ys[t] = torch.where(live, h, 0.0)
+    return torch.stack(ys), h, peak
+
+
 def packed_walk(lengths, platform, reverse=False):
     """Walk of a packed batch, entries in falling order of length, and the (step, entry) of each row."""
     steps = int(lengths.max())

@@ -1,27 +1,18 @@
 """The LSTM operator: integers against an int64 oracle, gradients against float64, engines against each other."""
 
-import math
-
 import numpy as np
 import ops_oracle
 import pytest
 import recurrent_oracle as oracle
 import torch
 from golden.cases import CASES
+from recurrent_cases import Float, each_platform, random_codes
 
 from linger import ops
-from linger.ops.lstm import STATE_CAP, lstm, lstm_codes
+from linger.ops.lstm import lstm, lstm_codes
 from linger.ops.recurrent import Walk, Weights, hidden_observe, hidden_scale, whole
 
-PLATFORMS = ("arcs", "venusA", "venus")
 SHAPES = [(1, 1, 1, 1), (3, 5, 7, 9), (9, 4, 20, 33), (16, 3, 33, 16), (2, 7, 64, 40)]
-each_platform = pytest.mark.parametrize("platform", PLATFORMS)
-
-
-def random_codes(g, *shape, extreme=False):
-    if extreme:
-        return torch.tensor([-128, 127, 0], dtype=torch.int8)[torch.randint(0, 3, shape, generator=g)]
-    return torch.randint(-128, 128, shape, generator=g, dtype=torch.int8)
 
 
 def case(platform, shape, seed, extreme=False):
@@ -90,7 +81,7 @@ def test_threads_do_not_change_a_bit(threads):
     try:
         for n in (1, threads):
             torch.set_num_threads(n)
-            model = Float("arcs", (40, 6, 20, 24), seed=3)
+            model = Float("lstm", "arcs", (40, 6, 20, 24), seed=3)
             y, h, c = model.run()
             results.append([y.value, h.value, c.value, *torch.autograd.grad(model.loss(y, h, c), model.leaves)])
     finally:
@@ -98,106 +89,12 @@ def test_threads_do_not_change_a_bit(threads):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-class Float:
-    """Float operands of one layer with quantizers that clip a few weights, and a loss on everything it returns."""
-
-    def __init__(self, platform, shape, seed, reverse=False, packed=False, given=True, method="MOM"):
-        batch, steps, d, hidden = shape
-        g = torch.Generator().manual_seed(seed)
-        self.platform, self.reverse, self.given = platform, reverse, given
-        self.lengths = torch.full((batch,), steps)
-        if packed:
-            self.lengths = torch.randint(1, steps + 1, (batch,), generator=g).sort(descending=True).values
-            self.lengths[0] = steps
-        self.walk, self.rows = oracle.packed_walk(self.lengths, platform, reverse)
-        self.padded = torch.randn(steps, batch, d, generator=g)
-        bound = 2.0 * hidden**-0.5
-        self.x_scale = torch.tensor(2.0**5)
-        codes = (self.padded * self.x_scale + 0.5).floor().clamp(-128, 127)
-        self.codes = torch.stack([codes[t, r] for t, r in self.rows]).to(torch.int8)
-        self.x = (self.codes / self.x_scale).requires_grad_()
-        sizes = (4 * hidden, d), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,)
-        self.w = [((torch.rand(s, generator=g) * 2 - 1) * bound).requires_grad_() for s in sizes]
-        self.h0 = (torch.rand(batch, hidden, generator=g) - 0.5).requires_grad_()
-        self.c0 = (torch.rand(batch, hidden, generator=g) * 2 - 1).requires_grad_()
-        finest = 7 - round(math.log2(bound / 1.5))
-        known = [ops_oracle.fixed(finest), ops_oracle.fixed(finest), ops_oracle.stats()]
-        self.outs = [
-            ops_oracle.output(s, threshold=t) for s, t in zip(known, self.thresholds(method, bound), strict=True)
-        ]
-        self.loss_weights = [torch.randn(s, generator=g) for s in ((len(self.rows), hidden), *[(1, batch, hidden)] * 2)]
-
-    def thresholds(self, method, bound):
-        if method == "MOM":
-            return [None] * 3
-        return [torch.tensor([float(np.log2(v))], requires_grad=True) for v in (bound, bound / 2, 0.8)]
-
-    @property
-    def leaves(self):
-        states = [self.h0, self.c0] if self.given else []
-        return [self.x, *self.w, *states, *(o.threshold for o in self.outs if o.threshold is not None)]
-
-    def run(self):
-        ih, hh, out = self.outs
-        self.h_scale = hidden_scale(out, STATE_CAP[self.platform])
-        w = Weights(*self.w, ih, hh)
-        states = (self.h0, self.c0) if self.given else (None, None)
-        x = ops.Coded(self.x, self.codes, self.x_scale)
-        self.result = lstm(x, w, self.h_scale, out, self.walk, *states)
-        return self.result.out, self.result.h, self.result.c
-
-    def loss(self, y, h, c):
-        a, b, d = self.loss_weights
-        return (y.value * a).sum() + (h.value * b).sum() + (c.value * d).sum()
-
-    def exp2(self):
-        scales = (self.x_scale, *(self.weight_codes(i)[1] for i in (0, 1)), self.h_scale)
-        return [int(s.log2()) for s in scales]
-
-    def weight_codes(self, i):
-        x_scale = self.h_scale if i else self.x_scale
-        spec = self.outs[i]._replace(observe=False)
-        return ops.quantize_weight(self.w[i].detach(), spec, self.w[2 + i].detach(), x_scale)[:2]
-
-    def reference(self):
-        """Gradients of the same loss by the rule, in float64, in the order of x, w, h0, c0."""
-        q = self.exp2()
-        codes = torch.zeros_like(self.padded)
-        for (t, r), row in zip(self.rows, self.codes, strict=True):
-            codes[t, r] = row
-        pairs = [self.weight_codes(i) for i in (0, 1)]
-        biases = [(self.w[2 + i].detach().double() * 2.0 ** (q[3 * i] + q[1 + i])).round() for i in (0, 1)]
-        layer = oracle.Layer(self.platform, codes, *(p[0] for p in pairs), *biases, q, self.reverse, self.lengths)
-        leaves = [t.detach().double().requires_grad_() for t in (codes / self.x_scale, *self.w)]
-        cell = 7 if self.platform == "venus" else 15
-        given = [self.h0, self.c0] if self.given else [torch.zeros_like(self.h0), torch.zeros_like(self.c0)]
-        states = [t.detach().double().requires_grad_() for t in given]
-        state_codes = [
-            (t.detach() * 2.0**e + 0.5).floor().clamp(-(2.0 ** (b - 1)), 2.0 ** (b - 1) - 1)
-            for t, e, b in zip(given, (q[3], cell), (8, 16 if cell == 7 else 32), strict=True)
-        ]
-        masked = [leaves[0], *(_inside(w, p[1]) for w, p in zip(leaves[1:3], pairs, strict=True)), *leaves[3:]]
-        y, h, c, peak, cut = oracle.lstm(layer, masked, *states, state_codes)
-        flat = torch.stack([y[t, r] for t, r in self.rows])
-        a, b, d = (t.double() for t in self.loss_weights)
-        loss = (flat * a).sum() + (h * b[0]).sum() + (c * d[0]).sum()
-        grads = list(torch.autograd.grad(loss, [*leaves, *states]))
-        grads[0] = torch.stack([grads[0][t, r] for t, r in self.rows])
-        return (flat, h, c, peak, cut), grads
-
-
-def _inside(w, scale):
-    """The gradient of a weight passes where its code did not saturate."""
-    r = (w.detach().float() * scale).round()
-    return w * ((r >= -128) & (r <= 127))
-
-
 @each_platform
 @pytest.mark.parametrize("shape", [(3, 5, 7, 9), (16, 9, 20, 32), (1, 12, 16, 16), (9, 7, 33, 40)])
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_gradients_follow_the_rule_in_float64(platform, shape, packed, reverse, isa):
-    model = Float(platform, shape, shape[0] + 10 * packed, reverse, packed, given=packed or reverse)
+    model = Float("lstm", platform, shape, shape[0] + 10 * packed, reverse, packed, given=packed or reverse)
     y, h, c = model.run()
     got = torch.autograd.grad(model.loss(y, h, c), model.leaves)
     (want_y, want_h, want_c, peak, cut), want = model.reference()
@@ -256,7 +153,7 @@ def test_the_scale_of_a_state_moves_after_the_pass():
 
 @pytest.mark.parametrize("poisoned", range(6))
 def test_nan_shows_and_passes_no_gradient(poisoned):
-    model = Float("arcs", (3, 4, 5, 6), 1)
+    model = Float("lstm", "arcs", (3, 4, 5, 6), 1)
     leaf = (*model.w, model.h0, model.c0)[poisoned]
     leaf.detach().flatten()[0] = float("nan")
     y, h, c = model.run()
@@ -272,7 +169,7 @@ def test_nan_shows_and_passes_no_gradient(poisoned):
 
 def test_threshold_gradients():
     """The state's threshold: a smaller step of the same kind in float64, by differences of the rule's own terms."""
-    model = Float("arcs", (5, 6, 7, 20), 4, method="TQT")
+    model = Float("lstm", "arcs", (5, 6, 7, 20), 4, method="TQT")
     y, h, c = model.run()
     *_, g_ih, g_hh, g_h = torch.autograd.grad(model.loss(y, h, c), model.leaves)
     assert all(float(g.abs()) > 0 for g in (g_ih, g_hh, g_h))
@@ -306,7 +203,7 @@ def test_walks_that_leave_the_input_are_refused():
 
 
 def test_errors_name_argument_expected_and_got():
-    model = Float("arcs", (3, 4, 5, 6), 0)
+    model = Float("lstm", "arcs", (3, 4, 5, 6), 0)
     model.run()
     ih, hh, out = model.outs
     x = ops.Coded(model.x, model.codes, model.x_scale)
