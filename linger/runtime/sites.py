@@ -34,7 +34,7 @@ _prepared: dict[CodeType, dict[int, int]] = {}
 def _call(frame: FrameType) -> Call:
     """The call that a frame is executing. Python 3.11 runs calls of C functions in the PRECALL in front once they are warm."""
     code, offset = frame.f_code, frame.f_lasti
-    if sys.version_info[:2] != (3, 11):
+    if "PRECALL" not in dis.opmap:
         return code, offset
     known = _prepared.get(code)
     if known is None:

@@ -1,6 +1,6 @@
 """Random networks: frozen training, eval and the exported file give the same integers, and gradients arrive."""
 
-import warnings
+import copy
 
 import numpy as np
 import pytest
@@ -14,9 +14,20 @@ from tests.differential.networks import Maker, describe
 PLATFORMS = ("arcs", "mars", "venusA", "venus")
 
 
+def runs_in_float(net):
+    """Whether torch itself can train it: an in-place operator may destroy what a backward needs."""
+    try:
+        copy.deepcopy(net)(torch.randn(3, *net.shape)).square().mean().backward()
+    except RuntimeError:
+        return False
+    return True
+
+
 def check(seed, tmp_path):
     torch.manual_seed(seed)
     net = Maker(seed).network()
+    if not runs_in_float(net):
+        return "torch cannot train it"
     platform, method = PLATFORMS[seed % 4], "MOM" if seed % 3 else "TQT"
     where = f"seed {seed}, {platform}, {method}: {describe(net)}"
     config = tmp_path / "config.yaml"
