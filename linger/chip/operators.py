@@ -75,6 +75,7 @@ _MUL = (
 _SUM = "one shape, others are copied to it; numbers and constants per channel as BatchNorm2dInt"
 _DIV = "by a power of two; other numbers as iqMul by the reciprocal; the quotient of two tensors is an island"
 _LEAKY = "relu(x) - slope * relu(-x) in iqMul, Relu and iqAdd"
+_ONES = "LinearInt with weights of one; no packer takes iqSum, and sums over the batch are islands"
 _BMM = "rank 2 or 3, higher ranks through Reshape; transposes are nodes of their own"
 _SUB = (
     "the engines subtract from an uninitialised buffer: x + RSH(-y, 1) - RSH(y, 1) in iqMul and iqAdd, exact with -128"
@@ -137,7 +138,7 @@ OPERATORS: dict[str, Operator] = {
         venusA=_native(_DIV),
         venus=_native(_DIV),
     ),
-    "iqSum": _row("x.sum()", _island("no packer takes iqSum")),
+    "iqSum": _row("x.sum(dim)", _rewrite(_ONES, 8, 32), venus=_rewrite(_ONES, 8, 16, 32)),
     "iqVar": _row("x.var()", _island("venus reduces axis 1 only, the others return garbage")),
     "Clip": _row(
         "nn.ReLU6, torch.clamp, nn.Hardtanh",

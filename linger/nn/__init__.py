@@ -41,6 +41,7 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     softmax,
     sub,
     sub_nodes,
+    sums,
 )
 from .add import AddInt
 from .attention import MultiheadAttentionInt
