@@ -261,7 +261,7 @@ def over_axes(x: Tensor, axes: list[int], keepdim: bool, pool: Callable[..., Any
         keepdim: Whether they stay, with one element.
         pool: ``F.adaptive_avg_pool2d`` or ``F.adaptive_max_pool2d``.
     """
-    rank, shape = x.dim(), [int(s) for s in x.shape]
+    rank, shape = x.dim(), list(x.shape)
     kept = [a for a in range(rank) if a not in axes]
     if current_tape() is not None:
         shape[0] = Dim(shape[0], 0)  # files follow the batch

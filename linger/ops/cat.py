@@ -92,7 +92,8 @@ def cat(xs: Sequence[Coded], dim: int, out: Output, *, left: int = 6, widest: bo
     checks.check_range("cat", "left", left, 0, 63)
     axis = dim % rank
     shapes = [tuple(x.codes.shape) for x in xs]
-    if len({(*s[:axis], *s[axis + 1 :]) if len(s) == rank else None for s in shapes}) != 1:
+    across = [(*s[:axis], *s[axis + 1 :]) if len(s) == rank else None for s in shapes]
+    if any(other != across[0] for other in across):  # no set: symbolic sizes have no hash
         raise ValueError(f"cat: the operands must differ in dimension {axis} only, got {shapes}")
     codes, scales = [x.codes for x in xs], [x.scale for x in xs]
     stats = (*out.stats, None if out.threshold is None else out.threshold.detach())
