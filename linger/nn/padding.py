@@ -7,6 +7,7 @@ becomes the convolution's own where the chip takes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -166,7 +167,7 @@ def _filled(x: Tensor, pad: Sequence[int], fill: float, fmt: Format) -> tuple[Te
     return torch.where(border, number.to(x.dtype), F.pad(x, pad)), None
 
 
-@handles("pad", "F.pad torch.constant_pad_nd")
+@handles("padding", "F.pad torch.constant_pad_nd")
 def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     names = ("input", "pad", "value") if func is torch.constant_pad_nd else ("input", "pad", "mode", "value")
     named = bind(names, args, kwargs)
@@ -174,7 +175,7 @@ def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     fmt = info(x)
     fill, mode = named.get("value"), named.get("mode") or "constant"
     fill = 0.0 if fill is None else fill
-    if fmt is None or not pad or len(pad) % 2 or isinstance(fill, Tensor) or fill != fill:
+    if fmt is None or not pad or len(pad) % 2 or isinstance(fill, Tensor) or math.isnan(fill):
         return NotImplemented
     codes = None
     if mode == "constant":

@@ -37,6 +37,17 @@ def written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     return target if isinstance(target, Tensor) and (in_place or kwargs.get("inplace") is True) else None
 
 
+def dynamo_sees_pad() -> bool:
+    """Let dynamo hand ``F.pad`` to function modes as it does the other functions; it alone is looked into instead."""
+    import torch._dynamo
+
+    torch._dynamo.allow_in_graph(torch.nn.functional.pad)  # type: ignore[no-untyped-call]
+    return True
+
+
+dynamo_sees_pad.__dict__["_dynamo_marked_constant"] = True  # runs while dynamo traces, once per graph
+
+
 class Interception(TorchFunctionMode):
     """Dispatches torch functions to the handlers of quantized operators; the rest runs in float and is recorded."""
 

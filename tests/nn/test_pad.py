@@ -70,7 +70,7 @@ def test_values_are_torchs_on_the_grid_of_the_input(case):
     torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS["pad"])
+@pytest.mark.parametrize("spelling", SPELLINGS["padding"])
 def test_every_spelling_keeps_the_integers(spelling):
     func = resolve(spelling)
     model = linger.init(Net(lambda x: func(x, (1, 1))))

@@ -1,5 +1,6 @@
 """Pooling in every spelling and every window, on every chip, from module to file; against torch and int64 sums."""
 
+import copy
 import math
 from fractions import Fraction
 
@@ -20,7 +21,7 @@ class Net(nn.Module):
 
     def __init__(self, change, flat=False):
         super().__init__()
-        self.layer, self.change = (nn.Conv1d if flat else nn.Conv2d)(2, 4, 1), change
+        self.layer, self.change = (nn.Conv1d if flat else nn.Conv2d)(2, 4, 1), copy.deepcopy(change)
 
     def forward(self, x):
         return self.change(self.layer(x))
