@@ -56,6 +56,8 @@ def write_sum(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tens
     for x, y in (operands, operands[::-1]):
         if write_channel_sum(tape, x, y, 1, out, z, bits, name):
             return
+    if float(operands[0].scale) == float(out.scale) != float(operands[1].scale):
+        operands = operands[::-1]  # with the result in PSRAM some engines shift y wrongly where x needs no shift
     widths = [cast(Any, info(x.value)).bits for x in operands]
     if max(widths) > bits:
         tape.violations.append(f"{name}: sum of {max(widths)} bits in {bits}, no operand may be wider than the result")

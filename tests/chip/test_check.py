@@ -188,3 +188,16 @@ def test_arguments_are_checked(tmp_path):
     linger.onnx.export(model, torch.randn(1, 2), tmp_path / "m.onnx")
     with pytest.raises(ValueError, match="the file is written for arcs, not for venus"):
         linger.check(tmp_path / "m.onnx", "venus")
+
+
+def test_sums_are_written_so_that_the_order_of_operands_is_no_hazard():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Conv2d(2, 2, 1)
+
+        def forward(self, x):
+            return x + self.a(x) * 0.001
+
+    torch.manual_seed(0)
+    assert "scale_y" not in {v.what for v in linger.check(Residual(), "arcs", torch.randn(1, 2, 4, 4))}
