@@ -68,7 +68,7 @@ def _refused(note: str) -> Support:
 
 
 _CONV1D = "dilated, depthwise and 4-bit ones as Conv2dInt of height 1"
-_CONV_T = "a bias of zeros is written; 4-bit codes are stored as 8-bit weights"
+_CONV_T = "a bias of zeros, and zeros for groups and dilation, are written; 4-bit codes are stored as 8-bit weights"
 _MUL = (
     "one shape, a value per channel (batch 1, C <= H*W) or an int8 number; other operands are copied to one shape first"
 )
@@ -119,10 +119,13 @@ OPERATORS: dict[str, Operator] = {
     "Gather": _row("nn.Embedding, index_select", _native("the table's codes, copied")),
     # ---- pooling
     "AvgPool2dInt": _row(
-        "nn.AvgPool1d/2d, adaptive pooling to a divisor, mean over H and W",
-        _native("the scale stays; divides by kh * kw; windows of other sizes in pieces, by Slice or Gather and iqCat"),
+        "nn.AvgPool1d/2d, adaptive pooling, mean over axes",
+        _native("the scale stays; windows of other sizes at the border in pieces, another divisor as a factor behind"),
     ),
-    "MaxPool": _row("nn.MaxPool1d/2d", _native("rounds sizes down; ceil mode and larger kernels in pieces")),
+    "MaxPool": _row(
+        "nn.MaxPool1d/2d, adaptive pooling, amax",
+        _native("ceil mode pads at the end; larger kernels in a row, other windows behind a Gather; no places"),
+    ),
     # ---- element-wise
     "Relu": _row("nn.ReLU", _native("fused into the layer in front")),
     "iqAdd": _row(
@@ -225,7 +228,12 @@ OPERATORS: dict[str, Operator] = {
         venusA=_native("other axes are transposed to the end", 8, 16, 32),
         venus=_rewrite("Slice, iqSigmoid and iqMul"),
     ),
-    "ArgMax": _row("torch.argmax", _native("last axis, batch 1", 32)),
+    "ArgMax": _row(
+        "torch.argmax, places of torch.max",
+        _native(
+            "other axes are transposed to the end; batch 1; an output of the graph, [2, ...]: maxima, then places", 32
+        ),
+    ),
     # ---- recurrent
     "LSTMInt": _row("nn.LSTM", _native("batch 1; directions and layers as chained nodes")),
     "GRUInt": _row("nn.GRU", _native("batch 1; later engine revisions only, engine 562ddc7 computes something else")),
