@@ -37,8 +37,8 @@ def _rows(image: Tensor) -> Tensor:
 
 
 def _matrices(rows: Tensor, b: int) -> Tensor:
-    """``(M, B * N)`` as ``(B, M, N)``, contiguous."""
-    return rows.view(rows.shape[0], b, rows.shape[1] // b).transpose(0, 1).contiguous()
+    """``(M, B * N)`` as ``(B, M, N)``, contiguous; never a view, which user code could not overwrite in place."""
+    return rows.view(rows.shape[0], b, rows.shape[1] // b).transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
 
 class _Bmm(torch.autograd.Function):

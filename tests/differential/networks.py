@@ -89,6 +89,10 @@ class Maker:
             "relu6": F.relu6,
             "sigmoid": torch.sigmoid,
             "tanh": torch.tanh,
+            "clamp": lambda x: x.clamp(-0.7, 1.1),
+            "hard": F.hardswish,
+            "silu": F.silu,
+            "gelu": F.gelu,
             "number": lambda x: x + value,
             "factor": lambda x: value * x,
         }[kind]
@@ -100,10 +104,27 @@ class Maker:
         kind = rng.choice(
             ["conv", "conv", "depthwise", "bn", "same", "avg", "max", "up", "flat", "mean", "slice", "turn", "gate"]
         )
-        if kind == "conv" or kind in ("avg", "max", "slice") and min(h, w) < 4 or kind == "gate" and c > h * w:
+        if kind == "stride" and min(h, w) >= 4:
+            k, o = rng.choice([1, 2, 3, 4]), rng.randint(1, 5)
+            return self.layer(kind, nn.Conv2d(c, o, k, 2, k // 2)), (
+                o,
+                *((n + 2 * (k // 2) - k) // 2 + 1 for n in (h, w)),
+            )
+        if (
+            kind in ("conv", "stride")
+            or kind in ("avg", "max", "slice")
+            and min(h, w) < 4
+            or kind == "gate"
+            and c > h * w
+        ):
             o, k = rng.randint(1, 6), rng.choice([1, 3, (3, 1), 5])
-            layer = nn.Conv2d(c, o, k, padding="same", bias=rng.random() < 0.7)
+            mode = rng.choice(["zeros", "zeros", "reflect", "replicate"]) if min(h, w) > 4 else "zeros"
+            layer = nn.Conv2d(c, o, k, padding="same", bias=rng.random() < 0.7, padding_mode=mode)
             return self.layer("conv", layer), (o, h, w)
+        if kind == "pad":
+            return Step(kind, lambda x: F.pad(x, (1, 0, 2, 1))), (c, h + 3, w + 1)
+        if kind == "shuffle" and c % 2 == 0:
+            return self.layer(kind, nn.ChannelShuffle(2)), shape
         if kind == "depthwise":
             return self.layer(kind, nn.Conv2d(c, c, 3, 1, 1, groups=c)), shape
         if kind == "bn":
@@ -151,6 +172,19 @@ class Maker:
             return Step(kind, lambda x: x.softmax(-1)), shape
         if kind == "bn":
             return self.layer(kind, nn.BatchNorm1d(c)), shape
+        if kind == "heads" and length % 2 == 0:
+            return Step(
+                kind, lambda layer, x: layer(x, x, x)[0], nn.MultiheadAttention(length, 2, batch_first=True)
+            ), shape
+        if kind == "encoder" and length % 2 == 0:
+            layer = nn.TransformerEncoderLayer(length, 2, 8, 0.0, batch_first=True, norm_first=rng.random() < 0.5)
+            return self.layer(kind, layer), shape
+        if kind in ("lstm", "gru"):
+            o = rng.randint(1, 5)
+            layer = (nn.LSTM if kind == "lstm" else nn.GRU)(length, o, batch_first=True)
+            return Step(kind, lambda layer, x: layer(x)[0], layer), (c, o)
+        if kind == "glu" and length % 2 == 0:
+            return Step(kind, lambda x: F.glu(x, -1)), (c, length // 2)
         if kind == "attend":
             return Step(kind, lambda x: F.scaled_dot_product_attention(x, x, x)), shape
         if kind == "mean":

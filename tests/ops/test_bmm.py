@@ -80,3 +80,12 @@ def test_refusals() -> None:
     ]:
         with pytest.raises(kind, match=text):
             bad()
+
+
+@pytest.mark.parametrize("stack", [1, 2])
+def test_the_result_may_be_overwritten(stack: int) -> None:
+    x = coded(codes8(stack * 6).view(stack, 2, 3), 3)
+    x = x._replace(value=x.value.requires_grad_())
+    c = ops.bmm(x, coded(codes8(stack * 12).view(stack, 3, 4), 3), output(stats()))
+    c.value.mul_(2.0).sum().backward()
+    assert x.value.grad is not None
