@@ -37,29 +37,61 @@ class Extremes {
     std::atomic<int64_t> v_[2] = {0, 0};
 };
 
-// A convolution whose weights are packed for the engine that this processor and shape have.
+// Weights packed for one engine, as one tensor: what they were packed for, then the weights, then their sums.
+struct Packed {
+    struct Head {
+        int64_t engine, o, c, kh, kw, groups, stride_w, bytes;
+    };
+    static_assert(sizeof(Head) == 64, "the packed weights stay aligned");
+    static Head head(const lgr_conv_params &p, lgr_conv_engine engine) {
+        return {engine, p.o,      p.c,        p.kh,
+                p.kw,   p.groups, p.stride_w, lgr_conv_packed_bytes(&p, engine)};
+    }
+    static int64_t sums_at(const Head &h) { return 64 + (h.bytes + 63) / 64 * 64; }
+    static int64_t size(const lgr_conv_params &p, const Head &h, lgr_conv_engine engine) {
+        return sums_at(h) + 4 * lgr_conv_wsum_count(&p, engine);
+    }
+    static bool serves(const Tensor &t, const lgr_conv_params &p, lgr_conv_engine engine) {
+        const Head h = head(p, engine);
+        return t.scalar_type() == ScalarType::Byte && t.is_cpu() && t.is_contiguous() &&
+               t.numel() == size(p, h, engine) && memcmp(t.const_data_ptr(), &h, sizeof h) == 0;
+    }
+    static Tensor make(const lgr_conv_params &p, lgr_conv_engine engine, const Tensor &w) {
+        const Head h = head(p, engine);
+        const Tensor weights = lgr::contiguous(w),
+                     out = fresh_1d(size(p, h, engine), aoti_torch_dtype_uint8());
+        uint8_t *to = out.mutable_data_ptr<uint8_t>();
+        memcpy(to, &h, sizeof h);
+        void *packed = to + 64;
+        int32_t *wsum = reinterpret_cast<int32_t *>(to + sums_at(h));
+        const int8_t *src = weights.const_data_ptr<int8_t>();
+        const int64_t block = 16 * (p.c / p.groups) * p.kh * p.kw;
+        torch::stable::parallel_for(
+            0, lgr_conv_pack_blocks(&p, engine), (1 << 16) / block + 1,
+            [&](int64_t b, int64_t e) { lgr_conv_pack(&p, engine, src, b, e, packed, wsum); });
+        return out;
+    }
+};
+
+// A convolution whose weights are packed for the engine that this processor and shape have; `ready`: from an earlier call.
 class Bilinear {
   public:
-    Bilinear(const char *op, const lgr_conv_params &p, const Tensor &x, const Tensor &w)
+    Bilinear(const char *op, const lgr_conv_params &p, const Tensor &x, const Tensor &w,
+             const std::optional<Tensor> &ready = std::nullopt)
         : op_(op), x_(x), job_() {
         STD_TORCH_CHECK(x.scalar_type() == ScalarType::Char && w.scalar_type() == ScalarType::Char,
                         op, ": x and w must be int8 codes");
         check(lgr_conv_check(&p), op);
-        const Tensor weights = lgr::contiguous(w);
         job_.p = p;
         job_.engine = lgr_conv_pick(&p);
-        packed_ = fresh_1d(lgr_conv_packed_bytes(&p, job_.engine), aoti_torch_dtype_int8());
-        sums_ = fresh_1d(2 * lgr_conv_wsum_count(&p, job_.engine), aoti_torch_dtype_int32());
-        int32_t *wsum = sums_.mutable_data_ptr<int32_t>();
-        void *packed = packed_.mutable_data_ptr();
-        const int8_t *src = weights.const_data_ptr<int8_t>();
-        const lgr_conv_engine engine = job_.engine;
-        torch::stable::parallel_for(
-            0, lgr_conv_pack_blocks(&p, engine), pack_grain(p),
-            [=](int64_t b, int64_t e) { lgr_conv_pack(&p, engine, src, b, e, packed, wsum); });
-        job_.packed = packed;
-        job_.wsum = wsum;
-        job_.init = wsum + lgr_conv_wsum_count(&p, engine);
+        packed_ = ready && Packed::serves(*ready, p, job_.engine) ? *ready
+                                                                  : Packed::make(p, job_.engine, w);
+        init_ = fresh_1d(lgr_conv_wsum_count(&p, job_.engine), aoti_torch_dtype_int32());
+        const uint8_t *from = packed_.const_data_ptr<uint8_t>();
+        job_.packed = from + 64;
+        job_.wsum =
+            reinterpret_cast<const int32_t *>(from + Packed::sums_at(Packed::head(p, job_.engine)));
+        job_.init = init_.mutable_data_ptr<int32_t>();
         job_.x = x_.const_data_ptr<int8_t>();
     }
     void bias(const int32_t *bias) { job_.bias = bias; }
@@ -83,14 +115,10 @@ class Bilinear {
     }
 
   private:
-    static int64_t pack_grain(const lgr_conv_params &p) {
-        const int64_t block = 16 * (p.c / p.groups) * p.kh * p.kw;
-        return (1 << 16) / block + 1;
-    }
     const char *op_;
     Tensor x_;
     lgr_conv_job job_;
-    Tensor packed_ = absent(aoti_torch_dtype_int8()), sums_ = packed_;
+    Tensor packed_ = absent(aoti_torch_dtype_uint8()), init_ = packed_;
 };
 
 // The training form: exponent from the state, guessed and redone when the statistics move it.

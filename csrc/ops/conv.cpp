@@ -24,9 +24,10 @@ lgr::Coded conv(const Tensor &x, const Tensor &x_scale, const Tensor &w, const T
                 const OptTensor &bias, Ints stride, Ints padding, Ints dilation, int64_t groups,
                 const Tensor &running, const Tensor &is_init, const Tensor &scale,
                 const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold,
-                int64_t bits, double clamp, int64_t rounding, int64_t flags) {
+                int64_t bits, double clamp, int64_t rounding, int64_t flags,
+                const OptTensor &packed) {
     const lgr_conv_params p = params("conv", x, w, stride, padding, dilation, groups);
-    lgr::Bilinear engine("conv", p, x, w);
+    lgr::Bilinear engine("conv", p, x, w, packed);
     const int64_t oh = lgr_conv_out_h(&p), ow = lgr_conv_out_w(&p);
     const lgr::Quantized q = {
         "conv",
@@ -45,6 +46,19 @@ lgr::Coded conv(const Tensor &x, const Tensor &x_scale, const Tensor &w, const T
     return q.run(engine, bias);
 }
 
+// The smallest call with these weights says what they must be packed for.
+Tensor conv_pack(const Tensor &w, Ints stride, int64_t groups) {
+    STD_TORCH_CHECK(w.scalar_type() == lgr::ScalarType::Char && (w.dim() == 2 || w.dim() == 4),
+                    "conv_pack: w must be int8 codes with 2 or 4 dimensions");
+    STD_TORCH_CHECK(stride.size() == 2 && groups >= 1, "conv_pack: stride needs 2 elements");
+    const int64_t kh = w.dim() == 4 ? w.size(2) : 1, kw = w.dim() == 4 ? w.size(3) : 1,
+                  c = w.size(1) * groups;
+    const lgr_conv_params p = {1, c, kh, kw, w.size(0), kh,     kw, stride[0], stride[1], 0,
+                               0, 0, 0,  1,  1,         groups, c,  1,         kw * c,    c};
+    lgr::check(lgr_conv_check(&p), "conv_pack");
+    return lgr::Packed::make(p, lgr_conv_pick(&p), w);
+}
+
 Tensor conv_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, Ints stride,
                   Ints padding, Ints dilation, int64_t groups, int64_t shift, int64_t bits,
                   bool relu) {
@@ -61,13 +75,15 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def("conv(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, int[] stride, "
           "int[] padding, "
           "int[] dilation, int groups, " LGR_STATE_SCHEMA
-          ", int bits, float clamp, int rounding, int flags) -> "
+          ", int bits, float clamp, int rounding, int flags, Tensor? packed=None) -> "
           "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
+    m.def("conv_pack(Tensor w, int[] stride, int groups) -> Tensor");
     m.def("conv_codes(Tensor x, Tensor w, Tensor? bias, int[] stride, int[] padding, int[] "
           "dilation, int groups, "
           "int shift, int bits, bool relu) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
     m.impl("conv", TORCH_BOX(&conv));
+    m.impl("conv_pack", TORCH_BOX(&conv_pack));
     m.impl("conv_codes", TORCH_BOX(&conv_codes));
 }

@@ -21,10 +21,10 @@ lgr::Coded linear(const Tensor &x, const Tensor &x_scale, const Tensor &w, const
                   const OptTensor &bias, const Tensor &running, const Tensor &is_init,
                   const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
                   const OptTensor &threshold, int64_t bits, double clamp, int64_t rounding,
-                  int64_t flags) {
+                  int64_t flags, const OptTensor &packed) {
     const Tensor in = lgr::contiguous(x);
     const lgr_conv_params p = params("linear", in, w);
-    lgr::Bilinear engine("linear", p, in, w);
+    lgr::Bilinear engine("linear", p, in, w, packed);
     const lgr::Quantized q = {
         "linear",
         fresh_rows(in, p.o, aoti_torch_dtype_float32()),
@@ -56,7 +56,7 @@ Tensor linear_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, int
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def(
         "linear(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, " LGR_STATE_SCHEMA
-        ", int bits, float clamp, int rounding, int flags) -> "
+        ", int bits, float clamp, int rounding, int flags, Tensor? packed=None) -> "
         "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
     m.def(
         "linear_codes(Tensor x, Tensor w, Tensor? bias, int shift, int bits, bool relu) -> Tensor");

@@ -1,4 +1,5 @@
 // quantize.cpp - float tensors to codes and back; state moved in the same call. No arithmetic here.
+#include "lgr/fingerprint.h"
 #include "lgr/quantize.h"
 #include "ops/state.h"
 
@@ -126,6 +127,28 @@ quantize_weight(const Tensor &w, const Tensor &running, const Tensor &is_init, c
     return {codes, lgr::scale_of(limit.nan ? LGR_EXP2_NAN : e), mask, slopes};
 }
 
+// What decides codes and scale of an evaluation besides the weight itself, and a sample of that: four numbers to compare.
+Tensor weight_key(const Tensor &w, const Tensor &running, const Tensor &is_init,
+                  const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                  const OptTensor &threshold, const OptTensor &bias, const OptTensor &x_scale,
+                  int64_t bits) {
+    check_float(w, "weight_key", "w");
+    const lgr_stats st =
+        lgr::state("weight_key", running, is_init, scale, n_batches, n_skipped, threshold);
+    const Tensor in = lgr::dense(w);
+    const BiasLimit limit = bias_limit(bias, x_scale);
+    const int32_t guess = lgr_stats_guess(&st, lgr::to_bits(bits, "weight_key"), limit.cap);
+    uint64_t print = 0;
+    lgr::check(lgr_fingerprint_f32(in.const_data_ptr<float>(), in.numel(), &print), "weight_key");
+    const Tensor key = lgr::fresh_1d(4, aoti_torch_dtype_int64());
+    int64_t *to = key.mutable_data_ptr<int64_t>();
+    memcpy(to, &print, sizeof print);
+    to[1] = guess;
+    to[2] = guess == LGR_EXP2_NONE ? limit.cap : 0; // the weight's own range, up to cap
+    to[3] = limit.nan;
+    return key;
+}
+
 Tensor quantize_bias(const Tensor &bias, const Tensor &x_scale, const Tensor &w_scale) {
     check_float(bias, "quantize_bias", "bias");
     const Tensor in = lgr::dense(bias), codes = lgr::fresh_like(in, aoti_torch_dtype_int32());
@@ -184,6 +207,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def("quantize_weight(Tensor w, " LGR_STATE_SCHEMA
           ", Tensor? bias, Tensor? x_scale, int bits, int flags) -> "
           "(Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
+    m.def(
+        "weight_key(Tensor w, Tensor running, Tensor is_init, Tensor scale, Tensor n_batches, "
+        "Tensor n_skipped, Tensor? threshold, Tensor? bias, Tensor? x_scale, int bits) -> Tensor");
     m.def("quantize_bias(Tensor bias, Tensor x_scale, Tensor w_scale) -> Tensor");
     m.def("dequantize(Tensor codes, Tensor scale) -> Tensor");
     m.def("codes_of(Tensor value, Tensor scale, int bits) -> Tensor");
@@ -192,6 +218,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
     m.impl("quantize", TORCH_BOX(&quantize));
     m.impl("quantize_weight", TORCH_BOX(&quantize_weight));
+    m.impl("weight_key", TORCH_BOX(&weight_key));
     m.impl("quantize_bias", TORCH_BOX(&quantize_bias));
     m.impl("dequantize", TORCH_BOX(&dequantize));
     m.impl("codes_of", TORCH_BOX(&codes_of));

@@ -161,11 +161,13 @@ class QuantLayer(Converted, Leaf):
     weight_quantizer: Quantizer
     bias_quantizer: Quantizer
     output_quantizer: Quantizer
+    kept_weight: ops.KeptWeight
 
     def set_quantizers(self, quant: LayerSettings) -> None:
         """Create the quantizers on the layer's device."""
         self.quant = quant
         self.fused_relu = False
+        self.kept_weight = ops.KeptWeight()
         self.input_quantizer = activation_quantizer(quant, quant.input_bits)
         self.weight_quantizer = weight_quantizer(quant)
         self.bias_quantizer = Quantizer(32, role="bias")

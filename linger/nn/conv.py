@@ -85,7 +85,7 @@ class _ConvInt(QuantLayer, _ConvNd):
             weight = weight.unsqueeze(2)
         warn_without_data(self.output_quantizer)
         target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
-        out = ops.conv(operand, weight, bias, self.geometry(), self.weight_quantizer.output(), target)
+        out = ops.conv(operand, weight, bias, self.geometry(), self.weight_quantizer.output(), target, self.kept_weight)
         if len(self.kernel_size) == 1:
             out = _each(out, lambda t: t.squeeze(2))
         if flat:

@@ -117,7 +117,9 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
             target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
             geometry = ops.Geometry((1, 1), (0, 0, 0, 0), dilation, self.groups)
             folded = turned(weight, self.groups)
-            out = ops.conv(spaced, folded, self.bias, geometry, self.weight_quantizer.output(), target)
+            out = ops.conv(
+                spaced, folded, self.bias, geometry, self.weight_quantizer.output(), target, self.kept_weight
+            )
             for axis in reversed(lift):
                 out = ops.Coded(out.value.squeeze(axis), out.codes.squeeze(axis), out.scale)
             y = emit(out, self.output_quantizer, relu=self.fused_relu)

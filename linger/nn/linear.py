@@ -67,7 +67,7 @@ class LinearInt(QuantLayer, nn.Linear):
         operand = accept(x, self.input_quantizer, 8)
         warn_without_data(self.output_quantizer)
         target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
-        out = ops.linear(operand, weight, bias, self.weight_quantizer.output(), target)
+        out = ops.linear(operand, weight, bias, self.weight_quantizer.output(), target, self.kept_weight)
         y = emit(out, self.output_quantizer, relu=self.fused_relu)
         tape = current_tape()
         if tape is not None:
@@ -79,9 +79,7 @@ class LinearInt(QuantLayer, nn.Linear):
         bits = self.quant.weight_bits if limits_of(platform).linear4 else 8
         return self.facts("LinearInt", platform, (self.out_features, self.in_features), {"parameter_bits": bits})
 
-    def _write(
-        self, tape: Tape, x: ops.Coded, weight: Tensor, bias: Tensor | None, out: ops.Coded, y: Tensor
-    ) -> None:
+    def _write(self, tape: Tape, x: ops.Coded, weight: Tensor, bias: Tensor | None, out: ops.Coded, y: Tensor) -> None:
         name = self.__dict__.get("_linger_name", "") or "linear"
         arrays, w_scale = self.parameter_codes(weight, bias, x.scale)
         inputs: list[Any] = [x.value, *arrays]

@@ -2,6 +2,7 @@
 
 from linger.ops.activation import activation, activation_codes, chip_function, quantized_activation
 from linger.ops.affine import affine, affine_bias
+from linger.ops.bilinear import KeptWeight
 from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
 from linger.ops.checks import fake_kernel
@@ -23,6 +24,7 @@ from linger.ops.spec import Coded, Output, Stats
 __all__ = [
     "Coded",
     "Geometry",
+    "KeptWeight",
     "Output",
     "Stats",
     "activation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,8 @@ from linger.ops.spec import GRAD, Coded, Output
 
 _dequantize = torch.ops.linger.dequantize.default
 _quantize_weight = torch.ops.linger.quantize_weight.default
+_weight_key = torch.ops.linger.weight_key.default
+_conv_pack = torch.ops.linger.conv_pack.default
 
 
 class Weight(NamedTuple):
@@ -22,6 +25,23 @@ class Weight(NamedTuple):
     scale: Tensor
     mask: Tensor
     slope: Tensor
+
+
+class KeptWeight:
+    """A layer's quantized and packed weight between evaluations: one place, filled by the operators.
+
+    Every use compares what the codes depend on: the weight's version (any in-place write that torch sees), a sample of up to
+    4096 of its elements (writes through ``.data`` or numpy; all elements of small weights), its quantizer's exponent and the
+    bias's limit. Copies and pickles start empty. Threads may share it.
+    """
+
+    __slots__ = ("entry",)
+
+    def __init__(self) -> None:
+        self.entry: tuple[object, Tensor, Tensor, Tensor, Tensor] | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (KeptWeight, ())
 
 
 def check_operands(op: str, x: Coded, weight: Tensor, bias: Tensor | None, weight_out: Output, out: Output) -> None:
@@ -79,6 +99,36 @@ def quantize_weight(weight: Tensor, bias: Tensor | None, x_scale: Tensor, out: O
     return Weight(*_quantize_weight(weight, *out.stats, out.threshold, bias, x_scale, out.bits, flags))
 
 
+def evaluation_weight(
+    kept: KeptWeight | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    x: Coded,
+    out: Output,
+    stride: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Codes, scale and packed form of a weight outside training; from ``kept`` while nothing has changed.
+
+    Only parameters are kept, not weights that a forward computes. Compiled and traced code quantizes and packs in every call:
+    what is packed belongs to one processor.
+    """
+    if kept is not None and out.observe:
+        kept.entry = None
+    lasting = isinstance(weight if weight._base is None else weight._base, torch.nn.Parameter)
+    traced = torch.compiler.is_compiling() or type(x.codes) is not Tensor or torch._C._get_tracing_state() is not None
+    if kept is None or not lasting or out.observe or traced:
+        w = quantize_weight(weight, bias, x.scale, out, False)
+        return w.codes, w.scale, None
+    version = (None if weight.is_inference() else weight._version, out.bits)
+    key = _weight_key(weight, *out.stats, out.threshold, bias, x.scale, out.bits)
+    entry = kept.entry
+    if entry is None or entry[0] != version or not torch.equal(entry[1], key):
+        w = quantize_weight(weight, bias, x.scale, out, False)
+        kept.entry = entry = (version, key, w.codes, w.scale, _conv_pack(w.codes, stride, groups))
+    return entry[2:]
+
+
 def dequantized(codes: Tensor, scale: Tensor) -> Tensor:
     """A saved operand for the float gradients. Behind a NaN its codes are 0 and its scale is NaN: it then counts as 0."""
     value: Tensor = _dequantize(codes, torch.where(scale.isnan(), 1.0, scale))
@@ -101,3 +151,16 @@ def fake_outputs(
     mask = value.new_empty([pixels * ((o + 15) // 16 * 2) if grad else 0], dtype=torch.uint8)
     slope = torch.empty_like(value) if grad and threshold is not None else value.new_empty([0])
     return value, codes, value.new_empty([]), mask, slope
+
+
+@checks.fake("linger::weight_key")
+def _fake_weight_key(
+    w: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
+    threshold: Tensor | None, bias: Tensor | None, x_scale: Tensor | None, bits: int,
+) -> Tensor:  # fmt: skip
+    return w.new_empty(4, dtype=torch.int64)
+
+
+@checks.fake("linger::conv_pack")
+def _fake_conv_pack(w: Tensor, stride: list[int], groups: int) -> Tensor:
+    return w.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.uint8)  # what the processor needs

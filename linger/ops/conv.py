@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 from linger.ops import checks
 from linger.ops.bilinear import (
+    KeptWeight,
     Weight,
     check_codes,
     check_operands,
     codes_dtype,
     dequantized,
+    evaluation_weight,
     fake_outputs,
     quantize_weight,
     weight_gradients,
@@ -50,7 +52,7 @@ def conv(
     geometry: Geometry,
     weight_out: Output,
     out: Output,
-    weight_codes: tuple[Tensor, Tensor] | None = None,
+    kept: KeptWeight | None = None,
 ) -> Coded:
     """Convolution of codes, exactly as the chip computes it; gradients are those of the float convolution.
 
@@ -64,7 +66,7 @@ def conv(
         geometry: Stride, padding (top, left, bottom, right), dilation, groups.
         weight_out: Quantizer of the weight, at most 8 bits.
         out: Quantizer of the result.
-        weight_codes: Codes and scale of the weight from an earlier call; used only when no gradient is needed.
+        kept: Where the layer keeps its quantized weight between evaluations.
 
     Shape:
         x ``(N, C, H, W)``, weight ``(O, C / groups, kh, kw)``, bias ``(O,)`` -> value and codes ``(N, O, H', W')``, channels-last
@@ -86,9 +88,8 @@ def conv(
         call = (value, weight, bias, weight_out.threshold, out.threshold, x.codes, x.scale, geometry, weight_out, out)
         y, codes, scale = _Conv.apply(*call)  # type: ignore[no-untyped-call]
     else:
-        if weight_codes is None:
-            weight_codes = quantize_weight(weight, bias, x.scale, weight_out, False)[:2]
-        y, codes, scale, _, _ = _forward(x.codes, x.scale, *weight_codes, bias, geometry, out, False)
+        w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out, geometry.stride, geometry.groups)
+        y, codes, scale, _, _ = _forward(x.codes, x.scale, w, w_scale, bias, geometry, out, False, packed)
     return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
 
 
@@ -155,12 +156,20 @@ def _out_size(x: Tensor, w: Tensor, g: Geometry) -> tuple[Any, Any]:
 
 
 def _forward(
-    x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, g: Geometry, out: Output, grad: bool
+    x: Tensor,
+    x_scale: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    bias: Tensor | None,
+    g: Geometry,
+    out: Output,
+    grad: bool,
+    packed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     state = (*out.stats, out.threshold)
     flags = flags_of(out, grad)
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _conv(
-        x, x_scale, w, w_scale, bias, *g, *state, out.bits, float(out.clamp), int(out.rounding), flags
+        x, x_scale, w, w_scale, bias, *g, *state, out.bits, float(out.clamp), int(out.rounding), flags, packed
     )
     return result
 
@@ -258,6 +267,7 @@ def _fake_conv(
     clamp: float,
     rounding: int,
     flags: int,
+    packed: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     value = _fake_result(x, w, Geometry(stride, padding, dilation, groups), torch.float32)
     n, o, h, wd = value.shape

@@ -10,11 +10,13 @@ from torch.autograd.function import once_differentiable
 
 from linger.ops import checks
 from linger.ops.bilinear import (
+    KeptWeight,
     Weight,
     check_codes,
     check_operands,
     codes_dtype,
     dequantized,
+    evaluation_weight,
     fake_outputs,
     quantize_weight,
     weight_gradients,
@@ -31,7 +33,7 @@ def linear(
     bias: Tensor | None,
     weight_out: Output,
     out: Output,
-    weight_codes: tuple[Tensor, Tensor] | None = None,
+    kept: KeptWeight | None = None,
 ) -> Coded:
     """``x @ weight.T + bias`` on codes, exactly as the chip computes it; gradients are those of the float product.
 
@@ -44,7 +46,7 @@ def linear(
         bias: Floating point, quantized to 32 bits at the sum's scale, or None.
         weight_out: Quantizer of the weight, at most 8 bits.
         out: Quantizer of the result.
-        weight_codes: Codes and scale of the weight from an earlier call; used only when no gradient is needed.
+        kept: Where the layer keeps its quantized weight between evaluations.
 
     Shape:
         x ``(..., K)``, weight ``(O, K)``, bias ``(O,)`` -> value and codes ``(..., O)``, contiguous.
@@ -64,9 +66,8 @@ def linear(
         call = (value, weight, bias, weight_out.threshold, out.threshold, x.codes, x.scale, weight_out, out)
         y, codes, scale = _Linear.apply(*call)  # type: ignore[no-untyped-call]
     else:
-        if weight_codes is None:
-            weight_codes = quantize_weight(weight, bias, x.scale, weight_out, False)[:2]
-        y, codes, scale, _, _ = _forward(x.codes, x.scale, *weight_codes, bias, out, False)
+        w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out)
+        y, codes, scale, _, _ = _forward(x.codes, x.scale, w, w_scale, bias, out, False, packed)
     return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
 
 
@@ -101,12 +102,19 @@ def _check_shapes(op: str, x: Tensor, w: Tensor) -> None:
 
 
 def _forward(
-    x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, grad: bool
+    x: Tensor,
+    x_scale: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    bias: Tensor | None,
+    out: Output,
+    grad: bool,
+    packed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     state = (*out.stats, out.threshold)
     flags = flags_of(out, grad)
     result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _linear(
-        x, x_scale, w, w_scale, bias, *state, out.bits, float(out.clamp), int(out.rounding), flags
+        x, x_scale, w, w_scale, bias, *state, out.bits, float(out.clamp), int(out.rounding), flags, packed
     )
     return result
 
@@ -174,6 +182,7 @@ def _fake_linear(
     clamp: float,
     rounding: int,
     flags: int,
+    packed: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
     value = x.new_empty((*x.shape[:-1], w.shape[0]), dtype=torch.float32)
     return fake_outputs(value, x.numel() // w.shape[1], w.shape[0], bits, threshold, flags)

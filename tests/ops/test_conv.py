@@ -295,13 +295,19 @@ def test_double_backward_is_refused():
         g.sum().backward()
 
 
-def test_cached_weight_codes_give_the_same_result():
-    x = Coded(torch.zeros(1, 2, 4, 4), oracle.codes("random", (1, 2, 4, 4)), torch.tensor(16.0))
-    w, spec = torch.randn(3, 2, 3, 3), oracle.output(observe=False)
-    cached = ops.quantize_weight(w, spec, None, x.scale)[:2]
-    out = oracle.output(stats=oracle.stats(3.0, 4.0), observe=False)
-    a, b = (ops.conv(x, w, None, Geometry(), spec, out, kept) for kept in (None, cached))
-    assert torch.equal(a.codes, b.codes)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_packed_weights_give_the_same_result(groups, isa):
+    x, w = oracle.codes("random", (2, 4, 7, 6)), oracle.codes("random", (8, 4 // groups, 3, 2))
+    w = w[: 4 if groups == 4 else 8]
+    call = (x, torch.tensor(16.0), w, torch.tensor(8.0), torch.randn(w.shape[0]), [2, 1], [0, 1, 1, 0], [1, 1], groups)
+    state = (*oracle.stats(3.0, 4.0), None, 8, 0.0, 1, 0)
+    want = torch.ops.linger.conv(*call, *state)
+    fitting = torch.ops.linger.conv_pack(w, [2, 1], groups)
+    other = torch.ops.linger.conv_pack(torch.zeros_like(w), [1, 1], groups)[:-1]  # not for this call: ignored
+    for packed in (fitting, other, torch.zeros(3, dtype=torch.uint8), torch.zeros(64)):
+        assert all(torch.equal(a, b) for a, b in zip(want, torch.ops.linger.conv(*call, *state, packed), strict=True))
+    with pytest.raises(RuntimeError, match="conv_pack: w must be int8 codes with 2 or 4 dimensions"):
+        torch.ops.linger.conv_pack(w.float(), [1, 1], 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
