@@ -7,7 +7,7 @@ from .functions import CHIPS, CURVES, Curve, curve_of, gelu, log_softmax, sigmoi
 from .limits import check_node
 from .operators import OPERATORS, PLATFORMS, Operator, Support
 from .platforms import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, Limits, file_platform, limits_of
-from .rules_conv import packs_4_bits
+from .rules_conv import packs_4_bits, pads_wrongly
 from .shapes import outputs as outputs_of
 from .violation import Violation
 
@@ -36,6 +36,7 @@ __all__ = [
     "log_softmax",
     "outputs_of",
     "packs_4_bits",
+    "pads_wrongly",
     "sigmoid",
     "softmax",
     "swish",

@@ -173,11 +173,16 @@ def convolution(n: NodeFacts) -> Iterator[Violation]:
         yield from _venus_pads(n, shape, kernel, groups)
 
 
+def pads_wrongly(platform: str, channels: int, groups: int, kernel: Sequence[int]) -> bool:
+    """Whether the packer wires the padding of a grouped convolution wrongly: it compares the wrong axes of the groups."""
+    return platform == "venus" and 1 < groups < channels and channels // groups < max(kernel)
+
+
 def _venus_pads(n: NodeFacts, shape: Sequence[int], kernel: Sequence[int], groups: int) -> Iterator[Violation]:
     """The packer compares the wrong axes and inserts a padding that it wires wrongly behind some producers."""
     producer = n.tensor(0).producer
     channels = shape[1] // max(groups, 1)
-    if groups > 1 and groups != shape[1] and channels < max(kernel):
+    if pads_wrongly(n.platform, shape[1], groups, kernel):
         remedy = "fewer groups, or pad in front of the layer"
         yield n.error(
             "padding of a grouped layer", f"{channels} channels per group", f">= kernel {max(kernel)}", remedy

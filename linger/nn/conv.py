@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
-from linger.chip import OPERATORS, NodeFacts, limits_of, packs_4_bits
+from linger.chip import OPERATORS, NodeFacts, limits_of, packs_4_bits, pads_wrongly
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, Value, current_tape
 
@@ -23,7 +23,8 @@ from .base import (
     warn_without_data,
     write_node,
 )
-from .padding import absorbed, pad_coded, write_padding
+from .chain import Chain
+from .padding import absorbed, pad_coded, write_padding, write_zeros
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -111,7 +112,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         inputs: list[Any] = [None, *arrays]
         one_d = len(self.kernel_size) == 1
         pads = self.pads()
-        op_type, inputs[1], form = self._node_form(tape.platform, inputs[1], len(inputs) > 2)
+        op_type, inputs[1], form, beyond = self._node_form(tape.platform, inputs[1], len(inputs) > 2)
         zeros = self.padding_mode == "zeros" and not flat
         source: Tensor | Value = absorbed(tape, x.value, form) if zeros else x.value
         if flat:
@@ -123,6 +124,12 @@ class _ConvInt(QuantLayer, _ConvNd):
         wide = one_d and op_type == "Conv2dInt"
         if wide:
             source = _reshaped(tape, source, "Unsqueeze", [2], name)
+        if any(beyond):
+            n = len(beyond) // 2
+            spatial = x.codes.shape[-len(self.kernel_size) :]
+            shape = [x.codes.shape[0] if not flat else 1, self.in_channels, *[1] * wide, *spatial]
+            borders = [(0, 0), (0, 0), *zip(beyond[:n], beyond[n:], strict=True)]
+            source = write_zeros(Chain(tape, source, shape, float(x.scale), f"{name}.pad"), borders).value
         attributes = self.node_attributes(tape, x, w_scale, out) | form
         inputs[0] = source
         squeezes = ([2] if wide else []) + ([0] if flat else [])
@@ -130,8 +137,8 @@ class _ConvInt(QuantLayer, _ConvNd):
         then += [("Relu", [], {})] if self.fused_relu else []
         write_node(tape, op_type, inputs, attributes, y, then, name)
 
-    def _node_form(self, platform: str, weight: Any, bias: bool) -> tuple[str, Any, dict[str, Any]]:
-        """Operator, weight and geometry of the node that a file for this chip holds.
+    def _node_form(self, platform: str, weight: Any, bias: bool) -> tuple[str, Any, dict[str, Any], list[int]]:
+        """Operator, weight and geometry of the node that a file for this chip holds, and the padding that it cannot do itself.
 
         The 1-D node knows no dilation, depthwise or 4-bit weights, and some chips do not have it: the 2-D one of height 1.
         """
@@ -144,23 +151,29 @@ class _ConvInt(QuantLayer, _ConvNd):
             weight, stride, dilation, one_d = weight[:, :, None], [1, *stride], [1, *dilation], False
         borders = [int(p) for p in (pads[1::2] if one_d else pads)]
         weight = reach_stride(weight, stride, borders, dilation)
+        kernel = [int(k) for k in weight.shape[2:]]
+        most = [
+            0 if pads_wrongly(platform, self.in_channels, self.groups, kernel) else min(limits_of(platform).max_pad, k)
+            for k in kernel
+        ]
+        beyond = [max(p - most[i % len(most)], 0) for i, p in enumerate(borders)]
         form = {
             "parameter_bits": self._stored_bits(
                 platform, tuple(weight.shape), single and self.groups == weight.shape[0], bias
             ),
-            "kernel_shape": [int(k) for k in weight.shape[2:]],
+            "kernel_shape": kernel,
             "strides": stride,
             "dilations": dilation,
-            "pads": borders,
+            "pads": [p - b for p, b in zip(borders, beyond, strict=True)],
             "group": self.groups,
         }
-        return "Conv1dInt" if one_d else "Conv2dInt", weight, form
+        return "Conv1dInt" if one_d else "Conv2dInt", weight, form, beyond
 
     def node_facts(self, platform: str) -> NodeFacts:
         """The node of this layer, as far as it does not depend on the input."""
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         codes = np.broadcast_to(np.int8(0), shape)
-        op_type, weight, form = self._node_form(platform, codes, self.bias is not None)
+        op_type, weight, form, _ = self._node_form(platform, codes, self.bias is not None)
         return self.facts(op_type, platform, weight.shape, form)
 
     def _stored_bits(self, platform: str, weight: tuple[int, ...], depthwise: bool, bias: bool) -> int:

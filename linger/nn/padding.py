@@ -17,12 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger import ops
-from linger.chip import limits_of
+from linger.chip import OPERATORS, limits_of, pads_wrongly
 from linger.runtime import Format, NodeReader, Tape, Value, current_tape, handles, info, reads, tag
 
 from .broadcast import write_channels
 from .chain import Chain
 from .functional import common
+from .keeping import float_move
 from .pool import bind
 from .times import write_times
 
@@ -96,6 +97,23 @@ def _border(chain: Chain, axis: int, size: int, code: int) -> Chain | None:
     return Chain(tape, out, part.shape, part.scale, name)
 
 
+def _filled_chain(chain: Chain, pads: Sequence[tuple[int, int]], code: int) -> Chain:
+    for axis, (before, after) in enumerate(pads):
+        chain = _constant(chain, axis, before, after, code)
+    return chain
+
+
+def write_zeros(chain: Chain, pads: Sequence[tuple[int, int]]) -> Chain:
+    """The tensor with zeros around it, ``pads`` (before, after) per axis: the node of the chip that has one, or slices."""
+    spatial = len(chain.shape) == 4 and all(p == (0, 0) for p in pads[:2]) and min(map(min, pads)) >= 0
+    if not spatial or OPERATORS["iqPad"][chain.tape.platform].kind != "native":
+        return _filled_chain(chain, pads, 0)
+    shape = [s + sum(p) for s, p in zip(chain.shape, pads, strict=True)]
+    widths = np.array([p[0] for p in pads] + [p[1] for p in pads], np.int64)
+    attributes = common(chain.tape) | {"mode": "constant", "scale_x": chain.scale, "scale_o": chain.scale}
+    return chain.node("iqPad", shape, attributes, widths, np.zeros(1, np.int8), chip=True)
+
+
 class _Padded(NamedTuple):
     """What a tensor of the file was padded from: with zeros, by (begins, ends) of its axes behind the channels."""
 
@@ -120,17 +138,16 @@ def absorbed(tape: Tape, x: Tensor, form: dict[str, Any]) -> Tensor:
         more = [0, more[0], 0, more[1]]
     total = [a + b for a, b in zip(pads, more, strict=True)]
     most = limits_of(tape.platform).max_pad
-    if any(p > min(most, kernel[i % len(kernel)]) for i, p in enumerate(total)):
+    wrong = pads_wrongly(tape.platform, x.shape[1], form["group"], kernel)
+    if wrong or any(p > min(most, kernel[i % len(kernel)]) for i, p in enumerate(total)):
         return x
     form["pads"] = total
     return padded.source
 
 
-def _write(
-    tape: Tape, x: Tensor, y: Tensor, fmt: Format, pads: Sequence[tuple[int, int]], mode: str, fill: float
-) -> None:
+def _write(tape: Tape, x: Tensor, y: Tensor, pads: Sequence[tuple[int, int]], mode: str, fill: float) -> None:
     """``pads``: (before, after) of the last axes, in order."""
-    chain = Chain.of(tape, x, fmt, "pad")
+    chain = Chain.of(tape, x, info(x), "pad")
     first = x.dim() - len(pads)
     spatial = first >= 2 or all(p == (0, 0) for p in pads[: 2 - first])
     if mode != "constant":
@@ -142,14 +159,7 @@ def _write(
     assert scale is not None
     code = int(np.clip(np.floor(np.float32(fill) * np.float32(scale) + np.float32(0.5)), -128, 127))
     every = [(0, 0)] * first + list(pads)
-    if tape.platform == "venus" and code == 0 and x.dim() == 4 and spatial and min(map(min, pads)) >= 0:
-        widths = np.array([p[0] for p in every] + [p[1] for p in every], np.int64)
-        attributes = common(tape) | {"mode": "constant", "scale_x": scale, "scale_o": scale}
-        chain = chain.node("iqPad", y.shape, attributes, widths, np.zeros(1, np.int8), chip=True)
-    else:
-        for axis, (before, after) in enumerate(every):
-            chain = _constant(chain, axis, before, after, code)
-    chain.done(y)
+    (write_zeros(chain, every) if code == 0 else _filled_chain(chain, every, code)).done(y)
     if code == 0 and x.dim() in (3, 4) and spatial and min(map(min, pads)) >= 0:
         tape.notes[id(y)] = _Padded(x, [p[0] for p in every[2:]] + [p[1] for p in every[2:]])
 
@@ -175,8 +185,13 @@ def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     fmt = info(x)
     fill, mode = named.get("value"), named.get("mode") or "constant"
     fill = 0.0 if fill is None else fill
-    if fmt is None or not pad or len(pad) % 2 or isinstance(fill, Tensor) or math.isnan(fill):
+    if not pad or len(pad) % 2 or isinstance(fill, Tensor) or math.isnan(fill):
         return NotImplemented
+    widths = list(zip(pad[0::2], pad[1::2], strict=True))[::-1]
+    if fmt is None:
+        if current_tape() is None or mode == "constant" and fill != 0:
+            return NotImplemented
+        return float_move(func, args, kwargs, x, lambda t, a, b: _write(t, a, b, widths, mode, 0.0))
     codes = None
     if mode == "constant":
         y, codes = _filled(x, pad, float(fill), fmt)
@@ -185,7 +200,7 @@ def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     y = tag(y, fmt.like(codes))
     tape = current_tape()
     if tape is not None:
-        _write(tape, x, y, fmt, list(zip(pad[0::2], pad[1::2], strict=True))[::-1], mode, float(fill))
+        _write(tape, x, y, widths, mode, float(fill))
     return y
 
 
