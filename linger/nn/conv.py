@@ -138,7 +138,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         write_node(tape, op_type, inputs, attributes, y, then, name)
 
     def _node_form(self, platform: str, weight: Any, bias: bool) -> tuple[str, Any, dict[str, Any], list[int]]:
-        """Operator, weight and geometry of the node that a file for this chip holds, and the padding that it cannot do itself.
+        """Operator, weight and geometry of the node that a file for this chip holds, and the padding beyond it.
 
         The 1-D node knows no dilation, depthwise or 4-bit weights, and some chips do not have it: the 2-D one of height 1.
         """
@@ -152,10 +152,8 @@ class _ConvInt(QuantLayer, _ConvNd):
         borders = [int(p) for p in (pads[1::2] if one_d else pads)]
         weight = reach_stride(weight, stride, borders, dilation)
         kernel = [int(k) for k in weight.shape[2:]]
-        most = [
-            0 if pads_wrongly(platform, self.in_channels, self.groups, kernel) else min(limits_of(platform).max_pad, k)
-            for k in kernel
-        ]
+        wrong = pads_wrongly(platform, self.in_channels, self.groups, kernel)
+        most = [0 if wrong else min(limits_of(platform).max_pad, k) for k in kernel]
         beyond = [max(p - most[i % len(most)], 0) for i, p in enumerate(borders)]
         form = {
             "parameter_bits": self._stored_bits(
