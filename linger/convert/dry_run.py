@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from linger.runtime import Leaf, is_owner
 from linger.settings import current
 
 from .graph import discover
@@ -34,9 +35,15 @@ def dry_run(model: nn.Module, platform: str | None, example_inputs: Any) -> Iter
 
     Raises:
         TypeError, ValueError: The model cannot be converted as a whole, or not be copied.
+        RuntimeError: A part of the model is initialised, the model is not.
     """
     check_root(model, "check")
     known = model.__dict__.get("_linger_settings")
+    done = [name for name, m in model.named_modules() if isinstance(m, Leaf) or is_owner(m)]
+    if known is None and done:
+        raise RuntimeError(
+            f"check: the part {done[0]!r} is initialised, the model is not: check the part, or all before init"
+        )
     settings = current() if known is None else known
     settings = replace(settings, platform=settings.platform if platform is None else platform)
     with undisturbed(model), _quiet():

@@ -108,6 +108,7 @@ def check(
         ValueError: An unknown platform; inputs on which the model does not run; a model that cannot be copied; a file for
             another platform.
         TypeError: ``model`` is neither a module nor a file.
+        RuntimeError: A part of the model is initialised, the model is not.
         ModelError: The file cannot be read.
 
     Example:

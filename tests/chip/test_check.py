@@ -184,6 +184,8 @@ def test_arguments_are_checked(tmp_path):
     model = linger.init(nn.Linear(2, 2), configured(tmp_path, "arcs"))
     with pytest.raises(ValueError, match="check: the model does not run on example_inputs"):
         linger.check(model, "arcs", X)
+    with pytest.raises(RuntimeError, match="check: the part '1' is initialised"):
+        linger.check(nn.Sequential(nn.Linear(2, 2), model), "arcs")
     model(torch.randn(1, 2))
     linger.onnx.export(model, torch.randn(1, 2), tmp_path / "m.onnx")
     with pytest.raises(ValueError, match="the file is written for arcs, not for venus"):
