@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.nn.zoo_gates import GATES
 from tests.nn.zoo_nets import NETS
 
 
@@ -186,7 +187,7 @@ class Words(nn.Module):
 
 
 _SPELLED = (ConvNet, Relu6Net, Sequence1d, Paddings, Shapes, Two, PreActivation, UpSample, Words)
-ZOO = {cls.__name__: cls for cls in (*_SPELLED, *NETS)}
+ZOO = {cls.__name__: cls for cls in (*_SPELLED, *NETS, *GATES)}
 # A network may say: refused = {platform: text of the export error}, islands = {platform: operators that run in float}
 
 
