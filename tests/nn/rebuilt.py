@@ -160,9 +160,30 @@ def embedding(step):
     return nn.Embedding.from_pretrained(codes / scale, freeze=False)
 
 
+def lstm(step):
+    m = nn.LSTM(int(step.at["input_size"]), int(step.at["hidden_size"]), batch_first=True)
+    first = len(step.inputs) - 4
+    scales = (("scale_iw",), ("scale_hw",), ("scale_x", "scale_iw"), ("scale_o", "scale_hw"))
+    for i, name in enumerate(("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")):
+        setattr(m, name, step.real(first + i, *scales[i]))
+    return m
+
+
+def run_lstm(m, step, xs):
+    """Lengths cut the sequence; torch has no layer that runs backwards only, so the sequence is turned."""
+    x, *more = xs
+    steps = int(more[0]) if more else x.shape[1]
+    cell = 2.0**7 if step.at["platform"] == b"venus" else 2.0**15
+    states = (more[1] / step.scale("scale_o"), more[2] / cell) if len(more) == 3 else None
+    back = not int(step.at.get("go_forward", 1))
+    x = x.narrow(1, 0, steps)
+    y, (h, c) = m(x.flip(1) if back else x, states)
+    return y.flip(1) if back else y, h, c
+
+
 MAKE = {
     "Conv2dInt": conv, "Conv1dInt": conv, "ConvTranspose2dInt": conv, "LinearInt": linear, "BatchNorm2dInt": batch_norm,
-    "LayerNormInt": layer_norm, "Gather": embedding,
+    "LayerNormInt": layer_norm, "Gather": embedding, "LSTMInt": lstm,
 }  # fmt: skip
 
 
@@ -234,6 +255,7 @@ RUN = {
     "Conv2dInt": run_conv,
     "Conv1dInt": run_conv,
     "Gather": lambda m, step, xs: m(xs[-1].long()),
+    "LSTMInt": run_lstm,
     "AvgPool2dInt": window(F.avg_pool2d),
     "MaxPool": window(F.max_pool2d),
     "Relu": lambda step, x: F.relu(x),
@@ -281,6 +303,12 @@ def sections(net):
     return text
 
 
+WEIGHTS = {
+    "LSTMInt": {"weightih_quantizer": "scale_iw", "weighthh_quantizer": "scale_hw"},
+    "Gather": {"weight_quantizer": "scale_o"},
+}
+
+
 def initialised(case, path):
     """The recorded model as an initialised module in eval mode, every quantizer at the recorded scale."""
     net = Rebuilt(case.model)
@@ -296,7 +324,8 @@ def initialised(case, path):
         module = getattr(model, step.site or step.name)
         if step.site is None:
             fix(module.input_quantizer, step.at.get("scale_x")) if hasattr(module, "input_quantizer") else None
-            fix(module.weight_quantizer, step.at.get("scale_w", step.at.get("scale_o")))
+            for name, scale in WEIGHTS.get(step.op, {"weight_quantizer": "scale_w"}).items():
+                fix(getattr(module, name), step.at.get(scale))
         else:
             names = (
                 ("scale_x", "scale_y") if "scale_x" in step.at else [f"scale_x_{i}" for i in range(len(step.inputs))]

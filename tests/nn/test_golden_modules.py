@@ -14,6 +14,7 @@ LEFT_OUT = {
     "Conv2dInt/int32_accumulator_saturation": "a bias that float32 does not hold",
     "ConvTranspose2dInt/k3_s1_saturate": "a bias that float32 does not hold",
     "LayerNormInt/extreme_bias": "a bias that float32 does not hold",
+    "LSTMInt/fine_scales_right_shift": "a bias that float32 does not hold",
     "LinearInt/extremes_no_int32_clamp": "a bias that float32 does not hold",
     "LinearInt/out_int32_leftshift": "a result finer than its sum: scale_o is at most scale_x * scale_w",
     "AvgPool2dInt/rescale_up": "pooling keeps its scale",
@@ -23,7 +24,7 @@ FILES_ONLY = {"Requant"}  # between two operators of a file; no module writes on
 
 
 def _fits(case):
-    if case.op in FILES_ONLY or case.op.startswith("later_") or case.op in ("LSTMInt", "GRUInt") or "lstm" in case.name:
+    if case.op in FILES_ONLY or case.op.startswith("later_"):
         return False
     return case.name not in LEFT_OUT or case.name.startswith("iqCat") and case.platform != "venusA"
 
@@ -40,9 +41,9 @@ def test_eval_modules_give_the_chips_integers(case, tmp_path):
     assert len(results) == len(wanted)
     for got, want in zip(results, wanted, strict=True):
         array = (got if want.dtype == np.float32 else integers(got)).numpy()
-        assert array.dtype == want.dtype and np.array_equal(array, want)
+        assert array.dtype == want.dtype and np.array_equal(array.reshape(want.shape), want)
 
 
 def test_what_is_left_out_is_recorded():
     assert {case.name for case in CASES} >= set(LEFT_OUT)
-    assert len(FITTING) >= 300
+    assert len(FITTING) >= 340
