@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from linger.runtime import Tape, current_tape, handles, info, resolve, tag
+from linger.runtime import Moved, Tape, current_tape, handles, info, resolve, tag
 
 
 class Call(NamedTuple):
@@ -58,10 +58,14 @@ def keeps(
     def handler(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x = args[0] if args else kwargs.get("input")
         fmt = info(x)
-        if fmt is None or not isinstance(x, Tensor):
+        if not isinstance(x, Tensor):
             return NotImplemented
         rest = args[1:] if args else args
         others = kwargs if args else {k: v for k, v in kwargs.items() if k != "input"}
+        if fmt is None:
+            if current_tape() is None or not takes(x, rest, others):
+                return NotImplemented
+            return float_move(func, args, kwargs, x, lambda t, a, b: write(t, Call(func, a, rest, others, b)))
         if not takes(x, rest, others):
             return NotImplemented
         run = instead.get(func, func)
@@ -87,4 +91,28 @@ def keeps(
             WRITERS[func] = write
 
 
-__all__ = ["WRITERS", "Call", "Writer", "keeps"]
+def float_move(
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    x: Tensor,
+    write: Callable[[Tape, Tensor, Tensor], None],
+) -> Any:
+    """Record an operator that moves the elements of a float tensor, so that a layer behind it can quantize in front of it.
+
+    Args:
+        func, args, kwargs: The call.
+        x: The tensor.
+        write: Appends the nodes for codes, from the quantized tensor to the quantized result.
+    """
+    tape = current_tape()
+    if tape is None or not x.is_floating_point() or not tape.has(x):
+        return NotImplemented
+    result = tape.float_call(func, args, kwargs)
+    if isinstance(result, Tensor) and result is not x and tape.has(result):
+        recording = tape
+        tape.notes[id(result)] = Moved(x, lambda a, b: write(recording, a, b))
+    return result
+
+
+__all__ = ["WRITERS", "Call", "Writer", "float_move", "keeps"]

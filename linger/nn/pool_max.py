@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.chip import limits_of
-from linger.runtime import NAMES, Format, current_tape, handles, info, tag
+from linger.runtime import NAMES, Format, Tape, current_tape, handles, info, tag
 
 from .chain import Chain
+from .keeping import float_move
 from .pool import adaptive_windows, bind, lifted, lowered, over_axes, pair
 from .pool_windows import outputs
 
@@ -118,15 +119,20 @@ def _gathered(chain: Chain, axis: int, part: _Axis) -> Chain:
     return chain
 
 
+def _record(tape: Tape, x: Tensor, y: Tensor, axes: Sequence[_Axis]) -> None:
+    """The nodes from ``x`` to its maxima ``y``."""
+    fmt, n = info(x), len(axes)
+    assert fmt is not None
+    rows, cols = (_Axis([[0]], 1), axes[0]) if n == 1 else axes
+    lowered(_write(lifted(tape, x, fmt, n, "max_pool"), rows, cols), y, n)
+
+
 def _finish(x: Tensor, fmt: Format, y: Any, windows: Callable[[], Sequence[_Axis]], indices: bool) -> Any:
     """Tag the maxima and record them; where torch returns their places too, only a file that needs these is refused."""
     values = tag(y[0] if isinstance(y, tuple) else y, fmt.like(None))
     tape = current_tape()
     if tape is not None:
-        axes = windows()
-        n = len(axes)
-        rows, cols = (_Axis([[0]], 1), axes[0]) if n == 1 else axes
-        lowered(_write(lifted(tape, x, fmt, n, "max_pool"), rows, cols), values, n)
+        _record(tape, x, values, windows())
         if indices:
             tape.poison(y[1], f"the places of a maximum (return_indices) have no form on the chips: {tape.where()}")
     return (values, y[1]) if indices else values
@@ -141,7 +147,7 @@ def _max_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     named = bind(_MAX, args, kwargs)
     x = named["input"]
     fmt = info(x)
-    if fmt is None:
+    if fmt is None and current_tape() is None:
         return NotImplemented
     n = 1 if "1d" in NAMES[func] else 2
     kernel = pair(named["kernel_size"], n)
@@ -149,12 +155,14 @@ def _max_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     pad, dilation = pair(named.get("padding") or 0, n), pair(named.get("dilation") or 1, n)
     indices = bool(named.get("return_indices")) or "indices" in NAMES[func]
     ceil = bool(named.get("ceil_mode"))
+    axes = [*zip(x.shape[x.dim() - n :], kernel, stride, pad, dilation, strict=True)]
+    if fmt is None:
+        return float_move(func, args, kwargs, x, lambda t, a, b: _record(t, a, b, [_plain(*g, ceil) for g in axes]))
     if indices:
         with_indices = F.max_pool1d_with_indices if n == 1 else F.max_pool2d_with_indices
         y: Any = with_indices(x, kernel, stride, pad, dilation, ceil)
     else:
         y = (torch.max_pool1d if n == 1 else torch.max_pool2d)(x, kernel, stride, pad, dilation, ceil)
-    axes = zip(x.shape[x.dim() - n :], kernel, stride, pad, dilation, strict=True)
     return _finish(x, fmt, y, lambda: [_plain(*axis, ceil) for axis in axes], indices)
 
 

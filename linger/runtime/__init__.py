@@ -22,7 +22,7 @@ from .owners import (
 from .spellings import HANDLERS, NAMES, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, end_forward, remember, remembered, state
 from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
-from .tape import ChipOutput, Dim, FloatWriter, Node, Operand, Tape, Value
+from .tape import ChipOutput, Dim, FloatWriter, Moved, Node, Operand, Tape, Value
 
 __all__ = [
     "FACTORIES",
@@ -40,6 +40,7 @@ __all__ = [
     "Island",
     "LayerLookup",
     "Leaf",
+    "Moved",
     "Node",
     "NodeReader",
     "Operand",

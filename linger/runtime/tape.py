@@ -59,6 +59,19 @@ class ChipOutput:
     write: Callable[[Value], None]
 
 
+@dataclass(frozen=True)
+class Moved:
+    """A float tensor whose elements are those of ``source`` in other places: the integers can be made before the move.
+
+    Args:
+        source: Flows in the graph.
+        write: Appends the nodes that move codes: from the quantized source to the quantized result.
+    """
+
+    source: Tensor
+    write: Callable[[Tensor, Tensor], None]
+
+
 class FloatWriter(Protocol):
     """Writes one float call as standard ONNX nodes; returns False where it has no form for it."""
 
@@ -85,6 +98,7 @@ class Tape:
     without_data: list[str] = field(default_factory=list)  # quantizers that ran without statistics
     violations: list[Any] = field(default_factory=list)  # texts or findings: limits of the chip that a layer breaks
     notes: dict[int, Any] = field(default_factory=dict)  # what writers remember of a tensor, by id
+    _quantized: dict[tuple[int, int, float], Tensor] = field(default_factory=dict)  # float tensor, bits, scale
     port_types: dict[str, int] = field(default_factory=dict)  # ONNX element type of graph ports that carry wide codes
     wide: dict[str, int] = field(default_factory=dict)  # the same of tensors whose scale the packer does not know
     states: set[str] = field(default_factory=set)  # graph inputs (layers, B, H): their first axis is no batch
@@ -234,11 +248,24 @@ class Tape:
             else:
                 out_names.append(self.fresh(f"{base}.out"))
                 self.bind(out, out_names[-1])
-        self.nodes.append(Node(op_type, node_name, names, out_names, dict(attributes or {}), domain, self.where(), hint))
+        self.nodes.append(
+            Node(op_type, node_name, names, out_names, dict(attributes or {}), domain, self.where(), hint)
+        )
 
     def quant(self, source: Tensor, quantized: Tensor, bits: int, scale: float) -> None:
         """A float tensor enters the integers: a Quant node, or int8 codes in the file where it does not depend on the inputs."""
         fmt = info(quantized)
+        known = self._quantized.setdefault((id(source), bits, scale), quantized)
+        if known is not quantized:
+            self.alias(quantized, known)
+            return
+        self._keep.append(source)
+        moved = self.notes.get(id(source))
+        if isinstance(moved, Moved) and fmt is not None:  # the packer takes a Quant at the graph's inputs only
+            inner = tag(moved.source.detach().clone(), Format(fmt.scale, bits))
+            self.quant(moved.source, inner, bits, scale)
+            moved.write(inner, quantized)
+            return
         if not self.has(source) and fmt is not None and fmt.codes is not None:
             kind = np.int8 if bits <= 8 else np.int16 if bits <= 16 else np.int32
             hint = (

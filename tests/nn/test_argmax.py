@@ -116,9 +116,14 @@ def test_what_a_file_cannot_hold(tmp_path):
     model = _trained(lambda y: y.flatten(2)[:, y.argmax(1).flatten()[0:1]], "arcs", tmp_path)
     with pytest.raises(linger.onnx.ExportError, match="another operator reads them"):
         linger.onnx.export(model, x, tmp_path / "m.onnx")
-    model = _trained(lambda y: y.argmax(1), "arcs", tmp_path)
-    with pytest.raises(linger.onnx.ExportError, match="batch"):
-        linger.onnx.export(model, torch.randn(2, 2, 4, 6), tmp_path / "m.onnx")
+
+
+def test_files_for_several_samples_compute_it_in_float(tmp_path, caplog):
+    model, x = _trained(lambda y: y.argmax(1), "venus", tmp_path), torch.randn(2, 2, 4, 6)
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    assert "ArgMax" in caplog.text
+    (got,) = OnnxRunner(tmp_path / "m.onnx").run(x).values()
+    assert np.array_equal(got, model(x).numpy())
 
 
 def test_of_all_elements_stays_in_float():

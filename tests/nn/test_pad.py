@@ -151,3 +151,31 @@ def test_other_axes_and_batches(tmp_path):
     x = torch.randn(3, 2, 4, 4)
     (got,) = OnnxRunner(tmp_path / "m.onnx").run(x).values()
     assert np.array_equal(got, model.eval()(x).detach().numpy())
+
+
+class First(nn.Module):
+    """Moves of the network's input, which is still float."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 2), nn.Conv2d(1, 3, (1, 3), padding=(0, 1))
+
+    def forward(self, x):
+        a = self.a(F.pad(x, (1, 1, 1, 1)))
+        b = self.b(F.max_pool2d(x, 2, 1, 1, ceil_mode=True).flip(3))
+        return a + b[:, :, :5, :6] + self.c(x[:, :1].squeeze(1).unsqueeze(1))
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_moves_of_the_input_happen_behind_its_quant(platform, tmp_path):
+    import onnx
+
+    torch.manual_seed(0)
+    x = torch.randn(1, 2, 5, 6)
+    x[0, 0, 2, 2] = x[0, 1, 2, 2] = 3.0  # one range for all consumers
+    nodes = assert_same_everywhere(First(), [(x,)] * 2, tmp_path, platform)
+    assert nodes.count("Quant") == 1
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    assert all(n.op_type == "Quant" for n in graph.node if graph.input[0].name in n.input)
+    assert "Pad" not in nodes
+    assert nodes.count("Conv2dInt") == 3
