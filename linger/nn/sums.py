@@ -31,8 +31,8 @@ class SumInt(FunctionalLayer):
     def forward(self, x: Tensor, axes: Sequence[int]) -> Tensor:
         """The exact sum of the codes, shifted once; gradient 1 where it does not saturate."""
         kept = [a for a in range(x.dim()) if a not in axes]
-        count = math.prod(int(x.shape[a]) for a in axes)
-        rows = math.prod(int(x.shape[a]) for a in kept[1:])
+        count = math.prod([int(x.shape[a]) for a in axes])
+        rows = math.prod([int(x.shape[a]) for a in kept[1:]])
         batch = Dim(x.shape[0], 0) if current_tape() is not None else int(x.shape[0])  # files follow the batch
         shape = [batch, *(int(x.shape[a]) for a in kept[1:])]
         laid: list[ops.Coded] = []

@@ -48,6 +48,19 @@ def dynamo_sees_pad() -> bool:
 dynamo_sees_pad.__dict__["_dynamo_marked_constant"] = True  # runs while dynamo traces, once per graph
 
 
+def _reciprocal_times(y: Tensor, x: Any) -> Any:
+    return y.reciprocal() * x
+
+
+# Methods written in Python, which dynamo does not find among the keys of a dictionary, and the functions that do the same.
+_PYTHON_METHODS: tuple[tuple[Any, Any], ...] = (
+    (Tensor.unflatten, torch.unflatten),
+    (Tensor.__rsub__, torch.rsub),
+    (Tensor.__pow__, torch.pow),
+    (Tensor.__rdiv__, _reciprocal_times),
+)
+
+
 class Interception(TorchFunctionMode):
     """Dispatches torch functions to the handlers of quantized operators; the rest runs in float and is recorded."""
 
@@ -59,6 +72,10 @@ class Interception(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if torch.compiler.is_compiling():
+            for method, same in _PYTHON_METHODS:
+                if func is method:
+                    func = same
         if state.float_depth:
             return func(*args, **kwargs)
         handler = HANDLERS.get(func)

@@ -172,3 +172,28 @@ def test_jit_trace_keeps_the_integers(name):
     traced = torch.jit.trace(model, inputs, strict=False, check_trace=False)
     assert all(torch.equal(x, y) for x, y in zip(want, tensors(traced(*inputs)), strict=True))
     assert islands_of(model) == []
+
+
+BARE = {
+    "linear": (lambda: nn.Linear(8, 8), (4, 8)),
+    "convolution": (lambda: nn.Conv2d(3, 4, 3), (1, 3, 8, 8)),
+    "batch norm": (lambda: nn.BatchNorm2d(3), (2, 3, 8, 8)),
+    "layer norm": (lambda: nn.LayerNorm(8), (4, 8)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*autograd kernel was not registered")
+@pytest.mark.parametrize("name", list(BARE))
+def test_a_bare_layer_is_traced_and_exported_with_gradients_on(name, tmp_path):
+    make, shape = BARE[name]
+    torch.manual_seed(0)
+    model, x = linger.init(make()), torch.randn(shape, requires_grad=True)
+    model(x)
+    want = model.eval()(x)
+    traced = torch.jit.trace(model, (x,))
+    assert torch.equal(traced(x), want)
+    traced.save(tmp_path / "m.pt")
+    assert torch.equal(torch.jit.load(tmp_path / "m.pt")(x), want)
+    assert torch.equal(torch.export.export(model, (x,)).module()(x), want)
+    model.train()(x).sum().backward()  # the layer itself trains on
+    assert model.weight.grad is not None
