@@ -98,7 +98,7 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
     const OptTensor y = lgr::dense_or_none(dy), hn = lgr::dense_or_none(dhn);
     STD_TORCH_CHECK((!y || y->numel() == codes.numel()) && (!hn || hn->numel() == dh0.numel()),
                     "gru_backward: a gradient does not fit its result");
-    const Tensor ph = layer.panels(true, kHidden, e_hh),
+    Tensor ph = layer.panels(true, kHidden, e_hh),
                  pi = want_x ? layer.panels(false, kOrder, e_ih) : lgr::absent(f32);
     if (want_x && layer.leaves_rows()) lgr::zeroed(dx);
     lgr_gru_grad g = {};
@@ -125,6 +125,7 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
                            of.slope = want_slope ? mine : nullptr;
                            lgr_gru_backward(layer.engine, &p, &of, r0, r1, scratch);
                        });
+    ph = pi = lgr::absent(f32); // freed before the gradients are made
     const float *acc = sums.const_data_ptr<float>();
     return {dx,
             layer.gradient(false, kOrder, acc, g.inv_x),

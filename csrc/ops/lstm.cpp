@@ -130,7 +130,7 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
     STD_TORCH_CHECK((!y || y->numel() == codes.numel()) && (!hn || hn->numel() == dh0.numel()) &&
                         (!cn || cn->numel() == dc0.numel()),
                     "lstm_backward: a gradient does not fit its result");
-    const Tensor ph = layer.panels(true, kOrder, e_hh),
+    Tensor ph = layer.panels(true, kOrder, e_hh),
                  pi = want_x ? layer.panels(false, kOrder, e_ih) : lgr::absent(f32);
     if (want_x && layer.leaves_rows()) lgr::zeroed(dx);
     lgr_lstm_grad g = {};
@@ -161,6 +161,7 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
                            of.slope = want_slope ? mine : nullptr;
                            lgr_lstm_backward(layer.engine, &p, &of, r0, r1, scratch);
                        });
+    ph = pi = lgr::absent(f32); // freed before the gradients are made
     const float *acc = sums.const_data_ptr<float>();
     return {dx,
             layer.gradient(false, kOrder, acc, g.inv_x),

@@ -138,11 +138,14 @@ class Recurrent {
 
     // Groups of entries that share one accumulator of weight gradients. Their number depends on the batch alone, and they are
     // summed in order: the number of threads does not change a bit.
+    // They hold at most what forward saved, or two.
     static constexpr int64_t kGroupEntries = 8, kMostGroups = 16;
     // run(r0, r1, scratch, accumulator, slope) -> sum of `floats` floats per group, in group order.
     template <class F> Tensor backward(int64_t floats, double *slope, F &&run) const {
-        const int64_t wanted = (p.batch + kGroupEntries - 1) / kGroupEntries,
-                      most = wanted < kMostGroups ? wanted : kMostGroups,
+        const int64_t room = p.rows * blocks * LGR_UNITS * (gates_ + 1) / floats,
+                      limit = room < 2 ? 2 : room < kMostGroups ? room : kMostGroups,
+                      wanted = (p.batch + kGroupEntries - 1) / kGroupEntries,
+                      most = wanted < limit ? wanted : limit,
                       size = (p.batch + most - 1) / most, groups = (p.batch + size - 1) / size;
         Tensor sums = fresh_1d(groups * floats, aoti_torch_dtype_float32());
         float *at = sums.mutable_data_ptr<float>();

@@ -12,13 +12,14 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read when torch loads: the pro
 
 import torch
 
-from . import conv_bn, importing, machine, quantizing, training
+from . import conv_bn, importing, machine, quantizing, recurrent, training
 from .rows import HEAD, Settings
 
 PARTS = {
     "quantize": quantizing.rows,
     "train": training.rows,
     "convbn": conv_bn.rows,
+    "rnn": recurrent.rows,
     "import": importing.rows,
 }
 
