@@ -1,5 +1,6 @@
 /* layer_norm.c - the engine's integer statistics and reciprocal root, row by row. */
-#include "lgr/layer_norm.h"
+#include "kernels/layer_norm/layer_norm_isa.h"
+#include "lgr/cpu.h"
 
 /* 1 / sqrt(d) = factor / 2^(14 + half): 2^14 <= factor < 2^15. */
 struct root {
@@ -28,8 +29,7 @@ static struct root reciprocal_root(int64_t d)
 {
     struct root r = {32767, 0};
     if (d <= 0) return r;
-    int length = 0;
-    for (int64_t v = d; v != 0; v >>= 1) ++length;
+    const int length = 64 - __builtin_clzll((unsigned long long)d);
     r.half = (length + 1) / 2;
     const int shift = 10 - 2 * r.half;
     const int64_t i = shift >= 0 ? d << shift : d >> -shift; /* 256..1023 */
@@ -41,19 +41,22 @@ static struct root reciprocal_root(int64_t d)
 static void sums(const int8_t *restrict x, int64_t n, int64_t *sum, int64_t *squares)
 {
     enum { BLOCK = 1 << 16 }; /* its squares fit 32 bits */
-    int64_t s = 0, s2 = 0;
+    *sum = *squares = 0;
     for (int64_t at = 0; at < n; at += BLOCK) {
-        const int64_t end = n - at < BLOCK ? n : at + BLOCK;
+        const int64_t count = n - at < BLOCK ? n - at : BLOCK;
+        const int8_t *from = x + at;
+        int64_t i = 0;
+#if LGR_HAVE_AVX2
+        if (lgr_cpu_flags() & LGR_CPU_AVX2) i = lgr_norm_sums_avx2(from, count, sum, squares);
+#endif
         int32_t a = 0, b = 0;
-        for (int64_t i = at; i < end; ++i) {
-            a += x[i];
-            b += x[i] * x[i];
+        for (; i < count; ++i) {
+            a += from[i];
+            b += from[i] * from[i];
         }
-        s += a;
-        s2 += b;
+        *sum += a;
+        *squares += b;
     }
-    *sum = s;
-    *squares = s2;
 }
 
 /* y = sat_32(sat(RSH((n x - sum) * factor, shift)) * gamma). */
@@ -66,23 +69,17 @@ static void scale_wide(const int8_t *restrict x, int64_t n, int64_t sum, int32_t
     }
 }
 
-/* The same plus beta, where nothing saturates and every product fits 32 bits. */
-static void scale_narrow(const int8_t *restrict x, int32_t n, int32_t sum, int32_t factor,
-                         int shift, const int32_t *restrict gamma, const int32_t *restrict beta,
-                         int32_t *restrict y)
+/* The same plus beta, where nothing saturates and the results fit 32 bits. */
+static void scale(const int8_t *restrict x, const struct lgr_norm_row *row,
+                  const int32_t *restrict gamma, const int32_t *restrict beta, int32_t *restrict y)
 {
-    for (int32_t i = 0; i < n; ++i)
-        y[i] = lgr_rsh_s32((n * x[i] - sum) * factor, shift) * gamma[i] + beta[i];
-}
-
-/* The same where the first product needs 64 bits. */
-static void scale_middle(const int8_t *restrict x, int32_t n, int32_t sum, int32_t factor,
-                         int shift, const int32_t *restrict gamma, const int32_t *restrict beta,
-                         int32_t *restrict y)
-{
-    for (int32_t i = 0; i < n; ++i) {
-        const int64_t product = (int64_t)(n * x[i] - sum) * factor;
-        y[i] = (int32_t)lgr_rsh_s64(product, shift) * gamma[i] + beta[i];
+    int64_t i = 0;
+#if LGR_HAVE_AVX2
+    if (lgr_cpu_flags() & LGR_CPU_AVX2) i = lgr_norm_scale_avx2(x, row, gamma, beta, y);
+#endif
+    for (; i < row->n; ++i) {
+        const int64_t product = (int64_t)(row->n * x[i] - row->sum) * row->factor;
+        y[i] = (int32_t)lgr_rsh_s64(product, row->shift) * gamma[i] + beta[i];
     }
 }
 
@@ -118,9 +115,9 @@ static void row(const int8_t *x, int64_t at, const struct lgr_layer_norm_params 
         lgr_epilogue_rows(ep, 0, y, n, p->beta, 1, n, 0, n, at, out, amax);
         return;
     }
-    const int fits = product <= INT32_MAX && shift < 32;
-    (fits ? scale_narrow : scale_middle)(x, (int32_t)n, (int32_t)sum, r.factor, shift, p->gamma,
-                                         p->beta, y);
+    const struct lgr_norm_row one = {(int32_t)n, (int32_t)sum, r.factor, shift,
+                                     product <= INT32_MAX && shift < 32};
+    scale(x, &one, p->gamma, p->beta, y);
     lgr_epilogue_rows(ep, lgr_epilogue_narrow(ep, bound), y, n, NULL, 1, n, 0, n, at, out, amax);
 }
 
