@@ -38,10 +38,17 @@ static void evaluate(int table, int width, int32_t exp2, int64_t n, int32_t *v)
         v[i] = lgr_to_fixed(v[i], exp2, venus ? 11 : 27, venus ? 16 : 32);
     lgr_chip_function(table, width, v, n, v);
 }
-static void all_codes(int table, int width, int32_t exp2, int32_t lut[256])
+/* Returns the largest magnitude. */
+static int64_t all_codes(int table, int width, int32_t exp2, int32_t lut[256])
 {
+    int64_t most = 0;
     for (int i = 0; i < 256; ++i) lut[i] = i - 128;
     evaluate(table, width, exp2, 256, lut);
+    for (int i = 0; i < 256; ++i) {
+        const int64_t v = lut[i] < 0 ? -(int64_t)lut[i] : lut[i];
+        most = v > most ? v : most;
+    }
+    return most;
 }
 
 static int valid(int table, int32_t bytes, int64_t n)
@@ -60,9 +67,9 @@ lgr_status lgr_activation(int table, int width, const void *x, int32_t bytes, in
     const int8_t *x8 = x;
     const int32_t *x32 = x;
     const int look = bytes == 1 && n > 256;
-    const int narrow = width < 32 && lgr_epilogue_narrow(ep, (int64_t)1 << (width - 1));
     int32_t lut[256], sums[BLOCK];
-    if (look) all_codes(table, width, exp2, lut);
+    const int64_t most = look ? all_codes(table, width, exp2, lut) : (int64_t)1 << (width - 1);
+    const int narrow = lgr_epilogue_narrow(ep, most);
     for (int64_t i = 0; i < n; i += BLOCK) {
         const int64_t count = n - i < BLOCK ? n - i : BLOCK;
         for (int64_t j = 0; j < count; ++j)
