@@ -12,7 +12,8 @@ from torch import nn
 
 from linger import runtime
 from linger.errors import UnsupportedError
-from linger.nn import RecurrentInt, swaps
+from linger.nn import RecurrentInt, swaps, visible
+from linger.nn.base import convert_class
 from linger.nn.constrained import Constrained, clamp
 from linger.nn.folding import FOLDING
 from linger.nn.fused import EmptyBatchNorm, FusedBN, fold
@@ -118,6 +119,9 @@ def quantize(
     """The conversion itself: neighbours are known, everything has been checked."""
     record = _Conversion(model, settings, selection, found, fold_bn, quant_modules).run()
     install(model, record)
+    for m in model.modules():
+        if type(m) in visible:
+            convert_class(m, visible[type(m)])
     runtime.attach(model, settings, runtime.register_state_hooks)
     name_quantizers(model)
     return record
@@ -270,7 +274,7 @@ class _Conversion:
             return
         relu = id(m) in self.found.before_relu or bool(getattr(m, "ahead_relu", False))
         self._swap(m, torch_class, relu)
-        self._row(m, was, type(m).__name__)
+        self._row(m, was, type(m).__name__, getattr(m, "difference", ""))
 
     def _fused(self, m: FusedBN) -> None:
         """A constrained pair: its layer and BatchNorm, folded."""

@@ -51,6 +51,7 @@ from .conv import Conv1dInt, Conv2dInt
 from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
 from .embedding import EmbeddingInt
 from .gru import GRUInt
+from .hard import Hardsigmoid, Hardswish
 from .layer_norm import LayerNormInt
 from .linear import LinearInt
 from .lstm import LSTMInt
@@ -75,6 +76,9 @@ swaps: dict[
     nn.GRU: GRUInt,
 }
 
+# Float class -> the same module for compiled models, whose functions dynamo does not show.
+visible: dict[type[nn.Module], type[nn.Module]] = {nn.Hardsigmoid: Hardsigmoid, nn.Hardswish: Hardswish}
+
 __all__ = [
     "AddInt",
     "BatchNorm1dInt",
@@ -94,4 +98,5 @@ __all__ = [
     "Requant",
     "requant",
     "swaps",
+    "visible",
 ]

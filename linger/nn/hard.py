@@ -7,11 +7,24 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger import ops
-from linger.runtime import Format, Tape, Value, coded, current_tape, factory, handles, info, operator_at_site, tag
+from linger.runtime import (
+    Composite,
+    Format,
+    Tape,
+    Value,
+    coded,
+    current_tape,
+    factory,
+    handles,
+    info,
+    operator_at_site,
+    state,
+    tag,
+)
 
 from .broadcast import write_channels
 from .functional import FunctionalLayer, fixed, store
@@ -108,4 +121,30 @@ def _hardsigmoid(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[s
     return store(x, y) if in_place else y
 
 
-__all__ = ["HardswishInt"]
+def _called(handler: Callable[..., Any], func: Callable[..., Any], x: Tensor, inplace: bool) -> Tensor:
+    """The operator at the call site of a module; dynamo hides these two functions from interception."""
+    if state.frames and not state.float_depth:
+        with torch._C.DisableTorchFunction():
+            y = handler(func, (x, inplace), {})
+        if y is not NotImplemented:
+            return cast(Tensor, y)
+    return cast(Tensor, func(x, inplace))
+
+
+class Hardswish(Composite, nn.Hardswish):
+    """``torch.nn.Hardswish`` in an initialised model, compiled or not."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Chip integers where the operand is quantized."""
+        return _called(_hardswish, F.hardswish, input, self.inplace)
+
+
+class Hardsigmoid(Composite, nn.Hardsigmoid):
+    """``torch.nn.Hardsigmoid`` in an initialised model, compiled or not."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Chip integers where the operand is quantized."""
+        return _called(_hardsigmoid, F.hardsigmoid, input, self.inplace)
+
+
+__all__ = ["Hardsigmoid", "Hardswish", "HardswishInt"]

@@ -139,7 +139,7 @@ def base_class(module: nn.Module) -> type[nn.Module]:
 
 # Leaf layers of torch that call an operator with state: they hold it, since a Sequential around them runs what it holds.
 _CALLERS = (
-    nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GELU, nn.SiLU, nn.GLU, nn.AvgPool2d, nn.Hardswish,
+    nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GELU, nn.SiLU, nn.GLU, nn.AvgPool2d,
 )  # fmt: skip
 
 
