@@ -81,7 +81,7 @@ def _geometry(n: NodeFacts, top: int) -> Iterator[Violation]:
         elif k < s:
             yield n.error("kernel below stride", f"{k} < {s}", "kernel >= stride", "a kernel as large as the stride")
         if d not in n.chip.dilations:
-            remedy = "a larger kernel with zeros, or stride 1 layers in a row"
+            remedy = "a kernel that spans at most 5 elements, or several layers in a row"
             yield n.error("dilation", d, f"one of {n.chip.dilations}", remedy)
         for p in (pads[axis], pads[axes + axis]):
             if p > min(n.chip.max_pad, k):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
-from linger.chip import OPERATORS, NodeFacts, limits_of, packs_4_bits, pads_wrongly
+from linger.chip import OPERATORS, Limits, NodeFacts, limits_of, packs_4_bits, pads_wrongly
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, Value, current_tape
 
@@ -144,6 +144,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         """
         stride, dilation = [int(s) for s in self.stride], [int(d) for d in self.dilation]
         pads = self.pads() if self.padding_mode == "zeros" else (0, 0, 0, 0)
+        weight = without_dilation(weight, dilation, limits_of(platform))
         one_d = len(stride) == 1
         single = self.groups > 1 and weight.shape[1] == 1
         plain = not single and dilation == [1] and self.quant.weight_bits == 8
@@ -179,6 +180,20 @@ class _ConvInt(QuantLayer, _ConvNd):
         bits = self.weight_quantizer.bits
         packed = bits == 4 and limits_of(platform).conv4 and packs_4_bits(platform, weight, depthwise, bias)
         return bits if packed else 8
+
+
+def without_dilation(weight: Any, dilation: list[int], chip: Limits) -> Any:
+    """Weight with zeros between its elements along the axes whose dilation the chip lacks, where its kernels are large enough.
+
+    ``dilation`` changes in place.
+    """
+    for i, (kernel, step) in enumerate(zip(weight.shape[2:], dilation, strict=True)):
+        extent = (kernel - 1) * step + 1
+        if step not in chip.dilations and extent <= chip.max_kernel:
+            wide = np.zeros((*weight.shape[: 2 + i], extent, *weight.shape[3 + i :]), weight.dtype)
+            wide[(slice(None),) * (2 + i) + (slice(None, None, step),)] = weight
+            weight, dilation[i] = wide, 1
+    return weight
 
 
 def reach_stride(weight: Any, stride: list[int], pads: list[int], dilation: list[int]) -> Any:

@@ -212,11 +212,14 @@ def test_sums_are_written_so_that_the_order_of_operands_is_no_hazard():
         (lambda: nn.Conv2d(2, 3, 3, padding=(0, 8), dilation=8), (1, 2, 20, 9), "venusA"),
         (lambda: nn.Conv1d(2, 3, 3, padding=8, dilation=8), (1, 2, 9), "arcs"),
         (lambda: nn.Conv1d(2, 3, 3, padding=5), (1, 2, 9), "venus"),
+        (lambda: nn.Conv1d(2, 3, 3, padding=2, dilation=2), (1, 2, 9), "venus"),
+        (lambda: nn.Conv2d(2, 3, (3, 2), dilation=(2, 3), stride=(2, 1)), (1, 2, 9, 9), "venus"),
+        (lambda: nn.Conv2d(2, 3, (2, 3), dilation=(3, 1)), (1, 2, 9, 9), "venusA"),
         (lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (1, 4, 6, 6), "venus"),
         (lambda: nn.Conv2d(4, 4, 3, padding=1, groups=2), (4, 6, 6), "venus"),
     ],
 )
-def test_padding_that_the_layers_node_cannot_do_is_written_in_front(layer, shape, platform, tmp_path):
+def test_what_the_layers_node_cannot_do_is_written_otherwise(layer, shape, platform, tmp_path):
     x = torch.randn(shape)
     assert linger.check(layer(), platform, x).ok
     model = linger.init(nn.Sequential(layer()), configured(tmp_path, platform), example_inputs=x)
