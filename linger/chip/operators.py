@@ -80,6 +80,9 @@ _BMM = "rank 2 or 3, higher ranks through Reshape; transposes are nodes of their
 _SUB = (
     "the engines subtract from an uninitialised buffer: x + RSH(-y, 1) - RSH(y, 1) in iqMul and iqAdd, exact with -128"
 )
+_ATTENTION = (
+    "LinearInt, BmmInt, SoftmaxInt, iqAdd of a constant mask; add_bias_kv and add_zero_attn leave the module in float"
+)
 _NORM = "eps is 1e-5 * 4**k; other ranks than 3 through Reshape; n * sum of squares wraps at 2**31 (n > 362 codes of full scale)"
 _PAD = "slices and an iqCat of one scale"
 _ONE_D = "of height 1"
@@ -237,7 +240,11 @@ OPERATORS: dict[str, Operator] = {
     # ---- recurrent
     "LSTMInt": _row("nn.LSTM", _native("batch 1; directions and layers as chained nodes")),
     "GRUInt": _row("nn.GRU", _native("batch 1; later engine revisions only, engine 562ddc7 computes something else")),
-    "MultiheadAttention": _row("nn.MultiheadAttention", _island("build it from Linear, bmm and softmax")),
+    "MultiheadAttention": _row(
+        "nn.MultiheadAttention, F.scaled_dot_product_attention",
+        _rewrite(_ATTENTION),
+        venus=_rewrite(f"{_ATTENTION}; softmax in float"),
+    ),
 }
 
 __all__ = ["OPERATORS", "PLATFORMS", "Kind", "Operator", "Support"]
