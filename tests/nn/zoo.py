@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -52,7 +51,6 @@ class Sequence1d(nn.Module):
     """1-D convolutions (dilated, depthwise), 1-D pools, permute, a linear layer on every step, slices."""
 
     shape = (6, 20)
-    refused = MappingProxyType({"venus": "dilation"})
 
     def __init__(self):
         super().__init__()

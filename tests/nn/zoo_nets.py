@@ -97,7 +97,7 @@ class Tcn(nn.Module):
     """Causal dilated convolutions over a sequence."""
 
     shape = (4, 16)
-    refused = MappingProxyType({"venus": "dilation 2, the chip takes one of"})
+    refused = MappingProxyType({"venus": "dilation 4, the chip takes one of"})
 
     def __init__(self):
         super().__init__()
