@@ -7,17 +7,14 @@ import logging
 import numpy as np
 import pytest
 import torch
-from golden.cases import CASES
 from torch import nn
 from torch.nn import functional as F
 
 import linger
 from linger.chip import CHIPS, CURVES, OPERATORS
 from linger.nn.gelu import GeluInt, SiluInt
-from linger.nn.glu import GluInt
-from linger.nn.sigmoid import SigmoidInt, TanhInt
-from linger.nn.softmax import LogSoftmaxInt, SoftmaxInt
-from linger.runtime import SPELLINGS, Format, info, is_quantized, islands_of, resolve, tag
+from linger.nn.sigmoid import SigmoidInt
+from linger.runtime import SPELLINGS, info, is_quantized, islands_of, resolve
 from linger.settings import defaults
 from tests.nn.same import PLATFORMS, assert_same_everywhere
 
@@ -307,33 +304,6 @@ def _quant(platform, x_bits, o_bits):
     return replace(defaults().layer(""), platform=platform, input_bits=x_bits, output_bits=o_bits)
 
 
-LAYERS = {
-    "iqSigmoid": lambda q: SigmoidInt(q),
-    "iqTanh": lambda q: TanhInt(q),
-    "SoftmaxInt": lambda q: SoftmaxInt(1, q),
-    "LogSoftmaxInt": lambda q: LogSoftmaxInt(1, q),
-    "GluInt": lambda q: GluInt(1, q),
-}
-
-
-@pytest.mark.parametrize("case", [c for c in CASES if c.op in LAYERS], ids=lambda c: c.id)
-def test_eval_modules_give_the_recorded_integers(case):
-    params, codes = case.about["params"], torch.from_numpy(case.inputs["x"])
-    want = torch.from_numpy(case.outputs["y"])
-    bits, o_bits = params["x_bits"], want.dtype.itemsize * 8
-    layer = LAYERS[case.op](_quant(case.platform, bits, o_bits)).eval()
-    quantizer = layer.output_quantizer
-    quantizer.scale.fill_(2.0 ** params["q_o"])
-    quantizer.is_init.fill_(True)
-    scale = torch.tensor(2.0 ** params["q_x"])
-    codes = codes if bits == 8 else codes.to(torch.int32)
-    if "axis_not_last" in case.name:  # the engine's rows are all that follows the axis
-        codes, want = codes.flatten(1), want.flatten(1)
-    y = layer(tag(codes / scale, Format(scale, bits, codes)))
-    assert torch.equal(info(y).codes.to(want.dtype), want)
-    assert info(y).scale == 2.0 ** params["q_o"]
-
-
 def test_the_table_says_what_runs():
     for function, node in (("gelu", "QGelu"), ("swish", "QSwish"), ("sigmoid", "iqSigmoid"), ("tanh", "iqTanh")):
         for platform in CHIPS:
@@ -365,3 +335,20 @@ def test_numpy_outputs_of_the_runner_are_int8(tmp_path):
     assert nodes[-2:] == ["iqSigmoid", "Dequant"]
     (codes,) = linger.onnx.OnnxRunner(tmp_path / "m.onnx").run(np.ones((1, 4), np.float32), integers=True).values()
     assert codes.dtype == np.int8
+
+
+@pytest.mark.parametrize("exp2", [0, 1, 2, 3, 9, 11, 12, 14])
+@pytest.mark.parametrize(("platform", "call"), [("venus", torch.sigmoid), ("venus", torch.tanh), ("arcs", torch.tanh)])
+def test_every_scale_of_the_operand_reaches_the_node(platform, call, exp2, tmp_path):
+    linger.QUANT_CONFIGS.platform = platform
+    model = linger.init(Called(call))
+    with torch.no_grad():
+        model.a.weight.mul_(300.0 / 2.0**exp2)
+    model(torch.randn(4, 4))
+    model.eval().a.output_quantizer.scale = 2.0**exp2
+    x = torch.randn(1, 4) * torch.linspace(-2, 2, 40)[:, None]
+    assert info(model.a(x)).scale == 2.0**exp2
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    (got,) = linger.onnx.OnnxRunner(tmp_path / "m.onnx").run(x).values()
+    assert np.array_equal(got, model(x).detach().numpy())
+    assert model.a(x).abs().max() >= 100 / 2.0**exp2
