@@ -12,6 +12,7 @@ from torch import Tensor
 from linger import ops
 
 _ATTRIBUTE = "_linger_format"
+_EXACT_BITS = 24  # of a float32: wider codes cannot be recovered from the value
 
 
 class Memory:
@@ -105,13 +106,29 @@ def untag(t: Tensor) -> None:
 def info(t: object) -> Format | None:
     """Format of ``t``, or None: not a tensor, never quantized, or written since."""
     fmt: Format | None = getattr(t, _ATTRIBUTE, None)
-    if not fmt or not isinstance(t, Tensor):  # a copy has an empty set
+    if not fmt:  # None, or the empty set of a copy
+        return _behind_hook(t) if isinstance(t, Tensor) and not torch.compiler.is_compiling() else None
+    if not isinstance(t, Tensor):
         return None
     if fmt.memory is not None and fmt.memory.writes != fmt.writes:
         return None
     now = version_of(t)
     unseen = now is None or fmt.version is None
     return fmt if unseen or fmt.version == now else None
+
+
+def _behind_hook(t: Tensor) -> Format | None:
+    """A module with a full backward hook hands on views of its inputs and outputs: they have the format of what they show."""
+    if type(t.grad_fn).__name__ != "BackwardHookFunctionBackward" or t._base is None:
+        return None
+    fmt = info(t._base)
+    if fmt is None:
+        return None
+    whole = t.shape == t._base.shape and t.stride() == t._base.stride()
+    if not whole and fmt.bits > _EXACT_BITS:
+        return None
+    tag(t, fmt.view(fmt.codes if whole else None))
+    return info(t)
 
 
 def codes(t: Tensor, fmt: Format) -> Tensor:
