@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from linger import ops
 from linger.chip import CURVES
@@ -20,6 +20,17 @@ from .functional import FunctionalLayer, common, store
 from .requant import write_requant
 
 _COARSEST = 3  # int8 at 2**3 reaches 16, where both functions have their limit: coarser codes may saturate there
+
+
+def _say_format(layer: nn.Module, *_: Any) -> None:
+    """The output quantizer, which is there for the keys of 3.x checkpoints, says what the scale is; it decides nothing."""
+    quantizer = cast(_Curve, layer).output_quantizer
+    if quantizer.method == "MOM":
+        quantizer.running_data.fill_(1.0)
+    else:
+        quantizer.learning_data.data.fill_(0.0)
+    quantizer.get_buffer("is_init" if quantizer.method == "MOM" else "is_calibrate").fill_(True)
+    quantizer.scale.fill_(2.0 ** (quantizer.bits - 1))
 
 
 class _Curve(FunctionalLayer):
@@ -36,14 +47,10 @@ class _Curve(FunctionalLayer):
             raise UnsupportedError(
                 f"linger: {self.operator} has results of {self.curve.bits} bits on {quant.platform}, output_bits is {bits}"
             )
-        fixed = self.output_quantizer  # keeps the keys of 3.x checkpoints; says what the scale is, decides nothing
-        fixed.rest()
-        if fixed.method == "MOM":
-            fixed.running_data.fill_(1.0)
-        else:
-            fixed.learning_data.data.fill_(0.0)
-        fixed.get_buffer("is_init" if fixed.method == "MOM" else "is_calibrate").fill_(True)
-        fixed.scale.fill_(2.0 ** (bits - 1))
+        self.output_quantizer.rest()
+        _say_format(self)
+        hooks: Any = self
+        hooks.register_load_state_dict_post_hook(_say_format)
 
     def forward(self, x: Tensor) -> Tensor:
         """The chip's function in forward; the derivative of the exact function at the quantized operand in backward."""

@@ -255,6 +255,12 @@ def test_sigmoid_has_its_own_format_whatever_the_method():
         quantizer = model.act._linger_qtensor_qsigmoid_0.output_quantizer
         assert quantizer.scale == 128
         assert quantizer.ready
+        state = model.state_dict()
+        state["act._linger_qtensor_qsigmoid_0.output_quantizer.scale"] = torch.tensor(
+            4.0
+        )  # a venus file of 3.x learned it
+        model.load_state_dict(state)
+        assert quantizer.scale == 128
         y.sum().backward()
         assert (
             linger.check_optimizer(model, torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1))
