@@ -122,3 +122,28 @@ def test_batch_norm_of_folding_layers_is_averaged_too():
         average.update_parameters(model)
     assert torch.isfinite(average.eval()(x)).all()
     swa_utils.update_bn([x], average)
+
+
+def test_weights_written_behind_autograd_are_seen():
+    """Scripts write through ``.data`` or numpy, where torch counts no versions."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 8)
+    model, fresh = linger.init(TwoAdds(), example_inputs=x), linger.init(TwoAdds())
+    model(x)
+    model.eval()
+
+    def check():
+        fresh.load_state_dict(model.state_dict())
+        assert torch.equal(model(x), fresh.eval()(x))
+
+    with torch.no_grad():
+        check()
+        for p in model.parameters():
+            p.data.mul_(0.5)
+        check()
+        for p in model.parameters():
+            p.numpy()[...] *= 0.5
+        check()
+        for p in model.parameters():
+            p.data = p.data * 0.5
+        check()
