@@ -104,6 +104,9 @@ def check_output(op: str, out: Output) -> None:
     """
     if not isinstance(out, Output):
         raise TypeError(f"{op}: out must be an Output, got {type(out).__name__}")
+    _, _, bits, rounding, clamp, _, _ = out
+    if 2 <= bits <= 32 and 0 <= rounding <= 3 and clamp >= 0.0:
+        return
     if not 2 <= out.bits <= 32:
         raise ValueError(f"{op}: bits must be in [2, 32], got {out.bits}")
     if not 0 <= out.rounding <= 3:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from linger.ops import checks
-from linger.ops.spec import GRAD, Coded, Output, flags_of
+from linger.ops.spec import GRAD, OBSERVE, RELU, Coded, Output, Stats
 
 _quantize = torch.ops.linger.quantize.default
 _quantize_weight = torch.ops.linger.quantize_weight.default
@@ -16,20 +16,38 @@ _quantize_bias = torch.ops.linger.quantize_bias.default
 _dequantize = torch.ops.linger.dequantize.default
 _codes_of = torch.ops.linger.codes_of.default
 _quantize_codes = torch.ops.linger.quantize_codes.default
+_Settings = tuple[int, float, int, int]  # bits, clamp, rounding, flags
 
 
 class _Quantize(torch.autograd.Function):
+    """``aside`` receives codes and scale, so that autograd sees one result: compiled code passes None and takes three."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, t: Tensor | None, out: Output) -> tuple[Tensor, Tensor, Tensor]:
-        flags = flags_of(out, True)
-        value, codes, scale, mask, slope = _quantize(x, *out.stats, t, out.bits, out.clamp, out.rounding, flags)
-        checks.save_output(ctx, t, value, codes, scale, mask, slope)
-        return value, codes, scale
+    def forward(
+        ctx: Any, x: Tensor, t: Tensor | None, stats: Stats, settings: _Settings, aside: list[Tensor] | None
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        value, codes, scale, mask, slope = _quantize(x, *stats, t, *settings)
+        ctx.layout = checks.layout_of(value)
+        if t is None:
+            ctx.save_for_backward(mask)
+        else:
+            ctx.save_for_backward(mask, slope, scale)
+        if aside is None:
+            ctx.set_materialize_grads(False)
+            ctx.mark_non_differentiable(codes, scale)
+            return value, codes, scale
+        aside += (codes, scale)
+        return cast(Tensor, value)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        for_x, for_t, _ = ctx.needs_input_grad
-        return *checks.output_grads(ctx, grad, for_x, for_t), None
+        saved = ctx.saved_tensors
+        if len(saved) > 1:
+            for_x, for_t, *_rest = ctx.needs_input_grad
+            return *checks.output_grads(ctx, grad, for_x, for_t), None, None, None
+        if grad is None:
+            return None, None, None, None, None
+        return checks.mask_grad(checks.in_layout(grad, ctx.layout), saved[0]), None, None, None, None
 
 
 def quantize(x: Tensor, out: Output) -> Coded:
@@ -52,17 +70,25 @@ def quantize(x: Tensor, out: Output) -> Coded:
 
     Source: docs/numerics.md, "Quantizing one tensor".
     """
-    checks.check_float("quantize", "x", x)
+    if type(x) is not Tensor or x.dtype is not torch.float32:
+        checks.check_float("quantize", "x", x)
     checks.check_output("quantize", out)
     if not x.is_cpu:
         checks.check_device("quantize", x, cuda=True)
-    real, t = x if x.dtype == torch.float32 else x.to(torch.float32), out.threshold
+    stats, t, bits, rounding, clamp, observe, relu = out
+    real = x if x.dtype is torch.float32 else x.to(torch.float32)
+    flags = OBSERVE * observe + RELU * relu
     if torch.is_grad_enabled() and (x.requires_grad or (t is not None and t.requires_grad)):
-        value, codes, scale = _Quantize.apply(real, t, out)  # type: ignore[no-untyped-call]
+        settings = (bits, clamp, rounding, flags + GRAD)
+        if torch.compiler.is_compiling():
+            value, codes, scale = _Quantize.apply(real, t, stats, settings, None)  # type: ignore[no-untyped-call]
+        else:
+            aside: list[Tensor] = []
+            value = _Quantize.apply(real, t, stats, settings, aside)  # type: ignore[no-untyped-call]
+            codes, scale = aside
     else:
-        flags = flags_of(out, False)
-        value, codes, scale, _, _ = _quantize(real, *out.stats, t, out.bits, out.clamp, out.rounding, flags)
-    return Coded(value if x.dtype == torch.float32 else value.to(x.dtype), codes, scale)
+        value, codes, scale, _, _ = _quantize(real, *stats, t, bits, clamp, rounding, flags)
+    return Coded(value if x.dtype is torch.float32 else value.to(x.dtype), codes, scale)
 
 
 def quantize_weight(
