@@ -255,6 +255,8 @@ class _Conversion:
 
     def _one(self, name: str, m: nn.Module) -> None:
         was = type(m).__name__
+        if id(m) in self.selection.off or next(m.children(), None) is None and self.selection.disabled(m):
+            m.__dict__[runtime.LEFT_FLOAT] = True
         if isinstance(m, FusedBN):
             self._fused(m)
             return
@@ -270,6 +272,8 @@ class _Conversion:
         torch_class = m.float_class if isinstance(m, Constrained) else base
         why = self._why(m) or (None if isinstance(m, Constrained) else obstacle(m, base))
         if why is not None:
+            if self._why(m):
+                m.__dict__[runtime.LEFT_FLOAT] = True
             self._row(m, was, "", why)
             return
         relu = id(m) in self.found.before_relu or bool(getattr(m, "ahead_relu", False))

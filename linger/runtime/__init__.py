@@ -7,6 +7,7 @@ from .graph import CodeValue, NodeReader, reader_of, reads
 from .islands import Island, islands_of
 from .mode import Interception, tensors
 from .owners import (
+    LEFT_FLOAT,
     Composite,
     LayerLookup,
     Leaf,
@@ -27,6 +28,7 @@ from .tape import ChipOutput, Dim, FloatWriter, Moved, Node, Operand, Tape, Valu
 __all__ = [
     "FACTORIES",
     "HANDLERS",
+    "LEFT_FLOAT",
     "NAMES",
     "SILENT",
     "SPELLINGS",

@@ -15,8 +15,9 @@ from torch import nn
 
 from linger.errors import ExportError
 
-from . import mode
+from . import islands, mode
 from .state import Frame, end_forward, state
+from .tag import info
 
 
 class LayerLookup(Protocol):
@@ -57,6 +58,8 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
     frames = state.frames
     frames.append(Frame(self))
     try:
+        if LEFT_FLOAT in self.__dict__:
+            args, kwargs = _floats(self, args, kwargs)
         if len(frames) > 1 or state.float_depth:
             return base.forward(self, *args, **kwargs)
         if "torch.onnx._internal.exporter" in sys.modules and torch.onnx.is_in_onnx_export():
@@ -78,6 +81,32 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
 
 
 BOUNDARY: CodeType = _enter.__code__
+LEFT_FLOAT = "_linger_left_float"  # in the __dict__ of a module that the caller switched off
+
+
+def _floats(self: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a module that stays in float: quantized tensors as plain ones, which no operator takes for codes."""
+    found = False
+
+    def plain(v: Any) -> Any:
+        nonlocal found
+        if type(v) in (list, tuple):
+            return type(v)(plain(e) for e in v)
+        if type(v) is dict:
+            return {k: plain(e) for k, e in v.items()}
+        if info(v) is None:
+            return v
+        found = True
+        with torch._C.DisableTorchFunction():
+            real = v.view_as(v)
+        if state.tape is not None and state.tape.has(v):
+            state.tape.bind(real, state.tape.float_name(v))
+        return real
+
+    args, kwargs = tuple(plain(v) for v in args), {k: plain(v) for k, v in kwargs.items()}
+    if found:
+        islands.record(base_class(self), None if torch.compiler.is_compiling() else sys._getframe(2))
+    return args, kwargs
 
 
 def owner_class(base: type[nn.Module]) -> type[nn.Module]:
@@ -143,6 +172,12 @@ _CALLERS = (
 )  # fmt: skip
 
 
+# Leaf layers of torch whose functions no operator handles: switched off, they need no help to stay in float.
+_SILENT = (
+    nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.Linear, nn.Embedding, nn.RNNBase,
+)  # fmt: skip
+
+
 def can_attach(module: nn.Module) -> bool:
     """Owners are modules with user code or children, and torch's layers that call operators with state.
 
@@ -150,10 +185,18 @@ def can_attach(module: nn.Module) -> bool:
     """
     if isinstance(module, (Leaf, torch.jit.ScriptModule)) or is_owner(module):
         return False
+    if LEFT_FLOAT in module.__dict__ and isinstance(module, nn.LayerNorm):
+        return True
     if type(module).__module__.startswith("linger."):
         return isinstance(module, Composite)
     library = type(module).__module__.startswith("torch.nn.")
-    return not library or next(module.children(), None) is not None or isinstance(module, _CALLERS)
+    return (
+        not library
+        or next(module.children(), None) is not None
+        or isinstance(module, _CALLERS)
+        or LEFT_FLOAT in module.__dict__
+        and not isinstance(module, _SILENT)
+    )
 
 
 def walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
