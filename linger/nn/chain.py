@@ -15,7 +15,7 @@ from linger.runtime import Format, Tape, Value, scale_value
 from .functional import common
 
 # Orders of axes that the engines move, as the recorded models hold them.
-_MOVES = {(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2), (0, 2, 1)}
+_MOVES = {(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2), (0, 2, 1), (1, 0, 2)}
 _SWAP = (0, 2, 1, 3)
 
 
@@ -88,7 +88,7 @@ class Chain:
         if blocks == order:
             return self.reshape(*target)
         direct = tuple(perm)
-        if direct in _MOVES or len(perm) < 4 or (direct == _SWAP and self.tape.platform != "venusA"):
+        if direct in _MOVES or (direct == _SWAP and self.tape.platform != "venusA"):
             return self.node("Transpose", target, {"perm": list(perm)})
         chain = self
         for i in range(len(blocks)):
