@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from linger.chip import Violation, file_platform, limits_of
-from linger.convert.findings import findings
+from linger.chip import Violation, file_platform
+from linger.convert.findings import findings, sentences
 from linger.errors import ExportError
 from linger.runtime import ChipOutput, Node, Tape, Value, info, state
 
@@ -101,8 +101,8 @@ def export(
         raise ExportError(f"export: {settings.platform} cannot run {len(refused)} layer(s):\n  " + "\n  ".join(refused))
     proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)
-    _warn(settings, [p for p in ports[0] if p.name not in tape.states])
-    _report_revisions(settings.platform, found)
+    _warn(settings, found)
+    _report_conditions(settings.platform, found)
     _report_floats(float_nodes(live_nodes(tape, set(names)), float_inputs(ports[0], tape)))
     _write(proto, f)
 
@@ -239,19 +239,16 @@ def record(
     return inputs, outputs
 
 
-def _warn(settings: Any, inputs: list[GraphPort]) -> None:
+def _warn(settings: Any, found: Iterable[Violation]) -> None:
     if settings.quant_info.round_mode != "floor_add":
         warnings.warn(
             f"linger: the model was trained with round_mode {settings.quant_info.round_mode}; the chip always rounds half up",
             stacklevel=3,
         )
-    batch = max((int(p.tensor.shape[0]) for p in inputs if p.tensor.dim() > 2), default=1)
-    if batch > 1 and not limits_of(settings.platform).batched:
-        warnings.warn(
-            f"linger: exported with a batch of {batch}; convolution and average pooling on {settings.platform} compute only "
-            "the first sample: export with a batch of 1",
-            stacklevel=3,
-        )
+    batch = [v for v in found if v.what == "batch" and not v.refused]
+    if batch:
+        said = "; ".join(sentences(batch))
+        warnings.warn(f"linger: exported with a batch of {batch[0].value}: {said}", stacklevel=3)
 
 
 _MOVES = frozenset("Dequant Identity Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather Cast".split())
@@ -292,13 +289,12 @@ def float_inputs(ports: Iterable[GraphPort], tape: Tape) -> set[str]:
     return {p.name for p in ports if p.tensor.is_floating_point() and p.name not in tape.port_types}
 
 
-def _report_revisions(platform: str, found: Iterable[Violation]) -> None:
-    """Say once which nodes an engine or packer revision does not compute as the model does."""
-    broken = [str(v) for v in found if "revision" in v.what and not v.refused]
-    if broken:
-        _log.warning(
-            "linger.onnx.export: not every revision of %s runs this file:\n  %s", platform, "\n  ".join(broken)
-        )
+def _report_conditions(platform: str, found: Iterable[Violation]) -> None:
+    """Say once what not every engine revision or memory plan computes as the model does."""
+    errors = [v for v in found if v.severity == "error" and not v.refused and v.what != "batch"]
+    if errors:
+        text = "\n  ".join(sentences(errors))
+        _log.warning("linger.onnx.export: not every engine and memory plan of %s runs this file:\n  %s", platform, text)
 
 
 def _report_floats(nodes: list[Node]) -> None:

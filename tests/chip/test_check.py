@@ -229,3 +229,14 @@ def test_what_the_layers_node_cannot_do_is_written_otherwise(layer, shape, platf
     linger.onnx.export(model, x, tmp_path / "m.onnx")
     (got,) = linger.onnx.OnnxRunner(tmp_path / "m.onnx").run(x).values()
     assert np.array_equal(got, want.numpy()) and linger.check(tmp_path / "m.onnx").ok
+
+
+def test_export_warns_of_what_depends_on_the_application(tmp_path, caplog):
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(1352, 300)), X[:, :1, :28, :28]
+    model = linger.init(net, configured(tmp_path, "arcs"))
+    model(x)
+    with pytest.warns(
+        UserWarning, match=r"exported with a batch of 2: 0: batch 2: arcs computes only the first sample \("
+    ):
+        linger.onnx.export(model, x, tmp_path / "m.onnx")
+    assert "2: parameter 405600 bytes: the shared memory has 393216 bytes" in caplog.text

@@ -13,7 +13,6 @@ class WaveNet(nn.Module):
     """Dilated convolutions whose tanh is gated by a sigmoid, with residual and skip connections; gates inside a Sequential."""
 
     shape = (4, 16)
-    refused = MappingProxyType({"venus": "dilation"})
 
     def __init__(self):
         super().__init__()
