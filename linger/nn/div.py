@@ -15,8 +15,8 @@ from linger.runtime import Tape, factory, handles, info, operator_at_site
 
 from .add import stored
 from .functional import FunctionalLayer, pair_attributes, real_operands, running_platform, two
-from .mul import refuse_wide, times
-from .numbers import constant, is_one_number
+from .mul import times
+from .numbers import code_of, is_one_number, scaled
 from .times import scalar, write_times
 
 
@@ -44,21 +44,21 @@ class DivInt(FunctionalLayer):
 
     def _shifted(self, x: Tensor, m: int) -> Tensor:
         """``x / 2**m``: the engine's division where it has one, else the product of the same integers."""
-        factor = constant(2.0**-m, x)
+        factor = 2.0**-m
 
         def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
-            refuse_wide(tape, self.name, (*operands, out))
             source, q_x, q_o = operands[0].value, float(operands[0].scale), float(out.scale)
             k = round(math.log2(q_o / q_x)) - m
             if k == 0 or k > MAX_LEFT_BITS:
-                write_times(tape, source, q_x, int(factor.codes), float(factor.scale), z, q_o, self.name)
+                code, exp2 = code_of(factor)
+                write_times(tape, source, q_x, code, 2.0**exp2, z, q_o, self.name)
                 return
             bits = min(max(m, 0), 6)  # the divisor as an int8 power of two
             divisor = scalar(tape, 2**bits, 2.0 ** (bits - m), f"{self.name}.by")
             attributes = pair_attributes(tape, (8, 8, 8), (q_x, 2.0 ** (bits - m), q_o))
             tape.node("iqDiv", [source, divisor], [z], attributes, domain="linger", hint=self.name)
 
-        return self.compute((x,), lambda v: v / 2.0**m, lambda xs, out: ops.mul(xs[0], factor, out), write)
+        return self.compute((x,), lambda v: v * factor, lambda xs, out: scaled(xs[0], factor, out), write)
 
     def _integers(self, operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
         return ops.div(operands[0], operands[1], out._replace(bits=32))

@@ -134,7 +134,7 @@ def _called(handler: Callable[..., Any], func: Callable[..., Any], x: Tensor, in
 class Hardswish(Composite, nn.Hardswish):
     """``torch.nn.Hardswish`` in an initialised model, compiled or not."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch names it so
         """Chip integers where the operand is quantized."""
         return _called(_hardswish, F.hardswish, input, self.inplace)
 
@@ -142,7 +142,7 @@ class Hardswish(Composite, nn.Hardswish):
 class Hardsigmoid(Composite, nn.Hardsigmoid):
     """``torch.nn.Hardsigmoid`` in an initialised model, compiled or not."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch names it so
         """Chip integers where the operand is quantized."""
         return _called(_hardsigmoid, F.hardsigmoid, input, self.inplace)
 

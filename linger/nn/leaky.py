@@ -15,23 +15,26 @@ from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, hand
 
 from .broadcast import per_channel, write_channels
 from .functional import fixed, is_number, pair_attributes, store
-from .numbers import constant, learned
+from .numbers import code_of, learned, scaled
 from .times import write_times
 
 
-def leaky(x: Tensor, fmt: Format, slope: ops.Coded) -> Tensor:
+def leaky(x: Tensor, fmt: Format, slope: ops.Coded | float) -> Tensor:
     """``x`` where it is positive, ``slope * x`` elsewhere; -128 counts as -127.
 
     Args:
         x, fmt: An 8-bit tensor and its format.
-        slope: int8, a number or a value per channel (axis 1) with the rank of ``x``.
+        slope: A number, or int8 codes: one, or one per channel (axis 1) with the rank of ``x``.
 
     Source: docs/numerics.md, "LeakyReLU and PReLU".
     """
     a, here = coded(x, fmt), fixed(fmt.scale)
     positive = ops.Coded(torch.relu(a.value), a.codes.clamp_min(0), a.scale)
-    negative = ops.mul(a, constant(-1.0, x), here._replace(relu=True))
-    part = ops.mul(negative, ops.Coded(-slope.value, -slope.codes, slope.scale), here)
+    negative = scaled(a, -1.0, here._replace(relu=True))
+    if isinstance(slope, ops.Coded):
+        part = ops.mul(negative, ops.Coded(-slope.value, -slope.codes, slope.scale), here)
+    else:
+        part = scaled(negative, -slope, here)
     out = ops.add(positive, part, here)
     y = tag(out.value, Format(out.scale, 8, out.codes))
     tape = current_tape()
@@ -40,12 +43,16 @@ def leaky(x: Tensor, fmt: Format, slope: ops.Coded) -> Tensor:
     return y
 
 
-def _write(tape: Tape, x: Tensor, slope: ops.Coded, scale: float, y: Tensor) -> None:
+def _write(tape: Tape, x: Tensor, slope: ops.Coded | float, scale: float, y: Tensor) -> None:
     name = "leaky"
     minus, negative, part, positive = (tape.value(f"{name}.{k}") for k in ("minus", "negative", "part", "positive"))
     write_times(tape, x, scale, -64, 64.0, minus, scale, name)
     tape.node("Relu", [minus], [negative], hint=name)
-    codes, scale_w = -slope.codes.cpu().numpy(), float(slope.scale)
+    if isinstance(slope, ops.Coded):
+        codes, scale_w = -slope.codes.cpu().numpy(), float(slope.scale)
+    else:
+        code, exp2 = code_of(-slope)
+        codes, scale_w = np.array(code, np.int8), 2.0**exp2
     if codes.ndim == 0:
         write_times(tape, negative, scale, int(codes), scale_w, part, scale, name)
     else:
@@ -69,7 +76,7 @@ def _leaky_relu(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     fmt = _accepted(x)
     if fmt is None or not is_number(slope) or abs(slope) > 1:
         return NotImplemented
-    y = leaky(x, fmt, constant(slope, x)) if fmt.exact else tag(F.leaky_relu(x, slope), fmt.like(None))
+    y = leaky(x, fmt, slope) if fmt.exact else tag(F.leaky_relu(x, slope), fmt.like(None))
     return store(x, y) if named.get("inplace") or NAMES[func].endswith("_") else y
 
 
@@ -79,7 +86,7 @@ def _abs(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     fmt = _accepted(x)
     if fmt is None or not isinstance(x, Tensor) or kwargs.get("out") is not None:
         return NotImplemented
-    return leaky(x, fmt, constant(-1.0, x)) if fmt.exact else tag(x.abs(), fmt.like(None))
+    return leaky(x, fmt, -1.0) if fmt.exact else tag(x.abs(), fmt.like(None))
 
 
 @handles("prelu", "torch.prelu Tensor.prelu F.prelu")

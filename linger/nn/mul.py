@@ -16,7 +16,7 @@ from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
 from .add import stored
 from .broadcast import alike, common_shape, per_channel, write_channels, write_operand
 from .functional import FunctionalLayer, pair_attributes, real_operands, two
-from .numbers import constant, is_one_number, learned, refuse_graph
+from .numbers import code_of, is_one_number, learned, refuse_graph, scaled
 from .times import write_times
 
 
@@ -60,15 +60,23 @@ def times(layer: FunctionalLayer, x: Tensor, y: Tensor | float, *, source: Any =
         y: A number.
         source: What ``y`` was made from, where it is not the user's own.
     """
-    factor = learned(y.reshape(())) if isinstance(y, Tensor) else constant(y, x)
+    factor = learned(y.reshape(())) if isinstance(y, Tensor) else None
+
+    def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+        x = operands[0]
+        return scaled(x, cast(float, y), out) if factor is None else ops.mul(x, factor, out)
 
     def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
         refuse_graph(tape, layer, y if source is None else source)
-        scales = float(operands[0].scale), float(factor.scale), float(out.scale)
-        refuse_wide(tape, layer.name, (*operands, out))
-        write_times(tape, operands[0].value, scales[0], int(factor.codes), scales[1], z, scales[2], layer.name)
+        if factor is None:
+            code, exp2 = code_of(cast(float, y))
+            scale = 2.0**exp2
+        else:
+            code, scale = int(factor.codes), float(factor.scale)
+        scales = float(operands[0].scale), float(out.scale)
+        write_times(tape, operands[0].value, scales[0], code, scale, z, scales[1], layer.name)
 
-    return layer.compute((x,), lambda v: v * y, lambda xs, out: ops.mul(xs[0], factor, out), write)
+    return layer.compute((x,), lambda v: v * y, integers, write)
 
 
 def refuse_wide(tape: Tape, name: str, parts: Sequence[ops.Coded]) -> None:

@@ -28,21 +28,19 @@ def is_one_number(v: Any) -> TypeGuard[Tensor | float]:
     return info(v) is None and (v.dim() == 0 or isinstance(v, nn.Parameter) and v.numel() == 1)
 
 
-def constant(number: float, like: Tensor) -> ops.Coded:
-    """A number as int8 code and power-of-two scale, as finely as int8 holds it.
-
-    Args:
-        number: Finite, below ``2**60`` in magnitude.
-        like: Decides dtype and device.
-    """
+def code_of(number: float) -> tuple[int, int]:
+    """A number as int8 code and exponent of its scale, as finely as int8 holds it; finite, below ``2**60`` in magnitude."""
     _, exponent = math.frexp(abs(number))
     exp2 = 0 if number == 0 else min(7 - exponent, _FINEST)
     code = round(number * 2.0**exp2)
     if abs(code) > 127:  # .998 * 128
         code, exp2 = code // 2, exp2 - 1
-    value = torch.tensor(code / 2.0**exp2, dtype=like.dtype, device=like.device)
-    codes = torch.tensor(code, dtype=torch.int8, device=like.device)
-    return ops.Coded(value, codes, torch.tensor(2.0**exp2, device=like.device))
+    return code, exp2
+
+
+def scaled(x: ops.Coded, number: float, out: ops.Output) -> ops.Coded:
+    """``x * number`` with :func:`code_of` the number: what an iqMul by that constant computes."""
+    return ops.affine(x, *code_of(number), torch.zeros((), device=x.codes.device), out)
 
 
 def learned(y: Tensor) -> ops.Coded:
@@ -95,4 +93,4 @@ def refuse_graph(tape: Tape, layer: FunctionalLayer, y: Any) -> None:
         )
 
 
-__all__ = ["constant", "is_one_number", "learned", "plus", "refuse_graph"]
+__all__ = ["code_of", "is_one_number", "learned", "plus", "refuse_graph", "scaled"]

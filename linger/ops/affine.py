@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from linger.errors import UnsupportedError
 from linger.ops import checks
@@ -30,7 +29,6 @@ class _Affine(torch.autograd.Function):
         return value, codes, scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         for_x, for_b, for_t, _, _ = ctx.needs_input_grad
         if grad is None:
