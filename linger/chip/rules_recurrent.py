@@ -70,6 +70,11 @@ def gru(n: NodeFacts) -> Iterator[Violation]:
     shape, q_o = n.shape(0), n.exp2("scale_o")
     if shape is not None:
         yield from _layout(n, shape)
+    for a, b in (("scale_x", "scale_iw"), ("scale_o", "scale_hw")):
+        q_a, q_b = n.exp2(a), n.exp2(b)
+        if n.platform == "venus" and q_a is not None and q_b is not None and q_a + q_b < 11:
+            limit = "at least 2**11: the chip shifts sums of a GRU right only"
+            yield n.error(f"{a} * {b}", f"2**{q_a + q_b}", limit, "finer scales: smaller weights or inputs")
     if n.platform == "venus":
         limit = "engine 562ddc7 halves the state in every step; later revisions use 16-bit gates"
         value = "GRUInt" if q_o == 8 else f"GRUInt with scale_o 2**{q_o}"

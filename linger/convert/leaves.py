@@ -58,6 +58,8 @@ def obstacle(m: nn.Module, base: type[nn.Module]) -> str | None:
             "its weight is computed by a hook (weight_norm, spectral_norm, pruning): call torch.nn.utils.remove_weight_norm, "
             "remove_spectral_norm or prune.remove first"
         )
+    if isinstance(m, nn.RNNBase) and m.proj_size:
+        return f"proj_size={m.proj_size}: no chip projects the state; use proj_size=0 and a Linear layer behind it"
     if isinstance(m, nn.MultiheadAttention) and (m.bias_k is not None or m.add_zero_attn):
         return "add_bias_kv and add_zero_attn append keys and values that are no layer's output: leave them out"
     for name in ("forward", "_conv_forward", "__call__"):

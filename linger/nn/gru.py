@@ -42,6 +42,13 @@ class GRUInt(RecurrentInt, nn.GRU):
         super().__init__(*args, **kwargs)
         self.set_quantizers(quant)
 
+    @property
+    def difference(self) -> str:
+        """What training has to make up for, for the report of ``init``."""
+        if self.quant.platform not in ("arcs", "mars"):
+            return ""
+        return f"{self.quant.platform} applies the reset gate before the recurrent product: another formula, train it"
+
     def weights(self, d: Direction) -> Weights:
         """Parameters as the chip has them, and the settings of their quantizers."""
         w = super().weights(d)

@@ -105,7 +105,7 @@ class RecurrentInt(Leaf):
                 setattr(self, d.quantizer(kind), weight_quantizer(quant))
             named = ["hidden", "biasih", "biashh", *(["cell"] if self.gates == 4 else [])]
             for kind in [*named, *(["input", "output"] if d.reverse else [])]:
-                setattr(self, d.quantizer(kind), Quantizer(32, method=quant.method, role="bias"))
+                setattr(self, d.quantizer(kind), Quantizer(32, role="bias"))
             if not d.reverse:
                 setattr(self, d.quantizer("output"), activation_quantizer(quant, 8))
         self.register_buffer("_saturated", torch.zeros(1, dtype=torch.int64), persistent=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .constrained import Constrained
+from .constrained import CONSTRAINED, Constrained
 
 
 class FloatRows(NamedTuple):
@@ -118,5 +118,7 @@ class NormalizeGRU(_Recurrent, nn.GRU):
 
     float_class = nn.GRU
 
+
+CONSTRAINED |= {nn.LSTM: NormalizeLSTM, nn.GRU: NormalizeGRU}
 
 __all__ = ["FloatRows", "NormalizeGRU", "NormalizeLSTM", "run_float"]

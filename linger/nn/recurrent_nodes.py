@@ -35,7 +35,7 @@ def _lengths(node: NodeReader, present: bool, steps: int) -> int:
     if not present:
         return steps
     length = node.data(1)
-    if length.dtype != torch.int32 or length.numel() != 1:
+    if length.dtype not in (torch.int32, torch.int64) or length.numel() != 1:
         raise node.error(f"input 1 must be one int32, the number of valid steps, got {tuple(length.shape)}")
     if not 1 <= int(length) <= steps:
         raise node.error(f"input 1, the number of valid steps, must be in [1, {steps}], got {int(length)}")

@@ -58,6 +58,30 @@ def test_digits_as_shipped(tmp_path, capsys, platform, method):
     run(tmp_path, capsys, platform, method, (20, 8, 8))
 
 
+def run_vowels(tmp_path, capsys, platform, method, epochs, streamed, margin):
+    vowels = load("vowels")
+    result = vowels.main(platform, method, epochs=epochs, folder=tmp_path, streamed=streamed)
+    wrong = result["wrong"]
+    assert list(wrong) == ["float", "constrained", "quantized (eval)", "exported (runner)", "streamed (runner)"]
+    assert result["differing"] == 0
+    assert wrong["exported (runner)"] == wrong["quantized (eval)"] <= wrong["float"] + margin
+    assert 9_000 < result["size"] < 16_000  # 9,632 weights of one byte
+    vowels.show(result, f"{platform}, {method}")
+    assert f"0 of {result['integers']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("platform", ["venusA", "venus"])
+def test_vowels_fast(tmp_path, capsys, platform):
+    run_vowels(tmp_path, capsys, platform, "MOM", (6, 1, 3), 8, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+@pytest.mark.parametrize("platform", ["arcs", "venusA", "venus", "mars"])
+def test_vowels_as_shipped(tmp_path, capsys, platform, method):
+    run_vowels(tmp_path, capsys, platform, method, (40, 10, 20), 370, 4)
+
+
 def test_notebook_has_no_outputs_and_the_code_of_the_script():
     cells = json.loads((EXAMPLES / "digits.ipynb").read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
