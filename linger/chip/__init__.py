@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .facts import ALIASES, FLOAT, NodeFacts, TensorFacts
 from .functions import CHIPS, CURVES, Curve, curve_of, gelu, log_softmax, sigmoid, softmax, swish, tanh
-from .limits import check_node
+from .limits import check_node, check_total, parameter_bytes
 from .operators import OPERATORS, PLATFORMS, Operator, Support
 from .platforms import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, Limits, file_platform, limits_of
 from .rules_conv import packs_4_bits, pads_wrongly
@@ -29,6 +29,7 @@ __all__ = [
     "TensorFacts",
     "Violation",
     "check_node",
+    "check_total",
     "curve_of",
     "file_platform",
     "gelu",
@@ -37,6 +38,7 @@ __all__ = [
     "outputs_of",
     "packs_4_bits",
     "pads_wrongly",
+    "parameter_bytes",
     "sigmoid",
     "softmax",
     "swish",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from . import rules_conv, rules_functions, rules_math, rules_move, rules_pool, rules_recurrent  # noqa: F401  they register
 from .facts import RULES, NodeFacts
 from .operators import OPERATORS
+from .platforms import limits_of
 from .violation import Violation
 
 # initializers that the packer keeps in the parameter memory and brings into the shared one layer by layer
@@ -32,19 +33,26 @@ def check_node(node: NodeFacts) -> list[Violation]:
     return list(found)
 
 
+def parameter_bytes(node: NodeFacts) -> dict[int, int]:
+    """Index of an input -> bytes of the parameter there, as the packer stores it."""
+    if node.op_type not in _PARAMETERS:
+        return {}
+    found = {}
+    for i, x in enumerate(node.inputs):
+        if x is not None and x.constant and x.size is not None and x.bits is not None:
+            packed = int(node.get("w_bits", 8)) == 4 and x.bits == 8
+            found[i] = -(-x.size // 2) if packed else x.size * max(x.bits, 8) // 8
+    return found
+
+
 def _memory(node: NodeFacts) -> list[Violation]:
     """Parameters and activations against the shared memory; where they are placed is decided when the file is packed."""
     room, found = node.chip.shared_bytes, []
-    if node.op_type in _PARAMETERS:
-        for x in node.inputs:
-            if x is not None and x.constant and x.size is not None and x.bits is not None:
-                size = x.size * max(x.bits, 8) // 8
-                if int(node.get("w_bits", 8)) == 4 and x.bits == 8:
-                    size = -(-size // 2)
-                if size > room:
-                    remedy = "a smaller layer, or place it in PSRAM when packing"
-                    limit = f"the shared memory has {room} bytes"
-                    found.append(node.error("parameter", f"{size} bytes", limit, remedy, refused=False))
+    for size in parameter_bytes(node).values():
+        if size > room:
+            remedy = "a smaller layer, or place it in PSRAM when packing"
+            limit = f"the shared memory has {room} bytes"
+            found.append(node.error("parameter", f"{size} bytes", limit, remedy, refused=False))
     total = sum(
         x.size * x.bits // 8
         for x in (*node.inputs[:1], *node.outputs[:1])
@@ -57,4 +65,13 @@ def _memory(node: NodeFacts) -> list[Violation]:
     return found
 
 
-__all__ = ["check_node"]
+def check_total(platform: str, parameters: int) -> list[Violation]:
+    """The parameters of a whole model, in bytes, against the memory that holds them."""
+    room = limits_of(platform).psram_bytes
+    if parameters <= room:
+        return []
+    limit, remedy = f"the PSRAM has {room} bytes", "a smaller model, or 4-bit weights"
+    return [Violation("(model)", "parameters", f"{parameters} bytes", limit, remedy, "error", False)]
+
+
+__all__ = ["check_node", "check_total", "parameter_bytes"]

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from linger.chip import ALIASES, FLOAT, NodeFacts, TensorFacts, Violation, check_node, outputs_of
+from linger.chip import (
+    ALIASES,
+    FLOAT,
+    NodeFacts,
+    TensorFacts,
+    Violation,
+    check_node,
+    check_total,
+    outputs_of,
+    parameter_bytes,
+)
 from linger.nn import QuantLayer
 from linger.runtime import Node, Tape, info
 
@@ -73,6 +83,7 @@ def follow(
     """
     facts = {name: _constant(a) for name, a in initializers.items()} | dict(given)
     found: list[Violation] = []
+    stored: dict[str, int] = {}  # bytes of parameters by name
     for op, layer, attributes, inputs, results in entries:
         op = ALIASES.get(op, op)
         reads = tuple(facts.get(name, TensorFacts()) if name else None for name in inputs)
@@ -90,7 +101,8 @@ def follow(
         if quantized:
             whole = NodeFacts(op, platform, layer, attributes, reads, tuple(facts[name] for name in results))
             found += check_node(whole)
-    return found
+            stored |= {inputs[i]: size for i, size in parameter_bytes(whole).items()}
+    return found + check_total(platform, sum(stored.values()))
 
 
 def of_text(text: str) -> Violation:

@@ -240,3 +240,11 @@ def test_export_warns_of_what_depends_on_the_application(tmp_path, caplog):
     ):
         linger.onnx.export(model, x, tmp_path / "m.onnx")
     assert "2: parameter 405600 bytes: the shared memory has 393216 bytes" in caplog.text
+
+
+def test_the_parameters_of_a_model_together():
+    net = nn.Sequential(*[nn.Linear(1200, 1200, bias=False) for _ in range(6)])
+    (found,) = (v for v in linger.check(net, "venus", torch.randn(1, 1200)) if v.what == "parameters")
+    assert (found.value, found.severity, found.refused) == (f"{6 * 1200 * 1200} bytes", "error", False)
+    tied = nn.Sequential(*[net[0]] * 6)
+    assert "parameters" not in {v.what for v in linger.check(tied, "venus", torch.randn(1, 1200))}
