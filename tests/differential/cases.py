@@ -6,6 +6,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.differential import oracle
+from tests.ops import functions_oracle as functions
 from tests.ops.norm_oracle import layer_norm
 
 INT8 = np.int8
@@ -300,6 +301,78 @@ def norm(rng, platform):
     return Case("LayerNormInt", {"x": x}, {"w": gamma, "b": beta}, attributes, want)
 
 
+def _curve(rng, platform, op, function):
+    bits = 16 if platform == "venus" else 8
+    x = codes(rng, rng.integers(1, 12, int(rng.integers(1, 5))), bits)
+    q_x = int(rng.integers(-10, 30) if platform == "venus" else rng.integers(-3, 28))
+    wide = functions.fixed(x, q_x, *((11, 16) if platform == "venus" else (27, 32)))
+    attributes = {"scale_x": oracle.power(q_x), "scale_o": 128.0, "x_bits": bits, "o_bits": 8}
+    return Case(op, {"x": x}, {}, attributes, function(wide, platform, 8).astype(INT8))
+
+
+def sigmoid(rng, platform):
+    return _curve(rng, platform, "iqSigmoid", functions.sigmoid)
+
+
+def tanh(rng, platform):
+    return _curve(rng, platform, "iqTanh", functions.tanh)
+
+
+def glu(rng, platform):
+    if platform == "venus":
+        return None
+    shape = [*rng.integers(1, 6, int(rng.integers(0, 3))), 2 * int(rng.integers(1, 20))]
+    x, q_x = codes(rng, shape), int(rng.integers(-3, 28))
+    bits = _width(rng, (8, 16, 32)) if platform == "venusA" else 8
+    shift = int(rng.integers(-4 if platform == "venusA" else 0, 36))
+    want = functions.glu(x, q_x, platform, shift, bits).astype({8: np.int8, 16: np.int16, 32: np.int32}[bits])
+    gate = 15 if platform == "venusA" else 31
+    attributes = {"scale_x": oracle.power(q_x), "scale_o": oracle.power(gate + q_x - shift)}
+    return Case("GluInt", {"x": x}, {}, attributes | {"x_bits": 8, "o_bits": bits, "dim": len(shape) - 1}, want)
+
+
+def log_softmax(rng, platform):
+    if platform != "venusA":
+        return None
+    bits = _width(rng, (8, 16))
+    x = codes(rng, (*rng.integers(1, 5, 2), int(rng.choice([1, 2, 10, 300]))), bits)
+    q_x, q_o = int(rng.integers(0, 8 if bits == 8 else 15)), int(rng.integers(-2, 16))
+    rows = functions.log_softmax(functions.fixed(x, q_x, 25, 32))
+    want = oracle.narrow(rows, 15 - q_o, bits).astype(x.dtype)
+    attributes = {
+        "scale_x": oracle.power(q_x),
+        "scale_o": oracle.power(q_o),
+        "axis": -1,
+        "x_bits": bits,
+        "o_bits": bits,
+    }
+    return Case("LogSoftmaxInt", {"x": x}, {}, attributes, want)
+
+
+def div(rng, platform):
+    x, log2, q_x, q_y = (
+        codes(rng, rng.integers(1, 9, 2)),
+        int(rng.integers(0, 7)),
+        int(rng.integers(0, 10)),
+        int(rng.integers(0, 7)),
+    )
+    k = int(rng.choice([v for v in range(-14, 7) if v != 0]))
+    want = oracle.rescaled(x, k).astype(INT8)
+    attributes = three(q_x, q_y, k + q_x - q_y + log2, "scale_y") | {"x_bits": 8, "y_bits": 8, "o_bits": 8}
+    return Case("iqDiv", {"x": x}, {"y": np.array(1 << log2, INT8)}, attributes, want)
+
+
+def arg_max(rng, platform):
+    x = codes(rng, (1, *rng.integers(1, 5, int(rng.integers(0, 3))), int(rng.integers(1, 20))))
+    want = np.concatenate([x.max(-1, keepdims=True), x.argmax(-1)[..., None]]).astype(np.int32)
+    return Case("ArgMax", {"x": x}, {}, {"axis": -1, "keepdims": 1}, want, domain="")
+
+
+def relu(rng, platform):
+    x = codes(rng, rng.integers(1, 9, int(rng.integers(1, 5))))
+    return Case("Relu", {"x": x}, {}, {}, np.maximum(x, 0), domain="")
+
+
 def softmax(rng, platform):
     if platform == "venus":
         return None
@@ -323,6 +396,6 @@ MAKERS = {
     f.__name__: f
     for f in (
         conv2d, conv1d, conv_transpose2d, linear, batch_norm, avg_pool, max_pool, add, sub, mul, cat, bmm, quant, requant, norm,
-        softmax,
+        softmax, log_softmax, sigmoid, tanh, glu, div, arg_max, relu,
     )
 }  # fmt: skip

@@ -32,6 +32,6 @@ def test_nodes(name, platform):
 @pytest.mark.slow
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("name", MAKERS)
-def test_nodes_for_long(name, platform):
-    for seed in range(3, 200):
+def test_nodes_for_long(name, platform, isa):
+    for seed in range(3, 100):
         check(name, platform, seed)
