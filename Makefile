@@ -39,6 +39,7 @@ bench: build
 	$(PY) -m tests.bench
 
 docs: build
+	$(PY) -m linger.chip > docs/operators.md
 	$(PY) -m pytest --doctest-modules linger --doctest-glob='docs/*.md' docs -p no:cacheprovider
 
 build: $(VENV)/.ready
