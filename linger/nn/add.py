@@ -151,4 +151,4 @@ def _add_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     return NotImplemented if pair is None else stored(args, lambda: total(*pair))
 
 
-__all__ = ["AddInt", "FunctionalLayer", "operands", "store", "stored", "total", "write_channel_sum", "write_sum"]
+__all__ = ["AddInt", "operands", "stored", "total", "write_channel_sum", "write_sum"]
