@@ -143,11 +143,23 @@ class Chain:
         parts = [self, *others]
         if len(parts) == 1:
             return self
+        if len(self.shape) > 4:  # the node takes two to four axes
+            final = [*self.shape]
+            final[axis] = sum(part.shape[axis] for part in parts)
+            flat = [part.reshape(*_around(part.shape, axis)) for part in parts]
+            return flat[0].cat(flat[1:], 2).reshape(*final)
         scales = {f"scale_x_{i}": self.scale for i in range(len(parts))}
         attributes = common(self.tape) | {"dim": axis, "scale_o": self.scale, "data_bits": 8, "o_bits": 8} | scales
         shape = [*self.shape]
         shape[axis] = sum(part.shape[axis] for part in parts)
         return self.node("iqCat", shape, attributes, *(part.value for part in others), chip=True)
+
+
+def _around(shape: Sequence[int], axis: int) -> tuple[int, int, int, int]:
+    """(batch, axes in front, the axis, axes behind); the batch alone where it is the axis itself."""
+    if axis == 0:
+        return (1, 1, shape[0], math.prod(shape[1:]))
+    return (shape[0], math.prod(shape[1:axis]), shape[axis], math.prod(shape[axis + 1 :]))
 
 
 def _blocks(perm: Sequence[int], shape: Sequence[int]) -> list[tuple[int, ...]]:

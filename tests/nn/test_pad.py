@@ -179,3 +179,11 @@ def test_moves_of_the_input_happen_behind_its_quant(platform, tmp_path):
     assert all(n.op_type == "Quant" for n in graph.node if graph.input[0].name in n.input)
     assert "Pad" not in nodes
     assert nodes.count("Conv2dInt") == 3
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_five_axes(platform, tmp_path):
+    torch.manual_seed(0)
+    change = lambda x: F.pad(x.unflatten(3, (2, 3)), (1, 0, 0, 1, 2, 0), value=0.5)  # noqa: E731
+    nodes = assert_same_everywhere(Net(change), [(torch.randn(1, 2, 5, 6),)] * 2, tmp_path, platform)
+    assert nodes.count("iqCat") == 3
