@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from linger.errors import ExportError, ModelError
 
-from .check import CheckReport, check
+from .checking import CheckReport, check
 from .export import export
 from .runner import OnnxRunner
 
