@@ -316,14 +316,19 @@ def convolve(m: Any, x: Tensor, w: Tensor, b: Tensor | None, output_size: list[i
 def batch_norm(m: Any, x: Tensor, w: Tensor | None, b: Tensor | None) -> Tensor:
     """What the torch layer `m` (a BatchNorm) computes, with other affine parameters; moves its statistics in training."""
     m._check_input_dim(x)
-    factor = 0.0 if m.momentum is None else m.momentum
-    if m.training and m.track_running_stats and m.num_batches_tracked is not None:
-        m.num_batches_tracked.add_(1)
-        if m.momentum is None:  # cumulative average
-            factor = 1.0 / float(m.num_batches_tracked)
+    factor = momentum_of(m)
     keep = not m.training or m.track_running_stats
     mean, var = (m.running_mean, m.running_var) if keep else (None, None)
     return F.batch_norm(x, mean, var, w, b, m.training or m.running_mean is None, factor, m.eps)
+
+
+def momentum_of(m: Any) -> float:
+    """The weight of this batch in the running statistics of the BatchNorm `m`; counts the batch in training."""
+    if m.training and m.track_running_stats and m.num_batches_tracked is not None:
+        m.num_batches_tracked.add_(1)
+        if m.momentum is None:  # cumulative average
+            return 1.0 / float(m.num_batches_tracked)
+    return 0.0 if m.momentum is None else float(m.momentum)
 
 
 CONSTRAINED: dict[type[nn.Module], type[Constrained]] = {

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from linger import ops
 
-from .constrained import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve
+from .constrained import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, momentum_of
 
 if TYPE_CHECKING:
     from linger.settings import ClampInfo
@@ -72,6 +72,14 @@ def fold(first: Any, bn: Any, mean: Tensor, var: Tensor, limits: Limits = NO_LIM
     else:
         scaled = w * gain.view(-1, *[1] * (w.dim() - 1))
     return clamp_weight(scaled.to(w.dtype), limits.weight, limits.factor), clamp(shift.to(w.dtype), limits.bias)
+
+
+def _once(raw: Tensor, bn: Any) -> bool:
+    """Whether normalisation and statistics come from one pass; torch's own operators serve the rest (other devices and types)."""
+    plain = (
+        raw.device.type == "cpu" and raw.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
+    )
+    return plain and all(t is None or t.dtype == raw.dtype for t in (bn.weight, bn.running_mean))
 
 
 def copy_layer(m: nn.Module) -> Any:
@@ -216,6 +224,8 @@ class FusedBN(Constrained):
         if not bn.training and bn.running_mean is not None:
             return self.limited_output(self.run(x, *self.folded(), output_size))
         raw = self.run(x, layer.weight, layer.bias, output_size)
+        if bn.training and self.blend != 1.0 and _once(raw, bn):
+            return self.limited_output(self._blended(x, raw, output_size))
         if bn.training:
             y = batch_norm(bn, raw, bn.weight, bn.bias)
             if self.blend == 1.0:
@@ -225,6 +235,19 @@ class FusedBN(Constrained):
         var, mean = torch.var_mean(wide, axes, correction=1 if bn.training else 0)
         z = self.run(x, *fold(layer, bn, mean, var, self.limits), output_size)
         return self.limited_output(torch.lerp(z, y, self.blend) if bn.training else z)
+
+    def _blended(self, x: Tensor, raw: Tensor, output_size: list[int] | None) -> Tensor:
+        """The blend with its two weights inside the parameters, and statistics from BatchNorm's own pass."""
+        bn, a = self.bn, self.blend
+        bn._check_input_dim(raw)
+        factor = momentum_of(bn)
+        like = raw.detach()
+        w = like.new_full((bn.num_features,), a) if bn.weight is None else bn.weight * a
+        b = like.new_zeros(bn.num_features) if bn.bias is None else bn.bias * a
+        running = (bn.running_mean, bn.running_var) if bn.track_running_stats else (None, None)
+        y, mean, var = ops.batch_norm(raw, w, b, running, factor, bn.eps)
+        folded, shift = fold(self.layer, bn, mean, var, self.limits)
+        return y.add_(self.run(x, folded * (1.0 - a), shift * (1.0 - a), output_size))
 
     def __getattr__(self, name: str) -> Any:
         try:

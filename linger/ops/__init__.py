@@ -2,6 +2,7 @@
 
 from linger.ops.activation import activation, activation_codes, chip_function, quantized_activation
 from linger.ops.affine import affine, affine_bias
+from linger.ops.batch_norm import batch_norm
 from linger.ops.bilinear import KeptWeight
 from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
@@ -35,6 +36,7 @@ __all__ = [
     "affine_bias",
     "avg_pool",
     "avg_pool_codes",
+    "batch_norm",
     "bmm",
     "bmm_codes",
     "cat",
