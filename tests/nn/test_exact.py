@@ -12,6 +12,8 @@ from linger.runtime import info, islands_of
 from tests.nn.zoo import ZOO, batch, tensors
 
 PLATFORMS = ("arcs", "mars", "venus", "venusA")
+CHIPS = [("arcs", "MOM"), ("mars", "TQT"), ("venus", "MOM"), ("venusA", "MOM"), ("venusA", "TQT")]
+CHIPS += [pytest.param(p, m, marks=pytest.mark.slow) for p, m in (("arcs", "TQT"), ("mars", "MOM"), ("venus", "TQT"))]
 
 
 def _config(tmp_path, platform, method):
@@ -34,8 +36,7 @@ def _trained(cls, config, steps=3):
     return model
 
 
-@pytest.mark.parametrize("method", ["MOM", "TQT"])
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize(("platform", "method"), CHIPS)
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_runs_the_same_integers_everywhere(name, platform, method, tmp_path):
     cls = ZOO[name]
