@@ -45,7 +45,7 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
 )
 from .add import AddInt
 from .attention import MultiheadAttentionInt
-from .base import QuantLayer
+from .base import Converted, QuantLayer
 from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .conv import Conv1dInt, Conv2dInt
 from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
@@ -59,9 +59,7 @@ from .recurrent import RecurrentInt
 from .rescaling import Requant, requant
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
-swaps: dict[
-    type[nn.Module], type[QuantLayer] | type[EmbeddingInt] | type[MultiheadAttentionInt] | type[RecurrentInt]
-] = {
+swaps: dict[type[nn.Module], type[Converted] | type[RecurrentInt]] = {
     nn.Conv1d: Conv1dInt,
     nn.Conv2d: Conv2dInt,
     nn.ConvTranspose1d: ConvTranspose1dInt,

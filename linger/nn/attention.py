@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Composite, Format, Interception, current_tape, handles, info, state, tag
 
-from .base import convert_class
+from .base import Converted
 from .linear import LinearInt
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class ProjectionInt(LinearInt):
             return self._product(x, weight, bias)
 
 
-class MultiheadAttentionInt(Composite, nn.MultiheadAttention):
+class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
     """Multi-head attention from linear layers, matrix products and softmax in the chip's integers.
 
     ``1 / sqrt(head_dim)`` is part of the query's projection. Masks are constants of the file: what they forbid is lowered by
@@ -66,27 +66,16 @@ class MultiheadAttentionInt(Composite, nn.MultiheadAttention):
     Source: docs/numerics.md, "Attention".
     """
 
-    quant: LayerSettings
-    fused_relu: bool
-
     def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._set_projections(quant)
+        self.set_quantizers(quant)
         LinearInt.from_float(self.out_proj, quant)
 
-    @classmethod
-    def from_float(cls, m: nn.Module, quant: LayerSettings) -> MultiheadAttentionInt:
-        """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
-        convert_class(m, cls)
-        layer = cast(MultiheadAttentionInt, m)
-        layer._set_projections(quant)
-        return layer
-
-    def _set_projections(self, quant: LayerSettings) -> None:
+    def set_quantizers(self, quant: LayerSettings) -> None:
+        """Create the projections of query, key and value, which hold the quantizers; the Parameters stay where they are."""
         self.quant, self.fused_relu = quant, False
         for name, width in (("q", self.embed_dim), ("k", self.kdim), ("v", self.vdim)):
-            projection = ProjectionInt(width, self.embed_dim, quant=quant)
-            self.add_module(f"{name}_proj", projection.train(self.training))
+            self.add_module(f"{name}_proj", ProjectionInt(width, self.embed_dim, quant=quant))
 
     def _project(self, i: int, x: Tensor, factor: float = 1.0) -> Tensor:
         """Query, key or value, (L, N, E) -> (L, N * heads, head_dim)."""

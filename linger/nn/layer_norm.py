@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger import ops
-from linger.chip import LIMITS
+from linger.chip import LIMITS, NodeFacts, TensorFacts
 from linger.ops.layer_norm import NORM_EXP2, nearest_eps, quantize_gamma
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, current_tape, factory, handles, info, operator_at_site
@@ -142,6 +142,19 @@ class LayerNormInt(QuantLayer, nn.LayerNorm):
         super().set_quantizers(quant)
         self.weight_quantizer = _gamma_quantizer(quant)
         self.name_quantizers()
+
+    def node_facts(self, platform: str) -> NodeFacts:
+        """The node of this layer, as far as it does not depend on the input."""
+        n = math.prod(self.normalized_shape)
+        row = LIMITS[platform]
+        gamma = TensorFacts((n,), row.gamma_bits, constant=True)
+        attributes = {
+            "x_bits": self.quant.input_bits,
+            "w_bits": min(self.quant.weight_bits, 8),
+            "o_bits": self.quant.output_bits,
+        }
+        inputs = (TensorFacts(), gamma, TensorFacts((n,), 32, constant=True))
+        return NodeFacts("LayerNormInt", platform, self.__dict__.get("_linger_name", ""), attributes, inputs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward; the gradients are those of the float layer, identity through the integer steps."""
