@@ -33,7 +33,7 @@ class Violation:
     operator: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.layer}: {self.what} {self.value}".rstrip()
+        text = f"{self.layer or '(root)'}: {self.what} {self.value}".rstrip()
         plain = self.refused and self.severity == "error" and self.what != "operator"
         text += f", the chip takes {self.limit}" if plain else f": {self.limit}"
         return f"{text} ({self.remedy})" if self.remedy else text

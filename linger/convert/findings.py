@@ -40,7 +40,7 @@ def findings(tape: Tape, nodes: Sequence[Node], outputs: Iterable[str], layers: 
     known = tape.tensors()
     given = {name: _facts(t) for name, t in known.items()}
     found = [v if isinstance(v, Violation) else of_text(v) for v in tape.violations]
-    entries = [(n.op_type, n.layer if n.layer in layers else n.where, n.attributes, n.inputs, n.outputs) for n in nodes]
+    entries = [(n.op_type, n.layer if n.layer and n.layer in layers else n.where, n.attributes, n.inputs, n.outputs) for n in nodes]
     chip_nodes = {n.outputs[0] for n in nodes if n.domain == "linger"}
     found += follow(entries, tape.platform, given, tape.initializers, set(outputs), chip_nodes)
     return list(dict.fromkeys(found))
