@@ -126,7 +126,7 @@ OPERATORS: dict[str, Operator] = {
         _native("the scale stays; windows of other sizes at the border in pieces, another divisor as a factor behind"),
     ),
     "MaxPool": _row(
-        "nn.MaxPool1d/2d, adaptive pooling, amax",
+        "nn.MaxPool1d/2d, adaptive pooling, amax, amin",
         _native("ceil mode pads at the end; larger kernels in a row, other windows behind a Gather; no places"),
     ),
     # ---- element-wise
@@ -232,7 +232,7 @@ OPERATORS: dict[str, Operator] = {
         venus=_rewrite("Slice, iqSigmoid and iqMul"),
     ),
     "ArgMax": _row(
-        "torch.argmax, places of torch.max",
+        "torch.argmax, argmin, places of max and min",
         _native(
             "other axes are transposed to the end; batch 1; an output of the graph, [2, ...]: maxima, then places", 32
         ),

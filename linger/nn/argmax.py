@@ -1,7 +1,8 @@
-"""Places of maxima: ``argmax`` and ``max`` over an axis (the node is read back here too).
+"""Maxima and minima over an axis, and their places (the node is read back here too).
 
 A chip writes maxima and places into one int32 tensor, [2, ...]. A module returns what torch returns; a graph output that is
-such a place is the chip's tensor.
+such a place is the chip's tensor. A minimum is the complement (-1 - code, which int8 always holds) of the maximum of the
+complements.
 """
 
 from __future__ import annotations
@@ -9,20 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from linger.chip import limits_of
-from linger.runtime import ChipOutput, Format, NodeReader, Tape, current_tape, handles, info, reads, tag
+from linger.runtime import NAMES, ChipOutput, Format, NodeReader, Tape, current_tape, handles, info, reads, tag
 
+from .broadcast import write_channels
 from .chain import Chain
-from .pool import bind
+from .keeping import bind
 from .pool_max import maximum_over
 
 
-def _note(tape: Tape, x: Tensor, places: Tensor, fmt: Format, dim: int) -> None:
+def _complement(chain: Chain) -> Chain:
+    """``-1 - code`` of every code, in a BatchNorm2dInt."""
+    assert chain.scale is not None
+    out = chain.tape.value(f"{chain.name}.complement")
+    scales = chain.scale, 1.0, chain.scale
+    write_channels(chain.tape, chain.value, chain.shape, np.array(-1), np.array(-1), scales, out, chain.name)
+    return Chain(chain.tape, out, chain.shape, chain.scale, chain.name)
+
+
+def _note(tape: Tape, x: Tensor, places: Tensor, fmt: Format, dim: int, lowest: bool) -> None:
     """What the file has for ``places``: a node when they are an output of the graph; nothing else on a chip reads them."""
-    chain = Chain.of(tape, x, fmt, "argmax", 32)
+    chain = Chain.of(tape, x, fmt, "argmax", 8 if lowest else 32)
+    if lowest:
+        chain = _complement(chain)
     chain = chain.permute(*(a for a in range(x.dim()) if a != dim), dim)
     shape = (2, *chain.shape[1:-1], 1)
     reason = (
@@ -36,39 +50,73 @@ def _note(tape: Tape, x: Tensor, places: Tensor, fmt: Format, dim: int) -> None:
     tape.notes[id(places)] = ChipOutput(torch.empty(shape, dtype=torch.int32), write)
 
 
-@handles("argmax", "torch.argmax Tensor.argmax")
-def _argmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _record(tape: Tape, x: Tensor, values: Tensor, fmt: Format, axes: list[int], keepdim: bool, lowest: bool) -> None:
+    """The nodes of a maximum or minimum over ``axes``."""
+    if not lowest:
+        tape.alias(values, maximum_over(x, axes, keepdim))
+        return
+    complement = tag(-x - 1 / fmt.scale, fmt.like(None))
+    _complement(Chain.of(tape, x, fmt, "min")).done(complement)
+    highest = maximum_over(complement, axes, keepdim)
+    _complement(Chain.of(tape, highest, fmt, "min")).done(values)
+
+
+def _place(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Format, list[int], bool] | None:
+    """Tensor, format, axes and keepdim of a call over axes without the batch; None for all others."""
     named = bind(("input", "dim", "keepdim"), args, kwargs)
     x, dim = named.get("input"), named.get("dim")
     fmt = info(x)
-    if fmt is None or not isinstance(x, Tensor) or not isinstance(dim, int) or dim % x.dim() == 0:
+    extra = {k for k, v in named.items() if v is not None} - {"input", "dim", "keepdim"}
+    if fmt is None or not isinstance(x, Tensor) or dim is None or isinstance(dim, Tensor) or extra:
+        return None
+    axes = sorted(int(d) % x.dim() for d in ([dim] if isinstance(dim, int) else dim))
+    return (x, fmt, axes, bool(named.get("keepdim"))) if axes and axes[0] > 0 else None
+
+
+@handles("amax", "torch.amax Tensor.amax torch.amin Tensor.amin")
+def _amax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    found = _place(args, kwargs)
+    if found is None:
         return NotImplemented
+    x, fmt, axes, keepdim = found
+    values = tag(func(*args, **kwargs), fmt.like(None))
     tape = current_tape()
-    if tape is not None and x.shape[0] != 1:
-        return NotImplemented  # the chips take one sample; a file for more computes it in float, and the report says so
+    if tape is not None:
+        _record(tape, x, values, fmt, axes, keepdim, NAMES[func] == "amin")
+    return values
+
+
+def _several(tape: Tape | None, x: Tensor) -> bool:
+    """Whether a file for several samples is recorded: the chips take one, so the places are computed in float, and reported."""
+    return tape is not None and x.shape[0] != 1
+
+
+@handles("argmax", "torch.argmax Tensor.argmax torch.argmin Tensor.argmin")
+def _argmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    found, tape = _place(args, kwargs), current_tape()
+    if found is None or _several(tape, found[0]):
+        return NotImplemented
     places = func(*args, **kwargs)
     if tape is not None:
-        _note(tape, x, places, fmt, dim % x.dim())
+        x, fmt, (dim,), _ = found
+        _note(tape, x, places, fmt, dim, NAMES[func] == "argmin")
     return places
 
 
-@handles("max", "torch.max Tensor.max")
+@handles("max", "torch.max Tensor.max torch.min Tensor.min")
 def _max(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = bind(("input", "dim", "keepdim"), args, kwargs)
-    x, dim = named.get("input"), named.get("dim")
-    fmt = info(x)
-    if fmt is None or not isinstance(x, Tensor) or not isinstance(dim, int) or dim % x.dim() == 0:
+    found, tape = _place(args, kwargs), current_tape()
+    if found is None or _several(tape, found[0]):
         return NotImplemented
-    tape = current_tape()
-    if set(named) - {"input", "dim", "keepdim"} or tape is not None and x.shape[0] != 1:
-        return NotImplemented
+    x, fmt, axes, keepdim = found
     result = func(*args, **kwargs)
     values, places = tag(result[0], fmt.like(None)), result[1]
+    lowest = NAMES[func] == "min"
     if tape is not None:
-        dim %= x.dim()
-        _note(tape, x, places, fmt, dim)
-        tape.alias(values, maximum_over(x, [dim], bool(named.get("keepdim"))))
-    return torch.return_types.max((values, places))
+        _note(tape, x, places, fmt, axes[0], lowest)
+        _record(tape, x, values, fmt, axes, keepdim, lowest)
+    kind = torch.return_types.min if lowest else torch.return_types.max
+    return kind((values, places))
 
 
 @reads("ArgMax")

@@ -29,6 +29,19 @@ Writer = Callable[[Tape, Call], None]
 WRITERS: dict[Callable[..., Any], Writer] = {}
 
 
+_NUMPY = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def torchs(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Named arguments under torch's names: it takes numpy's, too."""
+    return {_NUMPY.get(name, name): value for name, value in kwargs.items()}
+
+
+def bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a torch function by name."""
+    return {**dict(zip(names, args, strict=False)), **torchs(kwargs)}
+
+
 def _always(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return True
 
@@ -56,6 +69,8 @@ def keeps(
 
     @handles(name, spellings)
     def handler(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if kwargs:
+            kwargs = torchs(kwargs)
         x = args[0] if args else kwargs.get("input")
         fmt = info(x)
         if not isinstance(x, Tensor):
@@ -115,4 +130,4 @@ def float_move(
     return result
 
 
-__all__ = ["WRITERS", "Call", "Writer", "float_move", "keeps"]
+__all__ = ["WRITERS", "Call", "Writer", "bind", "float_move", "keeps", "torchs"]

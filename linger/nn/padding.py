@@ -23,8 +23,7 @@ from linger.runtime import Format, NodeReader, Tape, Value, current_tape, handle
 from .broadcast import write_channels
 from .chain import Chain
 from .functional import common
-from .keeping import float_move
-from .pool import bind
+from .keeping import bind, float_move
 from .times import write_times
 
 

@@ -20,6 +20,7 @@ from linger.runtime import HANDLERS, NAMES, Dim, Format, Tape, coded, current_ta
 
 from .chain import Chain
 from .functional import common
+from .keeping import bind
 from .pool_windows import Run, adaptive, averaged, outputs, runs, starts
 
 
@@ -27,11 +28,6 @@ def pair(value: Any, n: int) -> tuple[int, ...]:
     """A size as ``n`` integers; torch takes an int or a sequence of 1 or n."""
     items = [int(value)] * n if isinstance(value, int) else [int(v) for v in value]
     return tuple(items * n if len(items) == 1 else items)
-
-
-def bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a torch function by name."""
-    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def lift(t: Tensor, n: int) -> Tensor:
@@ -239,8 +235,6 @@ def adaptive_windows(x: Tensor, size: Any, n: int) -> list[list[tuple[int, int]]
 def _mean(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The mean over axes without the batch: a window over all of their elements."""
     named = bind(("input", "dim", "keepdim"), args, kwargs)
-    if "axis" in named:
-        named["dim"] = named.pop("axis")
     x, dim = named.get("input"), named.get("dim")
     fmt = info(x)
     extra = {k for k, v in named.items() if v is not None} - {"input", "dim", "keepdim"}
@@ -289,4 +283,4 @@ def handled(func: Callable[..., Any], x: Tensor, *args: Any) -> Tensor:
     return result
 
 
-__all__ = ["adaptive_windows", "bind", "handled", "lift", "lifted", "lowered", "over_axes", "pair"]
+__all__ = ["adaptive_windows", "handled", "lift", "lifted", "lowered", "over_axes", "pair"]

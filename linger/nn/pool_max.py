@@ -18,8 +18,8 @@ from linger.chip import limits_of
 from linger.runtime import NAMES, Format, Tape, current_tape, handles, info, tag
 
 from .chain import Chain
-from .keeping import float_move
-from .pool import adaptive_windows, bind, lifted, lowered, over_axes, pair
+from .keeping import bind, float_move
+from .pool import adaptive_windows, lifted, lowered, over_axes, pair
 from .pool_windows import outputs
 
 
@@ -186,17 +186,6 @@ def _adaptive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 def maximum_over(x: Tensor, axes: list[int], keepdim: bool) -> Tensor:
     """The maximum over axes (in order, without the batch) of a quantized tensor."""
     return over_axes(x, axes, keepdim, F.adaptive_max_pool2d)
-
-
-@handles("amax", "torch.amax Tensor.amax")
-def _amax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = bind(("input", "dim", "keepdim"), args, kwargs)
-    x, dim = named.get("input"), named.get("dim")
-    fmt = info(x)
-    if fmt is None or not isinstance(x, Tensor) or dim is None or named.get("out") is not None:
-        return NotImplemented
-    axes = sorted(int(d) % x.dim() for d in ([dim] if isinstance(dim, int) else dim))
-    return maximum_over(x, axes, bool(named.get("keepdim"))) if axes and axes[0] > 0 else NotImplemented
 
 
 __all__ = ["maximum_over"]

@@ -8,7 +8,7 @@ from torch import nn
 import linger
 from linger.onnx import OnnxRunner
 from linger.runtime import islands_of
-from tests.nn.same import PLATFORMS
+from tests.nn.same import PLATFORMS, assert_same_everywhere
 
 
 class Net(nn.Module):
@@ -74,6 +74,40 @@ def test_values_and_places_of_max(platform, tmp_path):
     assert isinstance(want, torch.return_types.max)
     assert np.array_equal(got["value"], want.values.numpy())
     assert np.array_equal(got["place"][1, ..., 0], want.indices[0].numpy())
+
+
+MINIMA = {
+    "amin": lambda x: x.amin((2, 3)),
+    "amin of channels": lambda x: torch.amin(x, 1, keepdim=True),
+    "min": lambda x: x.min(-1)[0],
+    "min of channels": lambda x: torch.min(x, axis=1, keepdims=True).values,
+}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("case", MINIMA)
+def test_minima_are_the_same_everywhere(case, platform, tmp_path):
+    torch.manual_seed(0)
+    nodes = assert_same_everywhere(Net(MINIMA[case]), [(20 * torch.randn(1, 2, 4, 6),)] * 2, tmp_path, platform)
+    assert nodes.count("BatchNorm2dInt") == 2
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_places_of_the_first_minimum(platform, tmp_path):
+    model = _trained(lambda x: x.min(1), platform, tmp_path)
+    x = torch.randn(1, 2, 4, 6)
+    linger.onnx.export(model, x, tmp_path / "m.onnx", output_names=["value", "place"])
+    got = OnnxRunner(tmp_path / "m.onnx").run(x)
+    with torch.no_grad():
+        want, codes = model(x), model.layer(x)
+    assert isinstance(want, torch.return_types.min)
+    assert np.array_equal(got["value"], want.values.numpy())
+    assert np.array_equal(got["place"][1, ..., 0], codes[0].numpy().argmin(0))
+    assert islands_of(model) == []
+    model.change = lambda x: x.argmin(dim=1)
+    linger.onnx.export(model, x, tmp_path / "n.onnx")
+    (place,) = OnnxRunner(tmp_path / "n.onnx").run(x).values()
+    assert np.array_equal(place, got["place"])
 
 
 def test_the_gradient_of_max_is_torchs():
