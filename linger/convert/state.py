@@ -154,7 +154,8 @@ def _fused(model: nn.Module, fusion: Fusion, given: State, errors: list[str]) ->
     marked = given.pop(y + MARK, None) is not None
     if not layer:
         return  # torch reports what is missing
-    given[y + MARK] = model.get_parameter(y + MARK).detach()
+    mark, device = model.get_parameter(y + MARK).detach(), next(iter(layer.values())).device
+    given[y + MARK] = torch.zeros_like(mark, device=device) if mark.is_meta else mark
     if isinstance(module, (FusedBN, *FOLDING.values())):
         if not bn and marked:
             errors.append(
@@ -167,7 +168,8 @@ def _fused(model: nn.Module, fusion: Fusion, given: State, errors: list[str]) ->
         counter = f"{x}bn.num_batches_tracked"
         norm: Any = module.bn
         if bn and counter not in given and norm.num_batches_tracked is not None:
-            given[counter] = norm.num_batches_tracked.detach()
+            mine = norm.num_batches_tracked.detach()
+            given[counter] = torch.zeros_like(mine, device=device) if mine.is_meta else mine
         return
     if bn:
         layer = _fold_state(module, fusion, layer, bn, errors)

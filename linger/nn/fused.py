@@ -350,6 +350,9 @@ class EmptyBatchNorm(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         _, strict, _, unexpected_keys, _ = args
+        given, mine = state_dict.get(prefix + MARK), getattr(self, MARK)
+        if mine.is_meta and given is not None:  # load_state_dict(assign=True)
+            setattr(self, MARK, nn.Parameter(torch.zeros(1, device=given.device), requires_grad=False))
         if not strict:
             return
         unexpected_keys += [k for k in state_dict if k.startswith(prefix) and k != prefix + MARK]

@@ -283,7 +283,9 @@ class Quantizer(nn.Module):
         """
         if name in ("running_data", "learning_data", "scale") and not isinstance(value, nn.Parameter):
             mine = self._buffers.get(name) if name != "learning_data" else self._parameters.get(name)
-            if mine is not None:
+            if (
+                mine is not None and not mine.is_meta
+            ):  # load_state_dict(assign=True) gives a model on "meta" its tensors
                 with torch.no_grad():
                     mine.copy_(torch.as_tensor(value).reshape(mine.shape))
                 return
@@ -320,6 +322,10 @@ class Quantizer(nn.Module):
             state_dict, prefix, local_metadata, strict, mine_missing, unexpected_keys, error_msgs
         )
         self._ready = self._clamped = False  # keys that are missing keep what is there: a float checkpoint has none
+        for name in self._non_persistent_buffers_set:
+            mine = self._buffers[name]
+            if mine is not None and mine.is_meta:
+                self._buffers[name] = torch.zeros_like(mine, device=self.scale.device)
 
     def _translate(self, state: dict[str, Any], prefix: str) -> None:
         """Rewrites statistics of the other method: threshold = log2 of the average, flags alike."""

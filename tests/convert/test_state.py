@@ -271,3 +271,18 @@ def test_deepcopies_load_into_themselves():
     twin = copy.deepcopy(once)
     twin.load_state_dict({k: torch.zeros_like(v) for k, v in once.state_dict().items()})
     assert twin.head.weight.abs().sum() == 0 and once.head.weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+def test_a_model_on_meta_takes_the_tensors_of_a_checkpoint(method, tmp_path):
+    """How large models are loaded without being initialised first."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"quant_info: {{qat_method: {method}}}\n")
+    source = linger.init(trained(), str(path), example_inputs=images())
+    source(images())
+    with torch.device("meta"):
+        q = linger.init(Net())
+    q.load_state_dict(source.state_dict(), assign=True)
+    assert not any(t.is_meta for t in (*q.parameters(), *q.buffers()))
+    assert torch.equal(q.eval()(images()), source.eval()(images()))
+    q.train()(images()).sum().backward()
