@@ -61,6 +61,10 @@ def write_sum(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tens
     widths = [cast(Any, info(x.value)).bits for x in operands]
     if max(widths) > bits:
         tape.violations.append(f"{name}: sum of {max(widths)} bits in {bits}, no operand may be wider than the result")
+    if float(operands[0].scale) < float(
+        operands[1].scale
+    ):  # engines shift the second one wrongly where it is the finer
+        operands, widths = operands[::-1], widths[::-1]
     inputs = [write_operand(tape, x, shape, name) for x in operands]
     scales = float(operands[0].scale), float(operands[1].scale), float(out.scale)
     for i in (0, 1):

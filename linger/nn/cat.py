@@ -10,7 +10,6 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import LIMITS, MAX_LEFT_BITS
-from linger.errors import UnsupportedError
 from linger.runtime import Tape, Value, factory, handles, operator_at_site
 
 from .functional import FunctionalLayer, common, real_operands, through
@@ -32,10 +31,6 @@ class CatInt(FunctionalLayer):
 
     def forward(self, xs: Sequence[Tensor], dim: int, stack: bool = False) -> Tensor:
         """Chip integers in forward; the gradient of ``torch.cat`` where nothing saturates."""
-        if len(xs) > len(self.input_quantizer):
-            raise UnsupportedError(
-                f"linger: the cat of '{self.name}' has {len(self.input_quantizer)} inputs so far and now got {len(xs)}"
-            )
         axis = dim % (xs[0].dim() + stack)
         widest = not LIMITS[self.quant.platform].cat_right
         joined: list[ops.Coded] = []

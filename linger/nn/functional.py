@@ -78,7 +78,15 @@ class FunctionalLayer(Leaf):
             integers: The chip's operator: coded operands and output settings to the coded result.
             write: Records tape, coded operands, coded result and its tensor; None where ``integers`` does it.
             widest: Bits of an operand that the operator takes.
+
+        Raises:
+            UnsupportedError: More tensors than at the first call, or an operand wider than ``widest``.
         """
+        if len(xs) > len(self.input_quantizer):
+            raise UnsupportedError(
+                f"linger: '{self.name}' was created for {len(self.input_quantizer)} tensor(s) and now got {len(xs)}; give the "
+                "two forms calls of their own"
+            )
         with torch._C.DisableTorchFunction():
             if calibrating():
                 for i, x in enumerate(xs):

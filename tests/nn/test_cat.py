@@ -91,5 +91,5 @@ def test_more_inputs_than_before_is_refused():
     model = linger.init(Net())
     x = torch.randn(2, 4)
     model(x, x)
-    with pytest.raises(linger.errors.UnsupportedError, match="has 2 inputs so far and now got 3"):
+    with pytest.raises(linger.errors.UnsupportedError, match=r"created for 2 tensor\(s\) and now got 3"):
         model(x, x, x)

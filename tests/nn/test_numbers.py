@@ -238,3 +238,37 @@ def test_affine_refusals():
         ops.affine_bias(1.0, x.scale, 3)
     with pytest.raises(ValueError, match="affine_bias: b must have one element"):
         ops.affine_bias(torch.zeros(2), x.scale, 3)
+
+
+def test_a_call_that_was_a_number_and_becomes_a_tensor_is_refused():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.other = nn.Linear(4, 6), 1.0
+
+        def forward(self, x):
+            return self.a(x) + self.other
+
+    model = linger.init(Net())
+    model(torch.randn(2, 4))
+    model.other = torch.ones(6)
+    with pytest.raises(linger.UnsupportedError, match=r"qadd_0' was created for 1 tensor\(s\) and now got 2"):
+        model(torch.randn(2, 4))
+
+
+def test_the_finer_operand_of_a_sum_comes_first(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(4, 6)
+            with torch.no_grad():
+                self.b.weight /= 64
+                self.b.bias /= 64
+
+        def forward(self, x):
+            return self.a(x) + self.b(x)
+
+    assert_same_everywhere(Net(), batches((4,)), tmp_path, "arcs")
+    (node,) = [n for n in onnx.load(tmp_path / "m.onnx").graph.node if n.op_type == "iqAdd"]
+    scales = {a.name: a.f for a in node.attribute if a.name.startswith("scale")}
+    assert scales["scale_x"] > scales["scale_y"] >= scales["scale_o"]
