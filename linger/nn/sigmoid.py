@@ -85,9 +85,6 @@ class _Curve(FunctionalLayer):
 class SigmoidInt(_Curve):
     """Sigmoid of a quantized tensor.
 
-    Compiled code needs ``torch.sigmoid``, the method or the module: dynamo lets nobody see ``F.sigmoid`` and ``F.tanh``, which
-    stay in float there.
-
     Shape:
         any -> the same, float32 on the grid 1/128, tagged with its format.
 

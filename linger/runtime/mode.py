@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -37,15 +38,21 @@ def written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     return target if isinstance(target, Tensor) and (in_place or kwargs.get("inplace") is True) else None
 
 
-def dynamo_sees_pad() -> bool:
-    """Let dynamo hand ``F.pad`` to function modes as it does the other functions; it alone is looked into instead."""
+def dynamo_shows_functions() -> bool:
+    """Let dynamo hand to function modes what it keeps to itself: it looks into ``F.pad``, and asks nobody for ``F.sigmoid``.
+
+    The latter are functions of one line, whose inner call a mode sees in eager mode.
+    """
     import torch._dynamo
 
     torch._dynamo.allow_in_graph(torch.nn.functional.pad)  # type: ignore[no-untyped-call]
+    asked: Any = getattr(import_module("torch._dynamo.variables.torch"), "get_overridable_functions", set)()
+    ignored = torch.overrides.get_ignored_functions()
+    asked.update(f for f in ignored if f in HANDLERS and f.__module__ == "torch.nn.functional")
     return True
 
 
-dynamo_sees_pad.__dict__["_dynamo_marked_constant"] = True  # runs while dynamo traces, once per graph
+dynamo_shows_functions.__dict__["_dynamo_marked_constant"] = True  # runs while dynamo traces, once per graph
 
 
 def _reciprocal_times(y: Tensor, x: Any) -> Any:

@@ -68,7 +68,7 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
                 'linger.onnx.export(model, args, "model.onnx") with the same arguments instead'
             )
         if torch.compiler.is_dynamo_compiling():
-            mode.dynamo_sees_pad()
+            mode.dynamo_shows_functions()
         with mode.Interception():
             if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # it cannot record our backward; the traced module is for inference
                 with torch.no_grad():
