@@ -147,7 +147,9 @@ def glu(n: NodeFacts) -> Iterator[Violation]:
         return
     if n.platform in ("arcs", "mars"):
         limit = "engine 562ddc7 never applies the gate; later revisions do"
-        yield n.warning("engine revision of", "GluInt", limit, "a later engine, or a product with iqSigmoid")
+        yield n.error(
+            "engine revision of", "GluInt", limit, "a later engine, or a product with iqSigmoid", refused=False
+        )
     yield from widths(n)
     if shape is None:
         return

@@ -82,5 +82,5 @@ def gru(n: NodeFacts) -> Iterator[Violation]:
     else:
         limit = "engine 562ddc7 reads transposed weights and gates of another format: its output stays near 0"
         value, remedy = "GRUInt", "a later engine, or an LSTM"
-    yield n.warning("engine revision of", value, limit, remedy)
+    yield n.error("engine revision of", value, limit, remedy, refused=False)
     yield n.warning("GRU", "", _SCRATCH, _PLACE)

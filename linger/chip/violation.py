@@ -18,7 +18,8 @@ class Violation:
         value: What the layer has.
         limit: What the chip takes; a sentence where it is no limit: a hazard, or an operator that does not work.
         remedy: What helps.
-        severity: ``"error"``: the file is refused or wrong on the chip. ``"warning"``: it depends on how the file is packed.
+        severity: ``"error"``: the file is refused or wrong on the chip (on the published engine, where revisions differ).
+            ``"warning"``: it depends on how the file is packed.
         refused: ``linger.onnx.export`` refuses to write the file.
         operator: Operator of the node; empty where no node exists.
     """

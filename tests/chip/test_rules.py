@@ -231,7 +231,7 @@ def test_other_operators(facts, breaks, platform):
         (pool("arcs", "AvgPool2dInt", 4, (1, 24, 4, 4)), "window over the whole map"),
         (pool("venus", "AvgPool2dInt", 3, (1, 24, 3, 3)), "window over the whole map"),
         (two("iqAdd", "arcs", (1, 4), (1, 4), scale_y=32.0), "scale_y"),
-        (node("GRUInt", "arcs", (1, 4, 8), hidden_size=8), "engine revision of"),
+        (node("GRUInt", "arcs", (1, 4, 8), hidden_size=8), "GRU"),
     ],
 )
 def test_hazards_are_warnings(facts, what):
