@@ -27,15 +27,15 @@ class ProjectionInt(LinearInt):
     """A linear layer whose weight and bias are parts of somebody else's Parameters, given with every call.
 
     Args:
-        in_features, out_features: As ``torch.nn.Linear``.
+        in_features, out_features, bias: As ``torch.nn.Linear``.
         quant: Number formats, clamps and platform.
 
     Source: docs/numerics.md, "Linear".
     """
 
-    def __init__(self, in_features: int, out_features: int, *, quant: LayerSettings) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool, *, quant: LayerSettings) -> None:
         nn.Module.__init__(self)
-        self.in_features, self.out_features = in_features, out_features
+        self.in_features, self.out_features, self.has_bias = in_features, out_features, bias
         self.register_parameter("weight", None)
         self.register_parameter("bias", None)
         self.set_quantizers(quant)
@@ -48,6 +48,10 @@ class ProjectionInt(LinearInt):
             if factor != 1.0:
                 weight, bias = weight * factor, None if bias is None else bias * factor
             return self._product(x, weight, bias)
+
+    def extra_repr(self) -> str:
+        """As a linear layer that holds its bias."""
+        return super().extra_repr().replace("bias=False", f"bias={self.has_bias}", 1)
 
 
 class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
@@ -75,7 +79,8 @@ class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
         """Create the projections of query, key and value, which hold the quantizers; the Parameters stay where they are."""
         self.quant, self.fused_relu = quant, False
         for name, width in (("q", self.embed_dim), ("k", self.kdim), ("v", self.vdim)):
-            self.add_module(f"{name}_proj", ProjectionInt(width, self.embed_dim, quant=quant))
+            bias = self.in_proj_bias is not None
+            self.add_module(f"{name}_proj", ProjectionInt(width, self.embed_dim, bias, quant=quant))
 
     def _project(self, i: int, x: Tensor, factor: float = 1.0) -> Tensor:
         """Query, key or value, (L, N, E) -> (L, N * heads, head_dim)."""
