@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import LIMITS, MAX_LEFT_BITS
-from linger.runtime import Tape, Value, factory, handles, operator_at_site
+from linger.runtime import Tape, Value, current_tape, factory, handles, info, operator_at_site
 
+from .chain import Chain
 from .functional import FunctionalLayer, common, real_operands, through
+from .keeping import float_move
 from .times import write_times
 
 
@@ -92,27 +95,39 @@ def _sequence(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Tenso
         return None
     if not all(isinstance(x, Tensor) and x.is_floating_point() and x.dim() == xs[0].dim() for x in xs):
         return None
-    if not real_operands(*xs):
-        return None
     return list(xs), dim
 
 
-def _joined(args: tuple[Any, ...], kwargs: dict[str, Any], stack: bool) -> Any:
+def _joined(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], stack: bool) -> Any:
     found = _sequence(args, kwargs)
     if found is None:
         return NotImplemented
     xs, dim = found
+    if not real_operands(*xs):
+        if current_tape() is None or any(info(x) is not None for x in xs):
+            return NotImplemented
+        return float_move(func, args, kwargs, xs, partial(_write_equal, dim, stack))
     return cast(CatInt, operator_at_site("cat", len(xs)))(xs, dim, stack)
+
+
+def _write_equal(dim: int, stack: bool, tape: Tape, *tensors: Tensor) -> None:
+    """Side by side what one quantizer has made: tensors of one scale, and behind them the result."""
+    *xs, y = tensors
+    dim %= y.dim()
+    parts = [Chain.of(tape, x, info(x), "cat") for x in xs]
+    if stack:
+        parts = [part.unsqueeze(dim) for part in parts]
+    parts[0].cat(parts[1:], dim).done(y)
 
 
 @handles("cat", "torch.cat torch.concat torch.concatenate")
 def _cat(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(args, kwargs, False)
+    return _joined(func, args, kwargs, False)
 
 
 @handles("stack", "torch.stack")
 def _stack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(args, kwargs, True)
+    return _joined(func, args, kwargs, True)
 
 
 __all__ = ["CatInt"]

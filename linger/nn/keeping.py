@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -110,23 +110,23 @@ def float_move(
     func: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    x: Tensor,
-    write: Callable[[Tape, Tensor, Tensor], None],
+    x: Tensor | Sequence[Tensor],
+    write: Callable[..., None],
 ) -> Any:
-    """Record an operator that moves the elements of a float tensor, so that a layer behind it can quantize in front of it.
+    """Record an operator that moves the elements of float tensors, so that a layer behind it can quantize in front of it.
 
     Args:
         func, args, kwargs: The call.
-        x: The tensor.
-        write: Appends the nodes for codes, from the quantized tensor to the quantized result.
+        x: The tensor, or several.
+        write: Appends the nodes for codes: (tape, quantized tensors ..., quantized result).
     """
-    tape = current_tape()
-    if tape is None or not x.is_floating_point() or not tape.has(x):
+    tape, sources = current_tape(), (x,) if isinstance(x, Tensor) else tuple(x)
+    if tape is None or not all(t.is_floating_point() and tape.has(t) and info(t) is None for t in sources):
         return NotImplemented
     result = tape.float_call(func, args, kwargs)
-    if isinstance(result, Tensor) and result is not x and tape.has(result):
+    if isinstance(result, Tensor) and all(result is not t for t in sources) and tape.has(result):
         recording = tape
-        tape.notes[id(result)] = Moved(x, lambda a, b: write(recording, a, b))
+        tape.notes[id(result)] = Moved(sources, lambda inner, y: write(recording, *inner, y))
     return result
 
 

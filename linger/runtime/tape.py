@@ -61,15 +61,15 @@ class ChipOutput:
 
 @dataclass(frozen=True)
 class Moved:
-    """A float tensor whose elements are those of ``source`` in other places: the integers can be made before the move.
+    """A float tensor whose elements are those of ``sources`` in other places: the integers can be made before the move.
 
     Args:
-        source: Flows in the graph.
-        write: Appends the nodes that move codes: from the quantized source to the quantized result.
+        sources: Flow in the graph.
+        write: Appends the nodes that move codes: from the quantized sources to the quantized result.
     """
 
-    source: Tensor
-    write: Callable[[Tensor, Tensor], None]
+    sources: tuple[Tensor, ...]
+    write: Callable[[Sequence[Tensor], Tensor], None]
 
 
 class FloatWriter(Protocol):
@@ -262,8 +262,9 @@ class Tape:
         self._keep.append(source)
         moved = self.notes.get(id(source))
         if isinstance(moved, Moved) and fmt is not None:  # the packer takes a Quant at the graph's inputs only
-            inner = tag(moved.source.detach().clone(), Format(fmt.scale, bits))
-            self.quant(moved.source, inner, bits, scale)
+            inner = [tag(t.detach().clone(), Format(fmt.scale, bits)) for t in moved.sources]
+            for t, codes in zip(moved.sources, inner, strict=True):
+                self.quant(t, codes, bits, scale)
             moved.write(inner, quantized)
             return
         if not self.has(source) and fmt is not None and fmt.codes is not None:

@@ -187,3 +187,28 @@ def test_five_axes(platform, tmp_path):
     change = lambda x: F.pad(x.unflatten(3, (2, 3)), (1, 0, 0, 1, 2, 0), value=0.5)  # noqa: E731
     nodes = assert_same_everywhere(Net(change), [(torch.randn(1, 2, 5, 6),)] * 2, tmp_path, platform)
     assert nodes.count("iqCat") == 3
+
+
+class Focus(nn.Module):
+    """Pixels to channels by slices of the input, as detectors write them; two inputs beside each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.stacked = nn.Conv2d(12, 4, 3, padding=1), nn.Conv2d(2, 4, 1)
+
+    def forward(self, x):
+        y = torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
+        z = torch.stack([x[:, 0, ::2, ::2], x[:, 1, ::2, ::2]], dim=1)
+        return self.conv(y) + self.stacked(z)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_concatenation_of_inputs_happens_behind_their_quant(platform, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 8, 6)
+    x[0, :2, ::2, ::2] = 3.0  # one range for both
+    nodes = assert_same_everywhere(Focus(), [(x,)] * 2, tmp_path, platform)
+    assert nodes[0] == "Quant"
+    assert nodes.count("Quant") == 1
+    assert nodes.count("iqCat") == 2
+    assert "Concat" not in nodes
