@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.differential.spellings import FUNCTIONS
+
 
 class Step(nn.Module):
     """A layer or a function, applied to the running tensor."""
@@ -226,6 +228,27 @@ class Maker:
             step, now = self.branch(now) if rng.random() < 0.25 else self.step(now)
             steps.append(step)
         return Network(steps, shape)
+
+    def mixed(self):
+        """As :meth:`network`, with functions in between; the shapes are found by running it."""
+        rng = self.rng
+        net = self.network()
+        steps = [net.steps[0]]
+        x = steps[0](torch.randn(2, *net.shape))
+        for _ in range(rng.randint(1, 5)):
+            if rng.random() < 0.6 or x.dim() > 4:
+                name = rng.choice(list(FUNCTIONS))
+                step = Step(name, FUNCTIONS[name])
+            else:
+                step, _ = self.branch(tuple(x.shape[1:])) if rng.random() < 0.25 else self.step(tuple(x.shape[1:]))
+            try:
+                y = step(x)
+            except (RuntimeError, ValueError, IndexError):  # does not fit this shape
+                continue
+            if y.dim() > 1 and 0 < y.numel() < 4000:
+                steps.append(step)
+                x = y.detach()
+        return Network(steps, net.shape)
 
 
 def describe(net):
