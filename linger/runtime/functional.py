@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, cast
 
 import torch
@@ -140,13 +140,29 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
         if module is not None:
             return module
     sites.refuse_checkpointed_function(operator, sys._getframe(1), BOUNDARY)
-    attribute = bindings[key, visit] = _attribute(owner, operator, n_inputs, chain, visit)
+    earlier = {bindings.get((k, v), "") for k, n in frame.visits.items() for v in range(n) if (k, v) != (key, visit)}
+    attribute = bindings[key, visit] = _attribute(owner, operator, n_inputs, chain, visit, earlier)
     return cast(nn.Module, owner._modules[attribute])
 
 
-def _attribute(owner: nn.Module, operator: str, n_inputs: int, chain: list[sites.Call], visit: int) -> str:
-    """Name of the operator's module in its owner; created at the first call."""
+def _attribute(
+    owner: nn.Module,
+    operator: str,
+    n_inputs: int,
+    chain: list[sites.Call],
+    visit: int,
+    earlier: Container[str] = (),
+) -> str:
+    """Name of the operator's module in its owner; created at the first call.
+
+    Functions of one name and one fingerprint (lambdas, mostly) share their stored sites: what another of them has used
+    ``earlier`` in this forward counts as a visit more.
+    """
     site = _stored(operator, chain, visit)
+    known: dict[StoredSite, str] = owner.__dict__["_linger_sites"]
+    while known.get(site) in earlier:
+        visit += 1
+        site = _stored(operator, chain, visit)
     attribute = _bind(owner, site)
     if attribute is None:
         attribute = f"{PREFIX}q{operator}_{max((_number(a) for a in _operators(owner)), default=-1) + 1}"

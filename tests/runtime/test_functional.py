@@ -178,3 +178,32 @@ def test_warm_calls_of_c_functions_stay_the_same_operators():
     for _ in range(40):
         model(torch.randn(2, 4))
     assert list(model._modules) == before
+
+
+class _Alike(nn.Module):
+    """Functions of one name whose code differs in nothing that a fingerprint sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(4, 6)
+        self.steps = [lambda x, y, z: x + y, lambda x, y, z: x + z, lambda x, y, z: x + y]
+
+    def forward(self, x):
+        x, y = self.a(x), self.b(x)
+        for step in self.steps:
+            x = step(x, y, 0.5)
+        return x
+
+
+def test_functions_that_look_alike_keep_their_own_operators():
+    torch.manual_seed(0)
+    model = linger.init(_Alike())
+    x = torch.randn(2, 4)
+    for _ in range(3):
+        model(x)
+    names = [n for n, _ in model.named_children() if "qadd" in n]
+    assert names == [f"_linger_qtensor_qadd_{i}" for i in range(3)]
+    other = linger.init(_Alike())
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.eval()(x), model.eval()(x))
+    assert [n for n, _ in other.named_children() if "qadd" in n] == names
