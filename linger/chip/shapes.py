@@ -101,7 +101,9 @@ def _shapes(n: NodeFacts, constants: Mapping[int, Sequence[int]]) -> list[Shape 
         case "LSTMInt" | "GRUInt":
             h = int(n.get("hidden_size", 0))
             return [(*x[:-1], h), (1, 1, h), (1, 1, h)]
-        case "ArgMax" | "iqPad" | "Resize" | "iqVar" | "Expand" | "Tile" | "ShuffleChannel":
+        case "ArgMax":  # maxima, then their places
+            return [(2 * x[0], *x[1:-1], 1)]
+        case "iqPad" | "Resize" | "iqVar" | "Expand" | "Tile" | "ShuffleChannel":
             return [None]
     return [x]
 

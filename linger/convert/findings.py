@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from linger.chip import (
 from linger.nn import QuantLayer
 from linger.runtime import Node, Tape, info
 
-__all__ = ["findings", "follow", "layer_findings", "of_text", "sentences"]
+__all__ = ["findings", "follow", "layer_findings", "of_text", "sentences", "walk"]
 
 _FORMATS = ("Quant", "Dequant")
 
@@ -40,7 +40,8 @@ def findings(tape: Tape, nodes: Sequence[Node], outputs: Iterable[str], layers: 
     known = tape.tensors()
     given = {name: _facts(t) for name, t in known.items()}
     found = [v if isinstance(v, Violation) else of_text(v) for v in tape.violations]
-    entries = [(n.op_type, n.layer if n.layer and n.layer in layers else n.where, n.attributes, n.inputs, n.outputs) for n in nodes]
+    names = [n.layer if n.layer and n.layer in layers else n.where for n in nodes]
+    entries = [(n.op_type, name, n.attributes, n.inputs, n.outputs) for n, name in zip(nodes, names, strict=True)]
     chip_nodes = {n.outputs[0] for n in nodes if n.domain == "linger"}
     found += follow(entries, tape.platform, given, tape.initializers, set(outputs), chip_nodes)
     return list(dict.fromkeys(found))
@@ -63,15 +64,15 @@ def sentences(found: Iterable[Violation]) -> list[str]:
 Entry = tuple[str, str, Mapping[str, Any], Sequence[str], Sequence[str]]
 
 
-def follow(
+def walk(
     entries: Sequence[Entry],
     platform: str,
     given: Mapping[str, TensorFacts],
     initializers: Mapping[str, np.ndarray[Any, Any]],
     outputs: set[str],
     chip_nodes: set[str] | None = None,
-) -> list[Violation]:
-    """Apply the rules node by node, with shapes and widths followed through the graph.
+) -> Iterator[tuple[Entry, NodeFacts]]:
+    """The nodes that compute on codes as the rules see them, with shapes and widths followed through the graph.
 
     Args:
         entries: Operator, layer, attributes, names of inputs and of outputs.
@@ -82,9 +83,8 @@ def follow(
         chip_nodes: First outputs of the nodes of the chips' own domain; None: told apart by operator and operands.
     """
     facts = {name: _constant(a) for name, a in initializers.items()} | dict(given)
-    found: list[Violation] = []
-    stored: dict[str, int] = {}  # bytes of parameters by name
-    for op, layer, attributes, inputs, results in entries:
+    for entry in entries:
+        op, layer, attributes, inputs, results = entry
         op = ALIASES.get(op, op)
         reads = tuple(facts.get(name, TensorFacts()) if name else None for name in inputs)
         first = reads[0] if reads else None
@@ -99,9 +99,17 @@ def follow(
             bits = new.bits if old.bits is None else old.bits
             facts[name] = TensorFacts(shape, bits, False, op, name in outputs)
         if quantized:
-            whole = NodeFacts(op, platform, layer, attributes, reads, tuple(facts[name] for name in results))
-            found += check_node(whole)
-            stored |= {inputs[i]: size for i, size in parameter_bytes(whole).items()}
+            yield entry, replace(node, outputs=tuple(facts[name] for name in results))
+
+
+def follow(*graph: Any) -> list[Violation]:
+    """Apply the rules node by node; the arguments are those of :func:`walk`."""
+    found: list[Violation] = []
+    stored: dict[str, int] = {}  # bytes of parameters by name
+    platform = str(graph[1])
+    for entry, node in walk(*graph):
+        found += check_node(node)
+        stored |= {entry[3][i]: size for i, size in parameter_bytes(node).items()}
     return found + check_total(platform, sum(stored.values()))
 
 

@@ -166,13 +166,7 @@ def _file(source: Any, platform: str | None) -> CheckReport:
     graph = load(source)
     if platform is not None and file_platform(platform) != graph.platform:
         raise ValueError(f"check: the file is written for {graph.platform}, not for {platform}")
-    found = follow(
-        [(n.op_type, n.name, _plain(n.attributes), n.inputs, n.outputs) for n in graph.nodes],
-        graph.platform,
-        _ports(graph),
-        {name: t.numpy() for name, t in graph.constants.items()},
-        {out.name for out in graph.outputs},
-    )
+    found = follow(*graph_facts(graph))
     floats = {name for name, port in _ports(graph).items() if port.bits == FLOAT}
     found += [_island(n.name, n.op_type) for n in float_nodes(graph.nodes, floats)]
     try:
@@ -180,6 +174,13 @@ def _file(source: Any, platform: str | None) -> CheckReport:
     except ModelError as error:
         found.append(Violation("(file)", "the runner refuses it", "", str(error), "export the model again"))
     return _report(graph.platform, found)
+
+
+def graph_facts(graph: Graph) -> tuple[Any, ...]:
+    """A file as :func:`linger.convert.findings.walk` takes it."""
+    entries = [(n.op_type, n.name, _plain(n.attributes), n.inputs, n.outputs) for n in graph.nodes]
+    constants = {name: t.numpy() for name, t in graph.constants.items()}
+    return entries, graph.platform, _ports(graph), constants, {out.name for out in graph.outputs}
 
 
 def _plain(attributes: Any) -> dict[str, Any]:
