@@ -6,7 +6,7 @@ Each has one writer, used for quantized and for float tensors alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,35 @@ def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
 # ---- reshaping
 
 
+class _Groups(NamedTuple):
+    """Channels of ``source`` in groups, as a channel shuffle written by hand has them; ``turned`` behind its transpose."""
+
+    source: Tensor
+    groups: int
+    turned: bool
+
+
+def _note_groups(tape: Tape, call: Call) -> bool:
+    """Remember a view of channels as groups; whether this reshape ends a shuffle that venus has a node for."""
+    x, y, known = call.x, call.result, tape.notes.get(id(call.x))
+    if isinstance(known, _Groups) and known.turned and y.shape == known.source.shape and tape.platform == "venus":
+        write_shuffle(tape, known.source, y, known.groups)
+        return True
+    if x.dim() == 4 and y.dim() == 5 and y.shape[3:] == x.shape[2:] and y.shape[0] == x.shape[0]:
+        tape.notes[id(y)] = _Groups(x, int(y.shape[1]), False)
+    return False
+
+
+def write_shuffle(tape: Tape, x: Tensor, y: Tensor, groups: int) -> None:
+    """ShuffleChannel: the channels of every group in turn."""
+    attributes = {"groups": groups, "platform": tape.platform, "platform_quant": "luna_quant"}
+    Chain.of(tape, x, info(x), "shuffle").node("ShuffleChannel", x.shape, attributes, chip=True).done(y)
+
+
 def _write_reshape(tape: Tape, call: Call) -> None:
     x, y = call.x, call.result
+    if info(x) is not None and _note_groups(tape, call):
+        return
     asked = call.args[0] if len(call.args) == 1 and isinstance(call.args[0], (tuple, list)) else call.args
     if not all(isinstance(s, int) for s in asked):
         asked = ()
@@ -81,6 +108,9 @@ def _write_transpose(tape: Tape, call: Call) -> None:
         tape.node("Transpose", [call.x], [call.result], {"perm": perm})
     else:
         Chain.of(tape, call.x, fmt, "transpose").permute(*perm).done(call.result)
+        known = tape.notes.get(id(call.x))
+        if isinstance(known, _Groups) and perm == [0, 2, 1, 3, 4]:
+            tape.notes[id(call.result)] = known._replace(turned=True)
 
 
 keeps(

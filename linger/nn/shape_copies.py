@@ -12,6 +12,7 @@ from linger.runtime import HANDLERS, NAMES, Tape, handles, info
 
 from .chain import Chain
 from .keeping import Call, keeps
+from .shape import write_shuffle
 from .shape_pieces import take_rows
 
 
@@ -123,12 +124,11 @@ keeps("rot90", "torch.rot90 Tensor.rot90", _write_rotation)
 def _write_shuffle(tape: Tape, call: Call) -> None:
     """The channels of every group in turn: ShuffleChannel where the chip has it, else a change of axes."""
     groups, x = int(call.bound("groups")["groups"]), call.x
-    chain = Chain.of(tape, x, info(x), "shuffle")
     n, channels = int(x.shape[0]), int(x.shape[1])
     if tape.platform == "venus" and x.dim() == 4:
-        attributes = {"groups": groups, "platform": tape.platform, "platform_quant": "luna_quant"}
-        chain.node("ShuffleChannel", x.shape, attributes, chip=True).done(call.result)
+        write_shuffle(tape, x, call.result, groups)
         return
+    chain = Chain.of(tape, x, info(x), "shuffle")
     grouped = chain.reshape(n, groups, channels // groups, *x.shape[2:])
     perm = (0, 2, 1, *range(3, x.dim() + 1))
     grouped.permute(*perm).reshape(*(int(s) for s in x.shape)).done(call.result)

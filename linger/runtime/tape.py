@@ -138,6 +138,8 @@ class Tape:
                 self.poison(new, self._reasons[id(old)])
             else:
                 self.bind(new, self.name_of(old))
+            if id(old) in self.notes:
+                self.notes[id(new)] = self.notes[id(old)]
 
     def has(self, t: object) -> bool:
         """Whether ``t`` flows in the graph: produced by a recorded node or a graph input."""

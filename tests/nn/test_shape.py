@@ -97,7 +97,6 @@ def test_only_moves_that_the_engines_have(case, platform, tmp_path):
             assert list(perm.ints) in ACCEPTED or list(perm.ints) == [0, 2, 1, 3] and platform != "venusA"
         if node.op_type == "ShuffleChannel":
             assert platform == "venus"
-    assert platform != "venus" or case != "nn.ChannelShuffle" or node.op_type == "Dequant"
 
 
 @pytest.mark.parametrize("platform", ["arcs", "venusA"])
@@ -185,3 +184,29 @@ def test_empty_parts_are_refused_by_name(tmp_path):
     model(torch.randn(1, 2, 5, 6))
     with pytest.raises(linger.onnx.ExportError, match="empty part"):
         linger.onnx.export(model, torch.randn(1, 2, 5, 6), tmp_path / "m.onnx")
+
+
+BY_HAND = {
+    "view": lambda x: x.view(x.size(0), 2, 2, 5, 6).transpose(1, 2).contiguous().view(x.size(0), -1, 5, 6),
+    "reshape": lambda x: x.reshape(-1, 2, 2, 5, 6).permute(0, 2, 1, 3, 4).reshape(x.shape),
+    "unflatten": lambda x: torch.swapaxes(x.unflatten(1, (2, 2)), 1, 2).flatten(1, 2),
+    "module": nn.ChannelShuffle(2),
+}
+
+
+@pytest.mark.parametrize("platform", ["arcs", "venus"])
+@pytest.mark.parametrize("case", BY_HAND)
+def test_a_channel_shuffle_is_venus_own_node_however_it_is_written(case, platform, tmp_path):
+    torch.manual_seed(0)
+    nodes = assert_same_everywhere(_Net(BY_HAND[case]), [(torch.randn(1, 2, 5, 6),)] * 2, tmp_path, platform)
+    if platform == "venus":
+        assert nodes == ["Quant", "Conv2dInt", "ShuffleChannel", "Dequant"]
+    else:
+        assert "ShuffleChannel" not in nodes
+
+
+def test_other_views_are_no_shuffle(tmp_path):
+    torch.manual_seed(0)
+    change = lambda x: x.view(1, 2, 2, 5, 6).transpose(1, 2).reshape(1, 2, 2, 30)  # noqa: E731
+    nodes = assert_same_everywhere(_Net(change), [(torch.randn(1, 2, 5, 6),)] * 2, tmp_path, "venus")
+    assert "ShuffleChannel" not in nodes
