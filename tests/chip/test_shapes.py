@@ -9,10 +9,7 @@ from linger.onnx.checking import graph_facts
 from linger.onnx.loader import load
 
 FILES = [case for case in CASES if not case.op.startswith("later_")]
-UNKNOWN = {
-    "iqPad",
-    "ShuffleChannel",
-}  # their results have sizes of the engine's own, or nothing asks for them
+UNKNOWN = {"iqPad", "ShuffleChannel"}  # no rule asks for the sizes of their results
 
 
 @pytest.mark.parametrize("case", FILES, ids=[case.id for case in FILES])
