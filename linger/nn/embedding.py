@@ -61,7 +61,7 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
             warn_without_data(self.weight_quantizer)
             out = ops.quantize(self.weight, self.weight_quantizer.output()._replace(rounding=_HALF_EVEN))
             y = self._rows(x, out.value)
-            tag(y, Format(out.scale, self.weight_quantizer.bits, F.embedding(x, out.codes)))
+            y = tag(y, Format(out.scale, self.weight_quantizer.bits, F.embedding(x, out.codes)))
             tape = current_tape()
             if tape is not None:
                 self._write(tape, x, out, y)

@@ -13,6 +13,7 @@ from tests.runtime.models import Helper, Residual, TwoAdds
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # dynamo's own
 ZOO_NAMES = ("ConvNet", "Sequence1d", "Two")
+REST = sorted(set(ZOO) - set(ZOO_NAMES))
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,36 @@ def _trains_alike(make, inputs, backend, steps=2, fullgraph=True):
 @pytest.mark.parametrize("name", ZOO_NAMES)
 def test_compiled_models_train_and_evaluate_alike(name, backend):
     _trains_alike(ZOO[name], batch(ZOO[name]), backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REST)
+def test_every_other_network_compiles_to_the_same_numbers(name):
+    torch.manual_seed(0)
+    model, inputs = linger.init(ZOO[name]()), batch(ZOO[name])
+    model(*inputs)
+    twin = copy.deepcopy(model)
+    want, got = (
+        _step(model, model, inputs),
+        _step(twin, torch.compile(twin, backend="aot_eager", fullgraph=True), inputs),
+    )
+    assert all(torch.equal(x, y) for x, y in zip(want, got, strict=True))
+    _same_state(model, twin)
+
+
+def test_embeddings_keep_their_format_under_dynamo():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.fc = nn.Embedding(9, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.fc(self.words(x))
+
+    torch.manual_seed(0)
+    model, x = linger.init(Words()), torch.randint(0, 9, (2, 6))
+    torch.compile(model, backend="eager", fullgraph=True)(x)
+    assert not model.fc.input_quantizer.ready  # the words arrive quantized
 
 
 @pytest.mark.slow
