@@ -166,7 +166,11 @@ def _file(source: Any, platform: str | None) -> CheckReport:
     graph = load(source)
     if platform is not None and file_platform(platform) != graph.platform:
         raise ValueError(f"check: the file is written for {graph.platform}, not for {platform}")
-    found = follow(*graph_facts(graph))
+    try:
+        found = follow(*graph_facts(graph))
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:  # attributes of the wrong kind or length
+        said = f"{type(error).__name__}: {error}"
+        found = [Violation("(file)", "the attributes of a node make no sense", "", said, "export the model again")]
     floats = {name for name, port in _ports(graph).items() if port.bits == FLOAT}
     found += [_island(n.name, n.op_type) for n in float_nodes(graph.nodes, floats)]
     try:

@@ -87,7 +87,12 @@ def validate(model: ModelProto) -> None:
                 raise ExportError(f"export: {where} writes '{name}' a second time")
             cell = node.op_type == "LSTMInt" and i == 2  # integers in the chip's own format
             scale[name] = None if cell else produced
-            if node.op_type == "Cast" and _attribute(node, "to") != 1 or node.op_type in _PASS and node.input[0] in wide:
+            if (
+                node.op_type == "Cast"
+                and _attribute(node, "to") != 1
+                or node.op_type in _PASS
+                and node.input[0] in wide
+            ):
                 wide.add(name)
             elif produced is None:
                 floats.add(name)

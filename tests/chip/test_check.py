@@ -3,9 +3,11 @@
 import random
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from golden.cases import CASES
 from torch import nn
 
 import linger
@@ -248,3 +250,28 @@ def test_the_parameters_of_a_model_together():
     assert (found.value, found.severity, found.refused) == (f"{6 * 1200 * 1200} bytes", "error", False)
     tied = nn.Sequential(*[net[0]] * 6)
     assert "parameters" not in {v.what for v in linger.check(tied, "venus", torch.randn(1, 1200))}
+
+
+WRONG = [b"text", [], [-1], [0, 0, 0, 0, 0, 0, 0, 0, 0], 2**40, -1, 0.5, float("nan")]
+
+
+@pytest.mark.parametrize(
+    "name", ["Conv2dInt/k3_pad1_bias", "AvgPool2dInt/k2_s2", "iqCat/same_scale", "LSTMInt/forward_t6"]
+)
+def test_a_file_of_nonsense_gives_a_report(name):
+    case = next(c for c in CASES if c.id == f"arcs/{name}")
+    for at in range(30):
+        for value in WRONG:
+            model = onnx.load_from_string(case.model)
+            places = [(n, a) for n in model.graph.node for a in n.attribute]
+            if at >= len(places):
+                return
+            node, attribute = places[at]
+            key = attribute.name
+            node.attribute.remove(attribute)
+            node.attribute.append(onnx.helper.make_attribute(key, value, attr_type=None if value != [] else 7))
+            try:
+                report = linger.check(model.SerializeToString())
+            except linger.onnx.ModelError:
+                continue
+            assert isinstance(str(report), str)
