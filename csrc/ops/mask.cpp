@@ -7,10 +7,8 @@ namespace {
 using lgr::ScalarType;
 using lgr::Tensor;
 
-Tensor mask_grad(const Tensor &grad, const Tensor &mask, int64_t row) {
-    STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float, "mask_grad: grad must be float32");
-    STD_TORCH_CHECK(lgr::is_dense(grad),
-                    "mask_grad: grad must be dense, in the memory order of the mask");
+// out: a fresh tensor like grad, or grad itself.
+void masked(const Tensor &grad, const Tensor &mask, int64_t row, const Tensor &out) {
     const int64_t n = grad.numel();
     STD_TORCH_CHECK(row >= 0 && (row == 0 || n % row == 0), "mask_grad: row must divide ", n,
                     ", got ", row);
@@ -18,7 +16,6 @@ Tensor mask_grad(const Tensor &grad, const Tensor &mask, int64_t row) {
                   want = row ? rows * lgr_mask_row_bytes(row) : lgr_mask_bytes(n);
     STD_TORCH_CHECK(mask.numel() == want && mask.is_contiguous(), "mask_grad: mask must have ",
                     want, " bytes, got ", mask.numel());
-    const Tensor out = lgr::fresh_like(grad, aoti_torch_dtype_float32());
     const float *g = grad.const_data_ptr<float>();
     const uint8_t *m = mask.const_data_ptr<uint8_t>();
     float *to = out.mutable_data_ptr<float>();
@@ -32,7 +29,24 @@ Tensor mask_grad(const Tensor &grad, const Tensor &mask, int64_t row) {
                                           to + b * row);
         });
     }
+}
+
+void check_grad(const Tensor &grad) {
+    STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float, "mask_grad: grad must be float32");
+    STD_TORCH_CHECK(lgr::is_dense(grad),
+                    "mask_grad: grad must be dense, in the memory order of the mask");
+}
+
+Tensor mask_grad(const Tensor &grad, const Tensor &mask, int64_t row) {
+    check_grad(grad);
+    const Tensor out = lgr::fresh_like(grad, aoti_torch_dtype_float32());
+    masked(grad, mask, row, out);
     return out;
+}
+
+void mask_grad_(const Tensor &grad, const Tensor &mask) {
+    check_grad(grad);
+    masked(grad, mask, 0, grad);
 }
 
 Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &scale) {
@@ -66,9 +80,11 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
 
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def("mask_grad(Tensor grad, Tensor mask, int row) -> Tensor");
+    m.def("mask_grad_(Tensor(a!) grad, Tensor mask) -> ()");
     m.def("threshold_grad(Tensor grad, Tensor slope, Tensor scale) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
     m.impl("mask_grad", TORCH_BOX(&mask_grad));
+    m.impl("mask_grad_", TORCH_BOX(&mask_grad_));
     m.impl("threshold_grad", TORCH_BOX(&threshold_grad));
 }

@@ -15,6 +15,7 @@ from linger.ops.spec import GRAD, Coded, Output
 _dequantize = torch.ops.linger.dequantize.default
 _quantize_weight = torch.ops.linger.quantize_weight.default
 _weight_key = torch.ops.linger.weight_key.default
+_mask_grad_in_place = torch.ops.linger.mask_grad_.default
 _conv_pack = torch.ops.linger.conv_pack.default
 
 
@@ -136,10 +137,14 @@ def dequantized(codes: Tensor, scale: Tensor) -> Tensor:
 
 
 def weight_gradients(grad: Tensor, w: Weight, want_weight: bool, want_threshold: bool) -> tuple[Any, Any]:
-    """Gradients of the float weight and of its threshold from that of the quantized weight."""
+    """Gradients of the float weight and of its threshold from that of the quantized weight, which is written over."""
     grad = checks.in_layout(grad, checks.layout_of(w.codes))
     threshold = checks.threshold_grad(grad, w.slope, w.scale) if want_threshold else None
-    return checks.mask_grad(grad, w.mask) if want_weight else None, threshold
+    if want_weight and torch.compiler.is_compiling():
+        grad = checks.mask_grad(grad, w.mask)
+    elif want_weight:
+        _mask_grad_in_place(grad, w.mask)
+    return grad if want_weight else None, threshold
 
 
 def fake_outputs(

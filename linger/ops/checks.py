@@ -287,6 +287,11 @@ def _fake_mask_grad(grad: Tensor, mask: Tensor, row: int) -> Tensor:
     return empty_dense(grad, torch.float32)
 
 
+@fake("linger::mask_grad_")
+def _fake_mask_grad_in_place(grad: Tensor, mask: Tensor) -> None:
+    return None
+
+
 @fake("linger::threshold_grad")
 def _fake_threshold_grad(grad: Tensor, slope: Tensor, scale: Tensor) -> Tensor:
     return grad.new_empty(1)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from ops_oracle import LAYOUTS, fixed, output, stats
+from ops_oracle import LAYOUTS, fixed, output, packed, stats
 from torch import Tensor
 
 from linger import ops
@@ -65,3 +65,26 @@ def test_compile_has_no_graph_break(backend: str) -> None:
         f(x, output(s, threshold=t, observe=True)).backward()
         grads.append((x.grad, t.grad, s.scale, s.n_batches))
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 63, 64, 72, 79, 80, 1000, 40001])
+@pytest.mark.parametrize("rare", [1, 3, 40, 5000])
+def test_masking_in_place_gives_the_same_bits(n: int, rare: int, isa: str) -> None:
+    generator = torch.Generator().manual_seed(n + rare)
+    grad = torch.randn(n, generator=generator)
+    grad[::7] = float("nan")
+    bits = torch.randint(0, rare, (n,), generator=generator) > 0
+    mask = packed(bits)
+    want = native.mask_grad(grad, mask, 0)
+    assert torch.equal(want, torch.where(bits, grad, 0.0)) or bool(grad.isnan().any())
+    native.mask_grad_(grad, mask)
+    assert torch.equal(grad.view(torch.int32), want.view(torch.int32))
+
+
+def test_masking_in_place_is_seen_by_torch() -> None:
+    grad, mask = torch.ones(9), torch.zeros(2, dtype=torch.uint8)
+    torch.library.opcheck(native.mask_grad_.default, (grad, mask))
+    with pytest.raises(RuntimeError, match="mask_grad: mask must have 2 bytes, got 1"):
+        native.mask_grad_(grad, mask[:1])
+    with pytest.raises(RuntimeError, match="mask_grad: grad must be dense"):
+        native.mask_grad_(torch.zeros(16)[::2], mask[:1])

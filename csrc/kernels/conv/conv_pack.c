@@ -32,12 +32,15 @@ INLINE void pack_block(const lgr_conv_params *p, const int8_t *w, int64_t b, con
         for (int64_t i = 0; i < n; ++i) sum += src[i];
         wsum[b * 16 + j] = sum;
         if (n == 0) continue;
+        if (taps == 1 && cp == cg && !wide) {
+            for (int64_t c = 0; c < cg; c += quantum)
+                memcpy(p8 + c * 16 + j * quantum, src + c, (size_t)quantum);
+            continue;
+        }
         if (taps == 1 && cp == cg) {
             for (int64_t c = 0; c < cg; c += quantum)
                 for (int64_t e = 0; e < quantum; ++e) {
-                    const int64_t at = c / quantum * run + j * quantum + e;
-                    if (wide) p16[at] = src[c + e];
-                    else p8[at] = src[c + e];
+                    p16[c / quantum * run + j * quantum + e] = src[c + e];
                 }
             continue;
         }

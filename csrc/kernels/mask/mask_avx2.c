@@ -5,8 +5,18 @@
 void lgr_mask_grad_f32_avx2(const float *grad, const uint8_t *mask, int64_t n, float *out)
 {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const int in_place = out == grad;
     int64_t i = 0;
     for (; i + 8 <= n; i += 8) {
+        if (in_place &&
+            mask[i >> 3] == 0xff) { /* nearly all of a weight: neither read nor written */
+            uint64_t all;
+            for (; i + 72 <= n; i += 64) {
+                memcpy(&all, mask + (i >> 3) + 1, sizeof all);
+                if (all != UINT64_MAX) break;
+            }
+            continue;
+        }
         const __m256i byte = _mm256_set1_epi32(mask[i >> 3]);
         const __m256i on = _mm256_cmpeq_epi32(_mm256_and_si256(byte, bit), bit);
         _mm256_storeu_ps(out + i,
