@@ -28,7 +28,9 @@ __all__ = ["findings", "follow", "layer_findings", "of_text", "sentences", "walk
 _FORMATS = ("Quant", "Dequant")
 
 
-def findings(tape: Tape, nodes: Sequence[Node], outputs: Iterable[str], layers: Container[str]) -> list[Violation]:
+def findings(
+    tape: Tape, nodes: Sequence[Node], outputs: Iterable[str], layers: Container[str], platform: str
+) -> list[Violation]:
     """What the layers noted on the tape, and what the rules say about each node that computes on codes.
 
     Args:
@@ -36,6 +38,7 @@ def findings(tape: Tape, nodes: Sequence[Node], outputs: Iterable[str], layers: 
         nodes: Its nodes that an output needs, in order.
         outputs: Names of the graph's outputs.
         layers: Qualified names of the model's modules; a node of none of them is named by the place of the call.
+        platform: Chip, as the user calls it (files know no mars).
     """
     known = tape.tensors()
     given = {name: _facts(t) for name, t in known.items()}
@@ -43,7 +46,7 @@ def findings(tape: Tape, nodes: Sequence[Node], outputs: Iterable[str], layers: 
     names = [n.layer if n.layer and n.layer in layers else n.where for n in nodes]
     entries = [(n.op_type, name, n.attributes, n.inputs, n.outputs) for n, name in zip(nodes, names, strict=True)]
     chip_nodes = {n.outputs[0] for n in nodes if n.domain == "linger"}
-    found += follow(entries, tape.platform, given, tape.initializers, set(outputs), chip_nodes)
+    found += follow(entries, platform, given, tape.initializers, set(outputs), chip_nodes)
     return list(dict.fromkeys(found))
 
 

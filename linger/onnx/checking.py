@@ -144,13 +144,13 @@ def _recorded(model: nn.Module, platform: str, example_inputs: Any) -> list[Viol
         inputs, outputs = record(model, (*args, kwargs) if kwargs else args, tape, [], [])
     except (ExportError, UnsupportedError) as error:
         broken = Violation("(model)", "no form in a file", "", str(error), "", "error", True)
-        return [*findings(tape, tape.nodes, (), layers), broken]
+        return [*findings(tape, tape.nodes, (), layers, platform), broken]
     except Exception as error:
         raise ValueError(f"check: the model does not run on example_inputs: {type(error).__name__}: {error}") from error
     names = {p.name for p in outputs}
     nodes = live_nodes(tape, set(names))
     floats = [_island(n.where, n.op_type) for n in float_nodes(nodes, float_inputs(inputs, tape))]
-    return findings(tape, nodes, names, layers) + floats
+    return findings(tape, nodes, names, layers, platform) + floats
 
 
 def _island(where: str, operator: str) -> Violation:

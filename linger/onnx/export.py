@@ -95,7 +95,7 @@ def export(
         )
     names = {p.name for p in ports[1]}
     layers = {name for name, _ in model.named_modules()}
-    found = findings(tape, live_nodes(tape, set(names)), names, layers)
+    found = findings(tape, live_nodes(tape, set(names)), names, layers, settings.platform)
     refused = [str(v) for v in found if v.refused]
     if refused:
         raise ExportError(f"export: {settings.platform} cannot run {len(refused)} layer(s):\n  " + "\n  ".join(refused))
@@ -222,7 +222,7 @@ def record(
         if not tape.has(t):
             raise ExportError(f"export: output {i} does not depend on the inputs through recorded operators")
         name = output_names[i] if i < len(output_names) else tape.fresh(f"output{i or ''}")
-        form = tape.notes.get(id(t))
+        form = tape.noted(t)
         if isinstance(form, ChipOutput):
             outputs.append(GraphPort(name, form.like))
             form.write(Value(name))

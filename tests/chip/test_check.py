@@ -75,6 +75,8 @@ def test_another_chip_than_the_models(tmp_path):
     model(X)
     assert found(linger.check(model, "venus", X)) == EXPECTED["venus"]
     assert linger.check(model, example_inputs=X).platform == "arcs"
+    said = [v.limit for v in linger.check(model, "mars", X) if v.what == "batch"]
+    assert said and set(said) == {"mars computes only the first sample"}
 
 
 @pytest.mark.parametrize("stage", ["float", "initialised"])
