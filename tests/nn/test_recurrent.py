@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from golden.cases import CASES
 from torch import nn
 from torch.nn.utils import rnn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -373,3 +374,49 @@ def test_printed_form(tmp_path):
         "LSTMInt(6, 8, num_layers=2, batch_first=True, data_bits:8, o_bits:8, weight_bits:8, bias_bits:32, "
         "mode:QuantMode.floor_add, platform:venus)"
     )
+
+
+def _layer_of(recorded, w):
+    """The recorded layer as a module: its parameters as floats, its scales in the quantizers."""
+    q, hidden = recorded.about["params"], w[1].shape[1]
+    settings = linger.settings.loads(f"platform: {recorded.platform}\n").layer("rnn")
+    layer = LSTMInt(w[0].shape[1], hidden, batch_first=True, quant=settings)
+    scales = {"input": q["q_x"], "weightih": q["q_iw"], "weighthh": q["q_hw"], "output": q["q_h"]}
+    at = {
+        "weight_ih": q["q_iw"],
+        "weight_hh": q["q_hw"],
+        "bias_ih": q["q_x"] + q["q_iw"],
+        "bias_hh": q["q_h"] + q["q_hw"],
+    }
+    with torch.no_grad():
+        for (name, exp2), codes in zip(at.items(), w, strict=True):
+            getattr(layer, f"{name}_l0").copy_(codes.double() / 2.0**exp2)
+    for name, exp2 in scales.items():
+        quantizer = getattr(layer, f"{name}_quantizer")
+        quantizer.scale.fill_(2.0**exp2)
+        quantizer.is_init.fill_(True)
+    return layer.eval()
+
+
+def _recorded():
+    """Forward cases whose biases a float32 parameter can hold."""
+    for case in CASES:
+        if case.op == "LSTMInt" and case.about["params"].get("go_forward"):
+            w = [torch.from_numpy(case.arrays[f"w_{i}"].copy()) for i in range(4)]
+            if all(int(b.long().abs().max()) < 2**24 for b in w[2:]):
+                yield pytest.param(case, w, id=case.id)
+
+
+@pytest.mark.parametrize(("case", "w"), list(_recorded()))
+def test_recorded_layers_as_modules(case, w):
+    layer, a, q = _layer_of(case, w), case.arrays, case.about["params"]
+    x = torch.from_numpy(a["in_0"]).float() / 2.0 ** q["q_x"]
+    cell = 2.0 ** (7 if case.platform == "venus" else 15)
+    states = None
+    if "in_2" in a:
+        states = torch.from_numpy(a["in_2"]) / 2.0 ** q["q_h"], torch.from_numpy(a["in_3"]).to(torch.int32) / cell
+    with torch.no_grad():
+        y, (h, c) = layer(x[:, : q["valid_steps"]], states)
+    assert np.array_equal(y * 2.0 ** q["q_h"], a["out_0"])
+    assert np.array_equal(h.flatten() * 2.0 ** q["q_h"], a["out_1"])
+    assert np.array_equal(c.flatten() * cell, a["out_2"])
