@@ -79,7 +79,7 @@ def uninitialised(m: nn.Module) -> bool:
 _TRANSPARENT = (
     nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Flatten,
     nn.Unflatten, nn.ReLU, nn.ReLU6, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.ChannelShuffle, nn.PixelShuffle,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.Unfold, nn.ChannelShuffle, nn.PixelShuffle,
     nn.PixelUnshuffle, nn.ConstantPad1d, nn.ConstantPad2d, nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d,
     nn.ReplicationPad2d, nn.CircularPad1d, nn.CircularPad2d, nn.Sequential, nn.ModuleList, nn.ModuleDict,
     nn.ParameterList, nn.ParameterDict, nn.modules.loss._Loss,

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from linger.runtime import HANDLERS, NAMES, Tape, handles, info
 
 from .chain import Chain
-from .keeping import Call, keeps
+from .keeping import Call, bind, keeps
 from .shape import write_shuffle
 from .shape_pieces import take_rows
 
@@ -95,10 +96,40 @@ def _unfold(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     dim %= x.dim()
     count = (x.shape[dim] - size) // step + 1
     index = torch.arange(count).mul(step).unsqueeze(1) + torch.arange(size)
-    rows = HANDLERS[torch.index_select](torch.index_select, (x, dim, index.reshape(-1).to(x.device)), {})
+    rows = _handled(torch.index_select, x, dim, index.reshape(-1).to(x.device))
     split = [*x.shape[:dim], count, size, *x.shape[dim + 1 :]]
-    windows = HANDLERS[torch.reshape](torch.reshape, (rows, split), {})
-    return HANDLERS[torch.movedim](torch.movedim, (windows, dim + 1, -1), {})
+    return _handled(torch.movedim, _handled(torch.reshape, rows, split), dim + 1, -1)
+
+
+def _two(value: Any) -> tuple[int, int]:
+    a, b = (value, value) if isinstance(value, int) else value
+    return int(a), int(b)
+
+
+@handles("im2col", "F.unfold")
+def _im2col(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Patches as columns: the elements of the windows of both axes, then a change of axes."""
+    named = bind(("input", "kernel_size", "dilation", "padding", "stride"), args, kwargs)
+    x = named["input"]
+    if info(x) is None or x.dim() != 4:
+        return NotImplemented
+    kernel, dilation = _two(named["kernel_size"]), _two(named.get("dilation", 1))
+    pad, stride = _two(named.get("padding", 0)), _two(named.get("stride", 1))
+    if any(pad):
+        x = _handled(F.pad, x, (pad[1], pad[1], pad[0], pad[0]))
+    n, c = x.shape[:2]
+    counts = []
+    for axis, k, d, s in zip((2, 3), kernel, dilation, stride, strict=True):
+        counts.append((x.shape[axis] - d * (k - 1) - 1) // s + 1)
+        index = torch.arange(k).mul(d).unsqueeze(1) + torch.arange(counts[-1]).mul(s)
+        x = _handled(torch.index_select, x, axis, index.reshape(-1).to(x.device))
+    six = _handled(torch.reshape, x, (n, c, kernel[0], counts[0], kernel[1], counts[1]))
+    turned = _handled(torch.permute, six, (0, 1, 2, 4, 3, 5))
+    return _handled(torch.reshape, turned, (n, c * kernel[0] * kernel[1], counts[0] * counts[1]))
+
+
+def _handled(func: Callable[..., Any], *args: Any) -> Any:
+    return HANDLERS[func](func, args, {})
 
 
 def _write_rotation(tape: Tape, call: Call) -> None:

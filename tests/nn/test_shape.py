@@ -46,6 +46,8 @@ CASES = {
     "broadcast_to": (lambda x: torch.broadcast_to(x[..., :1], x.shape), "Slice Gather"),
     "repeat_interleave": (lambda x: x.repeat_interleave(2, dim=3), "Gather"),
     "unfold": (lambda x: x.unfold(3, 3, 2), "Gather Reshape"),
+    "patches": (nn.Unfold((2, 3), 2, 1, (1, 2)), None),
+    "patches, functional": (lambda x: F.unfold(x, 2, stride=2), None),
     "nearest": (lambda x: F.interpolate(x, scale_factor=2), "Gather Gather"),
     "nearest by size": (lambda x: F.interpolate(x, (7, 4), mode="nearest"), "Gather Gather"),
     "nearest-exact": (lambda x: F.interpolate(x, scale_factor=(1.5, 0.7), mode="nearest-exact"), "Gather Gather"),
