@@ -47,7 +47,7 @@ def _note(tape: Tape, x: Tensor, places: Tensor, fmt: Format, dim: int, lowest: 
     def write(name: Any) -> None:
         tape.node("ArgMax", [chain.value], [name], {"axis": -1, "keepdims": 1}, hint="argmax")
 
-    tape.notes[id(places)] = ChipOutput(torch.empty(shape, dtype=torch.int32), write)
+    tape.note(places, ChipOutput(torch.empty(shape, dtype=torch.int32), write))
 
 
 def _record(tape: Tape, x: Tensor, values: Tensor, fmt: Format, axes: list[int], keepdim: bool, lowest: bool) -> None:

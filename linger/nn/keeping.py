@@ -126,7 +126,7 @@ def float_move(
     result = tape.float_call(func, args, kwargs)
     if isinstance(result, Tensor) and all(result is not t for t in sources) and tape.has(result):
         recording = tape
-        tape.notes[id(result)] = Moved(sources, lambda inner, y: write(recording, *inner, y))
+        tape.note(result, Moved(sources, lambda inner, y: write(recording, *inner, y)), *sources)
     return result
 
 

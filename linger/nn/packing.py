@@ -36,12 +36,12 @@ class Padded(NamedTuple):
 def padded(data: Tensor) -> Padded | None:
     """What the packed rows ``data`` are in the file that is being recorded."""
     tape = current_tape()
-    return None if tape is None else cast("Padded | None", tape.notes.get(id(data)))
+    return None if tape is None else cast("Padded | None", tape.noted(data))
 
 
 def mark_padded(tape: Tape, data: Tensor, origin: Padded) -> None:
     """Remember it; any other use of the rows has no form in the file."""
-    tape.notes[id(data)] = origin
+    tape.note(data, origin)
     tape.poison(data, f"packed rows have no form in a file except between recurrent layers: {tape.where()}")
 
 

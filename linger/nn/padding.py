@@ -128,7 +128,7 @@ def absorbed(tape: Tape, x: Tensor, form: dict[str, Any]) -> Tensor:
         x: Input of the layer.
         form: Attributes of its node.
     """
-    padded = tape.notes.get(id(x))
+    padded = tape.noted(x)
     if not isinstance(padded, _Padded):
         return x
     kernel, pads = form["kernel_shape"], [*form["pads"]]
@@ -160,7 +160,7 @@ def _write(tape: Tape, x: Tensor, y: Tensor, pads: Sequence[tuple[int, int]], mo
     every = [(0, 0)] * first + list(pads)
     (write_zeros(chain, every) if code == 0 else _filled_chain(chain, every, code)).done(y)
     if code == 0 and x.dim() in (3, 4) and spatial and min(map(min, pads)) >= 0:
-        tape.notes[id(y)] = _Padded(x, [p[0] for p in every[2:]] + [p[1] for p in every[2:]])
+        tape.note(y, _Padded(x, [p[0] for p in every[2:]] + [p[1] for p in every[2:]]), x)
 
 
 # ---- forward

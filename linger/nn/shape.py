@@ -37,15 +37,21 @@ class _Groups(NamedTuple):
     turned: bool
 
 
-def _note_groups(tape: Tape, call: Call) -> bool:
-    """Remember a view of channels as groups; whether this reshape ends a shuffle that venus has a node for."""
-    x, y, known = call.x, call.result, tape.notes.get(id(call.x))
-    if isinstance(known, _Groups) and known.turned and y.shape == known.source.shape and tape.platform == "venus":
-        write_shuffle(tape, known.source, y, known.groups)
-        return True
+def _ends_shuffle(tape: Tape, call: Call) -> bool:
+    """Whether this reshape ends a shuffle of channels that the chip has a node for; it is then written."""
+    known = tape.noted(call.x)
+    shuffles = isinstance(known, _Groups) and known.turned and call.result.shape == known.source.shape
+    if not shuffles or tape.platform != "venus":
+        return False
+    write_shuffle(tape, known.source, call.result, known.groups)
+    return True
+
+
+def _note_groups(tape: Tape, call: Call) -> None:
+    """Remember a view of channels as groups."""
+    x, y = call.x, call.result
     if x.dim() == 4 and y.dim() == 5 and y.shape[3:] == x.shape[2:] and y.shape[0] == x.shape[0]:
-        tape.notes[id(y)] = _Groups(x, int(y.shape[1]), False)
-    return False
+        tape.note(y, _Groups(x, int(y.shape[1]), False), x)
 
 
 def write_shuffle(tape: Tape, x: Tensor, y: Tensor, groups: int) -> None:
@@ -56,7 +62,7 @@ def write_shuffle(tape: Tape, x: Tensor, y: Tensor, groups: int) -> None:
 
 def _write_reshape(tape: Tape, call: Call) -> None:
     x, y = call.x, call.result
-    if info(x) is not None and _note_groups(tape, call):
+    if info(x) is not None and _ends_shuffle(tape, call):
         return
     asked = call.args[0] if len(call.args) == 1 and isinstance(call.args[0], (tuple, list)) else call.args
     if not all(isinstance(s, int) for s in asked):
@@ -77,6 +83,7 @@ def _write_reshape(tape: Tape, call: Call) -> None:
             elif size == -1:
                 shape[i] = -1
     tape.node("Reshape", [x, np.array(shape, np.int64)], [y])
+    _note_groups(tape, call)
 
 
 def _is_new_shape(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -108,9 +115,9 @@ def _write_transpose(tape: Tape, call: Call) -> None:
         tape.node("Transpose", [call.x], [call.result], {"perm": perm})
     else:
         Chain.of(tape, call.x, fmt, "transpose").permute(*perm).done(call.result)
-        known = tape.notes.get(id(call.x))
+        known = tape.noted(call.x)
         if isinstance(known, _Groups) and perm == [0, 2, 1, 3, 4]:
-            tape.notes[id(call.result)] = known._replace(turned=True)
+            tape.note(call.result, known._replace(turned=True), known.source, call.x)
 
 
 keeps(

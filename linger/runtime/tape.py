@@ -20,7 +20,7 @@ from linger.errors import ExportError
 
 from . import sites
 from .state import state
-from .tag import Format, info, scale_value, tag
+from .tag import Format, info, scale_value, tag, version_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -97,8 +97,10 @@ class Tape:
     parameters: dict[int, str] = field(default_factory=dict)  # id of a parameter or buffer -> qualified name
     without_data: list[str] = field(default_factory=list)  # quantizers that ran without statistics
     violations: list[Any] = field(default_factory=list)  # texts or findings: limits of the chip that a layer breaks
-    notes: dict[int, Any] = field(default_factory=dict)  # what writers remember of a tensor, by id
-    _quantized: dict[tuple[int, int, float], Tensor] = field(default_factory=dict)  # float tensor, bits, scale
+    _notes: dict[int, tuple[Any, tuple[tuple[Tensor, int | None], ...]]] = field(default_factory=dict)
+    _quantized: dict[tuple[int, int | None, int, float], Tensor] = field(
+        default_factory=dict
+    )  # tensor, version, bits, scale
     port_types: dict[str, int] = field(default_factory=dict)  # ONNX element type of graph ports that carry wide codes
     wide: dict[str, int] = field(default_factory=dict)  # the same of tensors whose scale the packer does not know
     states: set[str] = field(default_factory=set)  # graph inputs (layers, B, H): their first axis is no batch
@@ -138,8 +140,18 @@ class Tape:
                 self.poison(new, self._reasons[id(old)])
             else:
                 self.bind(new, self.name_of(old))
-            if id(old) in self.notes:
-                self.notes[id(new)] = self.notes[id(old)]
+            what = self.noted(old)
+            if what is not None:
+                self.note(new, what, *(t for t, _ in self._notes[id(old)][1]))
+
+    def note(self, t: Tensor, what: Any, *sources: Tensor) -> None:
+        """Remember something of a tensor, and of those it was made from, until one of them is overwritten."""
+        self._notes[id(t)] = what, tuple((s, version_of(s)) for s in (t, *sources))
+
+    def noted(self, t: Tensor) -> Any:
+        """What :meth:`note` was told of this tensor; None where nothing, or where it no longer holds."""
+        what, stamps = self._notes.get(id(t), (None, ()))
+        return what if all(version_of(s) == version for s, version in stamps) else None
 
     def has(self, t: object) -> bool:
         """Whether ``t`` flows in the graph: produced by a recorded node or a graph input."""
@@ -257,12 +269,12 @@ class Tape:
     def quant(self, source: Tensor, quantized: Tensor, bits: int, scale: float) -> None:
         """A float tensor enters the integers: a Quant node, or int8 codes in the file where it does not depend on the inputs."""
         fmt = info(quantized)
-        known = self._quantized.setdefault((id(source), bits, scale), quantized)
+        known = self._quantized.setdefault((id(source), version_of(source), bits, scale), quantized)
         if known is not quantized:
             self.alias(quantized, known)
             return
         self._keep.append(source)
-        moved = self.notes.get(id(source))
+        moved = self.noted(source)
         if isinstance(moved, Moved) and fmt is not None:  # the packer takes a Quant at the graph's inputs only
             inner = [tag(t.detach().clone(), Format(fmt.scale, bits)) for t in moved.sources]
             for t, codes in zip(moved.sources, inner, strict=True):
