@@ -143,10 +143,12 @@ class Recurrent {
     // run(r0, r1, scratch, accumulator, slope) -> sum of `floats` floats per group, in group order.
     template <class F> Tensor backward(int64_t floats, double *slope, F &&run) const {
         const int64_t room = p.rows * blocks * LGR_UNITS * (gates_ + 1) / floats,
-                      limit = room < 2 ? 2 : room < kMostGroups ? room : kMostGroups,
+                      limit = room < 2             ? 2
+                              : room < kMostGroups ? room
+                                                   : kMostGroups,
                       wanted = (p.batch + kGroupEntries - 1) / kGroupEntries,
-                      most = wanted < limit ? wanted : limit,
-                      size = (p.batch + most - 1) / most, groups = (p.batch + size - 1) / size;
+                      most = wanted < limit ? wanted : limit, size = (p.batch + most - 1) / most,
+                      groups = (p.batch + size - 1) / size;
         Tensor sums = fresh_1d(groups * floats, aoti_torch_dtype_float32());
         float *at = sums.mutable_data_ptr<float>();
         std::vector<double> slopes(static_cast<size_t>(groups), 0.0);

@@ -107,9 +107,7 @@ class _Fixed(NamedTuple):
     bits: int
 
 
-def _forward(
-    k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _forward(k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Results, and what backward needs."""
     w_ih, w_hh, b_ih, b_hh, h0 = floats
     assert w_ih is not None and w_hh is not None

@@ -9,7 +9,7 @@ from linger.onnx import OnnxRunner
 each_case = pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
 
 
-STATES = ("hn", "cn", "hf", "cf", "hb", "cb")  # last states of recurrent layers: recorded without their axes of size one
+STATES = ("hn", "cn", "hf", "cf", "hb", "cb")  # recorded without their axes of size one
 
 
 def shaped(name, got, want):
