@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from linger import ops
 from linger.errors import UnsupportedError
 from linger.ops.recurrent import Result, States, Walk, Weights, hidden_observe, hidden_scale
-from linger.quantizers import Quantizer, calibrating, clamp_weight_once
+from linger.quantizers import Quantizer, calibrating, clamp_weight_once, in_recomputation
 from linger.runtime import Format, Leaf, current_tape, info, tag
 
 from .base import (
@@ -236,7 +236,7 @@ class RecurrentInt(Leaf):
             quantizer = self.output_quantizer_of(layer)
             warn_without_data(quantizer)
             out, cap = quantizer.output(), self.state_caps[self.quant.platform]
-            scale = hidden_scale(out, cap)
+            scale = self._scale_of(layer, out, cap)
             results = []
             for d in self.directions(layer):
                 at = layer * (2 if self.bidirectional else 1) + d.reverse
@@ -254,6 +254,16 @@ class RecurrentInt(Leaf):
             recording.finish(y)
             self.__dict__["_recording"] = recording
         return y, states
+
+    def _scale_of(self, layer: int, out: ops.Output, cap: int) -> Tensor:
+        """The scale of this pass; a recomputation in backward takes that of the pass it repeats, which has moved since."""
+        known: dict[int, Tensor] = self.__dict__.setdefault("_scales", {})
+        if in_recomputation() and layer in known:
+            return known[layer]
+        scale = hidden_scale(out, cap)
+        if out.observe and not torch.compiler.is_compiling():
+            known[layer] = scale
+        return scale
 
     def _accept(self, x: Tensor, origin: Padded | None) -> ops.Coded:
         fmt = info(x)

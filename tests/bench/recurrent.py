@@ -1,4 +1,4 @@
-"""Recurrent layers against torch's, at their own sequence classifier: training step, step with the input's gradient, evaluation."""
+"""Recurrent layers against torch's in a small classifier: training step, step with the input's gradient, evaluation."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.utils.checkpoint
 from golden.cases import CASES
 from torch import nn
 from torch.nn.utils import rnn
@@ -270,6 +271,30 @@ def test_the_scale_of_a_pass_is_known_before_it(tmp_path):
     assert moved > 2.0**7  # states of a fresh layer are small
     y, _ = model.rnn(x)
     assert float(info(y).scale) == moved
+
+
+@each_kind
+def test_recomputation_repeats_the_scale_of_its_pass(kind, tmp_path):
+    class Checkpointed(nn.Module):
+        def __init__(self, again):
+            super().__init__()
+            self.rnn, self.again = KINDS[kind](D, H), again
+
+        def forward(self, x):
+            if not self.again:
+                return self.rnn(x)[0]
+            return torch.utils.checkpoint.checkpoint(lambda t: self.rnn(t)[0], x, use_reentrant=False)
+
+    x, grads = torch.randn(T, 2, D), []
+    for again in (False, True):
+        torch.manual_seed(0)
+        model = initialised(Checkpointed(again), tmp_path)
+        for _ in range(3):
+            model.zero_grad()
+            model(x).pow(2).sum().backward()
+            grads.append([p.grad.clone() for p in model.rnn._flat_weights])
+    for plain, checkpointed in zip(grads[:3], grads[3:], strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(plain, checkpointed, strict=True))
 
 
 @each_kind
