@@ -99,6 +99,8 @@ class Float:
         pairs = [self.weight_codes(i) for i in (0, 1)]
         biases = [(self.w[2 + i].detach().double() * 2.0 ** (q[3 * i] + q[1 + i])).round() for i in (0, 1)]
         layer = oracle.Layer(self.platform, codes, *(p[0] for p in pairs), *biases, q, self.reverse, self.lengths)
+        if self.outs[2].threshold is not None:
+            layer.threshold = self.outs[2].threshold.detach().double().requires_grad_()
         leaves = [t.detach().double().requires_grad_() for t in (codes / self.x_scale, *self.w)]
         cell = 7 if self.platform == "venus" else 15
         given = [self.h0, self.c0] if self.given else [torch.zeros_like(self.h0), torch.zeros_like(self.c0)]
@@ -116,7 +118,8 @@ class Float:
         flat = torch.stack([y[t, r] for t, r in self.rows])
         a, b, d = (t.double() for t in self.loss_weights)
         loss = (flat * a).sum() + (h * b[0]).sum() + (0.0 if c is None else (c * d[0]).sum())
-        grads = list(torch.autograd.grad(loss, [*leaves, *states]))
+        learned = [] if layer.threshold is None else [layer.threshold]
+        grads = list(torch.autograd.grad(loss, [*leaves, *states, *learned]))
         grads[0] = torch.stack([grads[0][t, r] for t, r in self.rows])
         return (flat, h, c, peak, cut), grads
 

@@ -1,5 +1,7 @@
 """The chips' recurrent steps in int64, and their gradients in float64, written from the documented formulas step by step."""
 
+import math
+
 import torch
 
 from linger.ops.recurrent import Walk
@@ -72,8 +74,17 @@ class Layer:
         self.platform, self.reverse = platform, reverse
         self.x, self.w_ih, self.w_hh, self.b_ih, self.b_hh = (t.long() for t in (x, w_ih, w_hh, b_ih, b_hh))
         self.qx, self.qi, self.qw, self.qh = exp2
+        self.threshold = None  # float64 leaf: log2 of the state's threshold
         self.base = 11 if platform == "venus" else 27
         self.lengths = torch.full((x.shape[1],), len(x)) if lengths is None else lengths
+
+    def state(self, real, codes, before):
+        """A state: its code, with the gradients of `real` and, from the value before rounding, of the threshold."""
+        if self.threshold is not None:
+            off = codes.to(D64) - before.detach() * 2.0**self.qh
+            off = torch.where(off.abs() <= 0.5, off, codes.to(D64))  # saturated: the limit follows the threshold
+            real = real + (self.threshold - self.threshold.detach()) * math.log(2.0) * off / 2.0**self.qh
+        return carry(real, codes, self.qh)
 
     def reals(self, leaves):
         """x, w_ih, w_hh as dequantized codes with the gradients of the given float64 leaves."""
@@ -122,7 +133,7 @@ def lstm(layer, leaves, h, c, state_codes):
         out = oc * tc
         peak = max(peak, float((out.abs() * live).max()) / 2.0 ** (2 * q))
         new_h = sat(rhu(out, 2 * q - k.qh), 8)
-        h = torch.where(live, carry(o * th, new_h, k.qh), h)
+        h = torch.where(live, k.state(o * th, new_h, o * th), h)
         c = torch.where(live, carry(cell, new_c, q), c)
         hc, cc = torch.where(live, new_h, hc), torch.where(live, new_c, cc)
         ys[t] = torch.where(live, h, 0.0)
@@ -179,7 +190,8 @@ def gru(layer, leaves, h, state_codes):
         new_h = sat(sat(rhu(zc * far, fine), bits) + start, 8)
         share = (zc.float() / 2.0**fine) * far.float() + start.float()
         peak = max(peak, float((share.abs() * live).max()) / 2.0**k.qh)
-        h = torch.where(live, carry(mixed, new_h, k.qh), h)
+        before = z * (n - h) + h if p == "venus" else z * (h - n) + n
+        h = torch.where(live, k.state(mixed, new_h, before), h)
         hc = torch.where(live, new_h, hc)
         ys[t] = torch.where(live, h, 0.0)
     return torch.stack(ys), h, peak
