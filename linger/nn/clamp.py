@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linger.runtime import NAMES, Format, Tape, Value, current_tape, handles, info, scale_value, tag
+from linger import ops
+from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, scale_value, tag
 
 from .broadcast import write_channels
 from .functional import is_number, store
@@ -37,16 +38,28 @@ def clamped(x: Tensor, fmt: Format, low: float | None, high: float | None, *, op
     if not fmt.exact:
         return tag(torch.clamp(x, low, high), fmt.like(None))
     limits = _limit(low, fmt, _LOWEST), _limit(high, fmt, _HIGHEST)
-    lo, hi = ((limit / fmt.scale).to(x.dtype) for limit in limits)
-    below = x <= lo if open_ends and low is not None else x < lo
-    above = x >= hi if open_ends and high is not None else x > hi
-    y = torch.where(below, lo, torch.where(above, hi, x))  # keeps no x for backward: it may be overwritten in place
-    codes = None if fmt.codes is None else torch.clamp(fmt.codes, *(limit.to(fmt.codes.dtype) for limit in limits))
+    codes: Tensor | None
+    if open_ends and low == 0 and high is not None and float(high).is_integer():  # ReLU6: one pass, one bit per element
+        y, codes = ops.relu(coded(x, fmt), float(high))[:2]
+    else:
+        y, codes = _cut(x, fmt, limits, open_ends and low is not None, open_ends and high is not None)
     y = tag(y, fmt.like(codes))
     tape = current_tape()
     if tape is not None:
         _write(tape, x, y, int(limits[0]), int(limits[1]), scale_value(fmt))
     return y
+
+
+def _cut(
+    x: Tensor, fmt: Format, limits: tuple[Tensor, Tensor], open_low: bool, open_high: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Value and codes between two codes."""
+    lo, hi = ((limit / fmt.scale).to(x.dtype) for limit in limits)
+    below = x <= lo if open_low else x < lo
+    above = x >= hi if open_high else x > hi
+    y = torch.where(below, lo, torch.where(above, hi, x))  # keeps no x for backward: it may be overwritten in place
+    codes = None if fmt.codes is None else torch.clamp(fmt.codes, *(limit.to(fmt.codes.dtype) for limit in limits))
+    return y, codes
 
 
 def _write(tape: Tape, x: Tensor, y: Tensor, low: int, high: int, scale: float) -> None:

@@ -51,6 +51,7 @@ CALLS = {
     "add": (lambda m, x: x + x.flip(1), None),
     "add relu": (lambda m, x: F.relu(x + x), None),
     "relu": (lambda m, x: F.relu(x), None),
+    "relu6": (lambda m, x: F.relu6(x), None),
     "in place": (lambda m, x: F.relu(x + x, inplace=True), None),
     "sub": (lambda m, x: x - x.flip(1), None),
     "mul": (lambda m, x: x * x.flip(1), None),
