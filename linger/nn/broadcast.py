@@ -21,6 +21,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def common_shape(x: Tensor, y: Tensor) -> tuple[int, ...] | None:
     """Shape of an element-wise result, or None where the shapes do not broadcast."""
+    if x.shape == y.shape:  # torch.broadcast_shapes takes longer than a small addition
+        return tuple(x.shape)
     try:
         return tuple(torch.broadcast_shapes(x.shape, y.shape))  # type: ignore[no-untyped-call]
     except RuntimeError:

@@ -32,7 +32,7 @@ class KeptWeight:
     """A layer's quantized and packed weight between evaluations: one place, filled by the operators.
 
     Every use compares what the codes depend on: the weight's version (any in-place write that torch sees), a sample of up to
-    4096 of its elements (writes through ``.data`` or numpy; all elements of small weights), its quantizer's exponent and the
+    1024 of its elements (writes through ``.data`` or numpy; all elements of small weights), its quantizer's exponent and the
     bias's limit. Copies and pickles start empty. Threads may share it.
     """
 

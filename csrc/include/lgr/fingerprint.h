@@ -7,7 +7,7 @@
 extern "C" {
 #endif
 
-enum { LGR_FINGERPRINT_SAMPLES = 4096 };
+enum { LGR_FINGERPRINT_SAMPLES = 1024 };
 
 /**
  * 64 bits that depend on every bit of the sampled elements, on their places and on n.
