@@ -1,11 +1,37 @@
-/* test_relu.c - ReLU on codes: each instruction set gives the reference's bytes and stays inside its buffers. */
+/* test_relu.c - ReLU on codes and masks applied in place: each instruction set gives the reference's bytes and stays inside
+ * its buffers. */
 #include "harness.h"
+#include "lgr/mask.h"
 #include "lgr/relu.h"
 
 static int same(struct block a, struct block b) { return memcmp(a.data, b.data, a.bytes) == 0; }
 
+static void masks_apply_in_place(void)
+{
+    for (int64_t n = 0; n < 200; ++n)
+        for (int round = 0; round < 20; ++round) {
+            struct block g = block_new(4 * n, 4), want = block_new(4 * n, 4),
+                         m = block_new(lgr_mask_bytes(n), 1);
+            fill_floats((float *)(void *)g.data, n, 1.0f, 1);
+            memset(m.data, 0xff, m.bytes);
+            for (int i = 0; i < round && m.bytes; ++i)
+                m.data[random_bits() % m.bytes] = (unsigned char)(random_bits() & 0xff);
+            const float *from = (const float *)(void *)g.data;
+            float *to = (float *)(void *)want.data, *own = (float *)(void *)g.data;
+            CHECK(lgr_mask_grad_f32(from, m.data, n, to) == LGR_OK);
+            isa_use(isa_masks[round % N_ISA]);
+            CHECK(lgr_mask_grad_f32(own, m.data, n, own) == LGR_OK);
+            CHECK(same(g, want));
+            isa_use(0);
+            block_end(g);
+            block_end(want);
+            block_end(m);
+        }
+}
+
 int main(void)
 {
+    masks_apply_in_place();
     const double highs[] = {(double)INFINITY, 6.0, 0.25, 127.0, 1e300, 1e-300};
     for (int k = 0; k < N_SIZES; ++k)
         for (int round = 0; round < 200; ++round) {
