@@ -122,13 +122,18 @@ class Recurrent {
                 wide};
     }
     // run(r0, r1, scratch, seen) over all entries; entries are independent, so any split gives the same bits.
+    static constexpr int64_t kMostEntries = 64; // their sums stay in the cache
     template <class F> lgr_recurrent_seen forward(F &&run) const {
         std::atomic<int32_t> peak{0};
         std::atomic<int64_t> saturated{0};
         torch::stable::parallel_for(0, p.batch, 4, [&](int64_t b, int64_t e) {
-            const auto r0 = static_cast<int32_t>(b), r1 = static_cast<int32_t>(e);
             lgr_recurrent_seen seen = {0, 0};
-            run(r0, r1, thread_scratch(lgr_recurrent_forward_bytes(&p, gates_, r1 - r0)), &seen);
+            for (int64_t at = b; at < e; at += kMostEntries) {
+                const auto r0 = static_cast<int32_t>(at),
+                           r1 = static_cast<int32_t>(e - at < kMostEntries ? e : at + kMostEntries);
+                const int64_t bytes = lgr_recurrent_forward_bytes(&p, gates_, r1 - r0);
+                run(r0, r1, thread_scratch(bytes), &seen);
+            }
             int32_t cur = peak.load();
             while (seen.peak > cur && !peak.compare_exchange_weak(cur, seen.peak)) {}
             saturated += seen.saturated;

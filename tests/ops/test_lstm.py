@@ -74,6 +74,17 @@ def test_rows_of_packed_and_batch_first_input(platform, reverse, isa):
     assert torch.equal(y_first.transpose(0, 1), y_time)
 
 
+def test_entries_of_a_large_batch_are_independent(isa):
+    x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = case("arcs", (150, 4, 10, 20), 3)
+    y, _, c = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, "arcs"), h0, c0)
+    for i in (0, 63, 64, 128, 149):
+        alone = x[:, i : i + 1].contiguous()
+        states = h0[i : i + 1], c0[i : i + 1]
+        one = lstm_codes(alone, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(alone, "arcs"), *states)
+        assert torch.equal(one[0][:, 0], y[:, i])
+        assert torch.equal(one[2][0, 0], c[0, i])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 8])
 def test_threads_do_not_change_a_bit(threads):
     before = torch.get_num_threads()
