@@ -4,6 +4,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+
+# Read when torch loads: threads that spin while they wait stand still on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import torch
 
 from linger import _C, settings
