@@ -93,19 +93,20 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
                 lgr::zeroed(dh0),
                 lgr::scalar_of(0.0f)};
     }
-    STD_TORCH_CHECK(codes.numel() == p.rows * p.h && pre.numel() == p.rows * hp * 4,
-                    "gru_backward: what forward saved does not fit x");
+    const Tensor kept_codes = layer.kept(codes, p.rows * p.h, false),
+                 kept_pre = layer.kept(pre, p.rows * hp * 4, false),
+                 kept_h0 = layer.kept(h0, int64_t{p.batch} * p.h, true);
     const OptTensor y = lgr::dense_or_none(dy), hn = lgr::dense_or_none(dhn);
     STD_TORCH_CHECK((!y || y->numel() == codes.numel()) && (!hn || hn->numel() == dh0.numel()),
                     "gru_backward: a gradient does not fit its result");
     Tensor ph = layer.panels(true, kHidden, e_hh),
-                 pi = want_x ? layer.panels(false, kOrder, e_ih) : lgr::absent(f32);
+           pi = want_x ? layer.panels(false, kOrder, e_ih) : lgr::absent(f32);
     if (want_x && layer.leaves_rows()) lgr::zeroed(dx);
     lgr_gru_grad g = {};
     g.x = layer.x();
-    g.y = codes.const_data_ptr<int8_t>();
-    g.h0 = lgr::data_or_null<int8_t>(h0);
-    g.pre = pre.const_data_ptr<int32_t>();
+    g.y = kept_codes.const_data_ptr<int8_t>();
+    g.h0 = lgr::data_or_null<int8_t>(kept_h0);
+    g.pre = kept_pre.const_data_ptr<int32_t>();
     g.inv_x = lgr_exp2_scale(-ex);
     g.inv_h = lgr_exp2_scale(-e_h);
     g.w_ih = lgr::data_or_null<float>(pi);

@@ -122,24 +122,26 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
                 lgr::zeroed(dc0),
                 lgr::scalar_of(0.0f)};
     }
-    STD_TORCH_CHECK(codes.numel() == p.rows * p.h && pre.numel() == p.rows * hp * 4 &&
-                        cell.numel() == p.rows * hp,
-                    "lstm_backward: what forward saved does not fit x");
+    const Tensor kept_codes = layer.kept(codes, p.rows * p.h, false),
+                 kept_pre = layer.kept(pre, p.rows * hp * 4, false),
+                 kept_cell = layer.kept(cell, p.rows * hp, false),
+                 kept_h0 = layer.kept(h0, int64_t{p.batch} * p.h, true),
+                 kept_c0 = layer.kept(c0, int64_t{p.batch} * p.h, true);
     const OptTensor y = lgr::dense_or_none(dy), hn = lgr::dense_or_none(dhn),
                     cn = lgr::dense_or_none(dcn);
     STD_TORCH_CHECK((!y || y->numel() == codes.numel()) && (!hn || hn->numel() == dh0.numel()) &&
                         (!cn || cn->numel() == dc0.numel()),
                     "lstm_backward: a gradient does not fit its result");
     Tensor ph = layer.panels(true, kOrder, e_hh),
-                 pi = want_x ? layer.panels(false, kOrder, e_ih) : lgr::absent(f32);
+           pi = want_x ? layer.panels(false, kOrder, e_ih) : lgr::absent(f32);
     if (want_x && layer.leaves_rows()) lgr::zeroed(dx);
     lgr_lstm_grad g = {};
     g.x = layer.x();
-    g.y = codes.const_data_ptr<int8_t>();
-    g.h0 = lgr::data_or_null<int8_t>(h0);
-    g.c0 = lgr::data_or_null<int32_t>(c0);
-    g.pre = pre.const_data_ptr<int32_t>();
-    g.cell = cell.const_data_ptr<int32_t>();
+    g.y = kept_codes.const_data_ptr<int8_t>();
+    g.h0 = lgr::data_or_null<int8_t>(kept_h0);
+    g.c0 = lgr::data_or_null<int32_t>(kept_c0);
+    g.pre = kept_pre.const_data_ptr<int32_t>();
+    g.cell = kept_cell.const_data_ptr<int32_t>();
     g.inv_x = lgr_exp2_scale(-ex);
     g.inv_h = lgr_exp2_scale(-e_h);
     g.w_ih = lgr::data_or_null<float>(pi);

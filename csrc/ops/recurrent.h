@@ -102,6 +102,12 @@ class Recurrent {
         nan = nan || seen.abs > 0x7f800000;
         return codes;
     }
+    // What forward saved, in one block: n elements, or none.
+    Tensor kept(const Tensor &t, int64_t n, bool or_none) const {
+        STD_TORCH_CHECK(t.numel() == n || (or_none && t.numel() == 0), op_,
+                        ": what forward saved does not fit x");
+        return lgr::contiguous(t);
+    }
     // Packs weights and biases for the engine; the result lives as long as this object.
     lgr_recurrent_weights pack(const OptTensor &b_ih, const OptTensor &b_hh) {
         const int64_t n = blocks * gates_ * LGR_UNITS;

@@ -318,7 +318,8 @@ class RecurrentInt(Leaf):
                 w = self.weights(d)
                 for kind, matrix in (("weightih", w.w_ih), ("weighthh", w.w_hh)):
                     cast("Quantizer", getattr(self, d.quantizer(kind))).observe_calibration(matrix)
-                tensors += [t for t in w[:4] if t is not None]
+                as_torch = RecurrentInt.weights(self, d)  # the chip's may be turned for its formula
+                tensors += [t for t in as_torch[:4] if t is not None]
             mine = None if given is None else [s[layer * n : layer * n + n] for s in given]
             how = FloatRows(rows.packed, self.batch_first and not rows.unbatched, rows.unbatched)
             y, last = run_float(self.gates, y, how, mine, tensors, self.bias, self.bidirectional)

@@ -298,10 +298,11 @@ def test_recomputation_repeats_the_scale_of_its_pass(kind, tmp_path):
 
 
 @each_kind
-def test_calibration_is_a_float_pass(kind, tmp_path):
+@pytest.mark.parametrize("platform", ["venus", "venusA"])
+def test_calibration_is_a_float_pass(kind, platform, tmp_path):
     torch.manual_seed(0)
     plain = Net(kind, num_layers=2, bidirectional=True)
-    model = initialised(copy.deepcopy(plain), tmp_path, "venusA")
+    model = initialised(copy.deepcopy(plain), tmp_path, platform)
     x, lengths = torch.randn(7, 3, D), [7, 4, 2]
     with linger.calibration():
         y, *_ = model(x)

@@ -49,6 +49,16 @@ def test_integers_match_the_oracle(platform, shape, extreme, reverse, isa):
 
 
 @each_platform
+def test_saturated_sums_one_shift_from_their_format(platform, isa):
+    operands = list(case(platform, (3, 4, 20, 33), 1, extreme=True))
+    operands[5] = (7, 5, 5, 7) if platform == "venus" else (7, 21, 21, 7)  # Q12 to Q11, Q28 to Q27
+    operands[3].fill_(2**31 - 1)
+    x, w_ih, w_hh, b_ih, b_hh, exp2, h0 = operands
+    y, _ = gru_codes(x, w_ih, w_hh, b_ih, b_hh, exp2, whole(x, platform), h0)
+    assert torch.equal(y.long(), expected(platform, operands, False)[0])
+
+
+@each_platform
 @pytest.mark.parametrize("reverse", [False, True])
 def test_rows_of_packed_input(platform, reverse, isa):
     operands = case(platform, (9, 6, 10, 18), 5)
@@ -164,3 +174,17 @@ def test_fake_kernels():
     weights = (x, ex, w_ih, ei, w_hh, eh, e, h0, results[1], results[6])
     grads = torch.randn(4, 3, 6), torch.randn(1, 3, 6)
     torch.library.opcheck(torch.ops.linger.gru_backward.default, (*grads, *weights, *walk, True, False))
+
+
+def test_backward_refuses_what_forward_did_not_save():
+    x, w_ih, w_hh, _, _, _, h0 = case("arcs", (3, 4, 10, 20), 2)
+    one, walk = torch.tensor(128.0), whole(x, "arcs").arguments
+    results = torch.ops.linger.gru(x, one, w_ih, one, w_hh, one, None, None, one, h0, *walk, True)
+    y, codes, pre, h_codes = (results[i] for i in (0, 1, 6, 7))
+    for i in range(3):
+        saved = [h_codes, codes, pre]
+        saved[i] = saved[i].flatten()[:1].clone()
+        with pytest.raises(RuntimeError, match="gru_backward: what forward saved does not fit x"):
+            torch.ops.linger.gru_backward(
+                torch.ones_like(y), None, x, one, w_ih, one, w_hh, one, one, *saved, *walk, True, True
+            )

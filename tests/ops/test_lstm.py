@@ -55,6 +55,18 @@ def test_integers_match_the_oracle(platform, shape, extreme, reverse, isa):
 
 
 @each_platform
+def test_saturated_sums_one_shift_from_their_format(platform, isa):
+    operands = list(case(platform, (3, 4, 20, 33), 1, extreme=True))
+    operands[5] = (7, 5, 5, 7) if platform == "venus" else (7, 21, 21, 7)  # Q12 to Q11, Q28 to Q27
+    operands[3].fill_(2**31 - 1)
+    x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = operands
+    got = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, exp2, whole(x, platform), h0, c0)
+    want, _, _ = expected(platform, operands, False)
+    assert torch.equal(got[0].long(), want[0])
+    assert torch.equal(got[2][0].long(), want[2])
+
+
+@each_platform
 @pytest.mark.parametrize("reverse", [False, True])
 def test_rows_of_packed_and_batch_first_input(platform, reverse, isa):
     operands = case(platform, (9, 6, 10, 18), 5)
@@ -252,3 +264,21 @@ def test_fake_kernels():
     out = ops_oracle.output(ops_oracle.stats(), observe=True)
     torch.library.opcheck(torch.ops.linger.hidden_scale.default, (out.stats.is_init, out.stats.scale, None, 8, 23))
     torch.library.opcheck(torch.ops.linger.hidden_observe.default, (torch.tensor(0.5), *out.stats, None, 8, 23))
+
+
+def test_backward_refuses_what_forward_did_not_save():
+    x, w_ih, w_hh, _, _, _, h0, c0 = case("arcs", (3, 4, 10, 20), 2)
+    one, walk = torch.tensor(128.0), whole(x, "arcs").arguments
+    call = (x, one, w_ih, one, w_hh, one, None, None, one, h0, c0)
+    y, codes, _, _, _, _, _, _, _, pre, cell, h_codes, c_codes = torch.ops.linger.lstm(*call, *walk, True)
+    saved = {"h0": h_codes, "c0": c_codes, "codes": codes, "pre": pre, "cell": cell}
+
+    def backward(**other):
+        given = (x, one, w_ih, one, w_hh, one, one, *{**saved, **other}.values(), *walk, True, True)
+        return torch.ops.linger.lstm_backward(torch.ones_like(y), None, None, *given)
+
+    for name, t in saved.items():
+        with pytest.raises(RuntimeError, match="lstm_backward: what forward saved does not fit x"):
+            backward(**{name: t.flatten()[:1].clone()})
+    spread = c_codes.repeat_interleave(2).view(3, 40)[:, ::2]
+    assert all(torch.equal(a, b) for a, b in zip(backward(), backward(c0=spread), strict=True))

@@ -34,7 +34,10 @@ LGR_VEC int32_t v_top(vi v)
 /* rounded right shift by a number that is not a constant: shift = s - 1, any = s > 0 */
 LGR_VEC vi v_round_by(vi v, __m128i shift, int any)
 {
-    return any ? v_half(v_add(_mm256_sra_epi32(v, shift), v_set(1))) : v;
+    if (!any) return v;
+    /* INT32_MAX where shift is 0: adding 1 first would wrap */
+    const vi twice = _mm256_sra_epi32(v, shift);
+    return v_add(v_half(twice), v_and(twice, v_set(1)));
 }
 LGR_VEC vi v_sat_add(vi a, vi b)
 {
