@@ -28,8 +28,10 @@ from .nn import Conv2dInt as Conv2dInt
 from .nn import ConvTranspose1dInt as ConvTranspose1dInt
 from .nn import ConvTranspose2dInt as ConvTranspose2dInt
 from .nn import EmbeddingInt as EmbeddingInt
+from .nn import GRUInt as GRUInt
 from .nn import LayerNormInt as LayerNormInt
 from .nn import LinearInt as LinearInt
+from .nn import LSTMInt as LSTMInt
 from .nn import MultiheadAttentionInt as MultiheadAttentionInt
 from .onnx import check as check
 from .quantizers import calibration as calibration

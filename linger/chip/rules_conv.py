@@ -241,9 +241,9 @@ def linear(n: NodeFacts) -> Iterator[Violation]:
             limit = f"the weight and its prefetched copy do not fit into {n.chip.shared_bytes} bytes"
             yield n.warning("weight", f"{size} bytes", limit, NO_PREFETCH)
     rows = None if shape is None else math.prod(shape[:-1])
-    if n.platform == "venusA" and rows != 1:
+    if n.platform == "venusA" and rows not in (None, 1):
         limit = "the engine transposes a result of several rows in place and scrambles it"
-        yield n.warning("rows", rows or "", limit, "one row per call, or place the result in PSRAM when packing")
+        yield n.warning("rows", rows, limit, "one row per call, or place the result in PSRAM when packing")
 
 
 @rule("BatchNorm2dInt")

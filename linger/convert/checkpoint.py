@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import pickle
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -140,7 +141,7 @@ def load(model: nn.Module, path: str | os.PathLike[str] | BinaryIO, *, strict: b
 
     Raises:
         TypeError: The file holds no state dictionary; ``model`` is no module, or wrapped and not yet converted.
-        ValueError: The record names modules that this model lacks.
+        ValueError: The file is no checkpoint, or holds code; the record names modules that this model lacks.
         RuntimeError: Keys or shapes do not fit; the message names the nearest keys.
 
     Source: ours.
@@ -150,7 +151,10 @@ def load(model: nn.Module, path: str | os.PathLike[str] | BinaryIO, *, strict: b
     report = LoadReport(repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else type(path).__name__)
     target = _unwrapped(model)
     device = next((p.device for p in target.parameters()), None)
-    content = torch.load(path, map_location=device, weights_only=True)
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"load: {report.source} is no checkpoint, or holds code, which is never run") from error
     state, parts = _open(content, report)
     for name, recorded in sorted(parts.items()):
         _convert(model, target, name, recorded, report)

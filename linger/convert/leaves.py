@@ -109,4 +109,4 @@ def left_alone(m: nn.Module, stage: str) -> str | None:
         return None
     if stage == "constrain" and next(m.parameters(), None) is None:
         return None
-    return f"{type(m).__name__} has no {'quantized' if stage == 'init' else 'constrained'} form yet"
+    return f"{type(m).__name__} has no {'quantized' if stage == 'init' else 'constrained'} form"

@@ -72,7 +72,8 @@ class Selection:
 
     @staticmethod
     def _classes(given: Any) -> tuple[type[nn.Module], ...]:
-        classes = (given,) if isinstance(given, type) else tuple(given or ())
+        single = isinstance(given, (type, nn.Module, str))
+        classes = (given,) if single else tuple(() if given is None else given)
         for cls in classes:
             if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
                 raise TypeError(f"disable_module: expected classes of torch.nn.Module, got {cls!r}")

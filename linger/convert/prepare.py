@@ -139,7 +139,8 @@ def log_report(report: Report) -> None:
     wanted = [r for r in report.stayed_float if not r.note.startswith(chosen)]
     if wanted:
         lines = [f"  {r.name or '(root)'} ({r.was}): {r.note}" + (f" [{r.where}]" if r.where else "") for r in wanted]
-        _log.warning("linger.%s: these layers stay in float:\n%s", report.stage, "\n".join(lines))
+        what = "stay in float" if report.stage == "init" else "train without limits"
+        _log.warning("linger.%s: these layers %s:\n%s", report.stage, what, "\n".join(lines))
     off = [r.name for r in report.stayed_float if r.note.startswith(chosen)]
     if off:
         _log.info("linger.%s: switched off: %s", report.stage, ", ".join(off))

@@ -104,6 +104,8 @@ def init(
     if example_inputs is not None:
         _materialise(model, example_inputs)
     record.report.notes += sentences(layer_findings(model, settings.platform))
+    differing = (row for row in record.report.rows if row.became == "GRUInt" and row.note)
+    record.report.notes += [f"{row.name or '(root)'}: {row.note}" for row in differing]
     log_report(record.report)
     return model
 
@@ -222,7 +224,7 @@ class _Conversion:
     def _foldable(self, layer: Any, bn: Any, base: type[nn.Module]) -> str | None:
         """Why a pair that is adjacent cannot be folded; None when it can."""
         if base not in swaps or (self.fold_bn == "step" and base not in FOLDING):
-            return f"{base.__name__} has no quantized form yet"
+            return f"{base.__name__} has no quantized form"
         if bn.running_mean is None:
             return "it keeps no running statistics (track_running_stats=False)"
         if self.fold_bn == "once" and len(self.users[id(layer.weight)]) > 1:
@@ -264,7 +266,7 @@ class _Conversion:
         if row is None:
             why = left_alone(m, "init")
             if isinstance(m, Constrained):
-                why = f"{was} has no quantized form yet"
+                why = f"{was} has no quantized form"
             if why is not None:
                 self._row(m, was, "", self._why(m) or why)
             return
@@ -286,7 +288,7 @@ class _Conversion:
         bn, base = m.bn, m.float_class
         why = self._why(m, base, m.bn_class) or None
         if why is None and (base not in swaps or (self.fold_bn == "step" and base not in FOLDING)):
-            why = f"{base.__name__} has no quantized form yet"
+            why = f"{base.__name__} has no quantized form"
         if why is None and bn.running_mean is None:
             why = "its BatchNorm keeps no running statistics (track_running_stats=False)"
         if why is not None:
@@ -337,9 +339,10 @@ class _Conversion:
             return
         if m.weight is not None:
             clamp_weight_once(m.weight, m.weight_quantizer, info)
-        if m.bias is not None and m.bias.requires_grad and info.clamp_bias_value is not None:
+        bias = getattr(m, "bias", None)  # embeddings have none
+        if bias is not None and bias.requires_grad and info.clamp_bias_value is not None:
             with torch.no_grad():
-                m.bias.copy_(clamp(m.bias.detach(), info.clamp_bias_value))
+                bias.copy_(clamp(bias.detach(), info.clamp_bias_value))
 
 
 def _user_class(m: nn.Module) -> type[nn.Module] | None:

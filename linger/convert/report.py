@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from linger.nn.embedding import EmbeddingInt
+from linger.nn.functional import FunctionalLayer
 from linger.runtime import islands_of
 
 __all__ = ["Report", "Row", "Summary", "format_table", "html_table", "report_of", "summary"]
@@ -149,10 +151,14 @@ def summary(model: nn.Module) -> Summary:
     for name, m in model.named_modules():
         q = getattr(m, "quant", None)
         limits = _limits(m)
-        if q is not None and hasattr(m, "output_quantizer"):
-            bits = f"{q.input_bits}/{q.weight_bits}/{q.output_bits}"
+        if q is not None and (hasattr(m, "output_quantizer") or isinstance(m, EmbeddingInt)):
+            reads, weights, writes = str(q.input_bits), str(q.weight_bits), str(q.output_bits)
+            if isinstance(m, FunctionalLayer):
+                weights, limits = "-", ""
+            elif isinstance(m, EmbeddingInt):
+                reads, writes = "-", weights
             note = f"{q.method}" + (", ReLU fused" if getattr(m, "fused_relu", False) else "")
-            rows.append((name or "(root)", type(m).__name__, bits, limits, note))
+            rows.append((name or "(root)", type(m).__name__, f"{reads}/{weights}/{writes}", limits, note))
         elif hasattr(m, "normalize_data"):
             rows.append((name or "(root)", type(m).__name__, "float", limits, ""))
         elif name in stayed:

@@ -27,7 +27,7 @@ from .serialise import live_nodes
 __all__ = ["CheckReport", "check"]
 
 _HEAD = ("severity", "layer", "what", "value", "limit", "remedy")
-_PARTIAL = "only the layers themselves were looked at; with example_inputs every operator and size is"
+_PARTIAL = "only layers were looked at; pass example_inputs to have every operator and size looked at"
 
 
 @dataclass(frozen=True)

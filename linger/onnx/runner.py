@@ -79,6 +79,12 @@ class OnnxRunner:
         """Chip that the file is written for; ``venus`` where no node says it."""
         return self._graph.platform
 
+    def __repr__(self) -> str:
+        def shown(values: Sequence[ValueDef]) -> str:
+            return ", ".join(value.name + ("" if value.shape is None else f" {_shown(value)}") for value in values)
+
+        return f"{type(self).__name__}({self.platform}: {shown(self._graph.inputs)} -> {shown(self._graph.outputs)})"
+
     def run(self, inputs: Any, integers: bool = False) -> dict[str, np.ndarray[Any, Any]]:
         """Execute the file.
 
@@ -258,8 +264,12 @@ def _check_shape(wanted: ValueDef, got: tuple[int, ...], sizes: dict[str, int]) 
     if fits:
         fits = all(sizes.setdefault(s, g) == g for s, g in zip(symbols, got, strict=True) if s)
     if not fits:
-        shown = ", ".join(s or ("?" if d is None else str(d)) for d, s in zip(wanted.shape, symbols, strict=True))
-        raise ValueError(f"run: input {wanted.name!r} must have shape ({shown}), got {got}")
+        raise ValueError(f"run: input {wanted.name!r} must have shape {_shown(wanted)}, got {got}")
+
+
+def _shown(value: ValueDef) -> str:
+    dims = zip(value.shape or (), value.symbols, strict=True)
+    return f"({', '.join(s or ('?' if d is None else str(d)) for d, s in dims)})"
 
 
 def _output(wanted: ValueDef, value: Value) -> Value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ from linger.runtime import Node, Tape
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
+
+_log = logging.getLogger("linger")
 
 
 class GraphPort(NamedTuple):
@@ -48,6 +51,8 @@ def _port(port: GraphPort, axes: Any, element: int | None = None) -> ValueInfoPr
     symbols = axes.get(port.name, {})
     for axis in symbols:
         symbol = symbols[axis] if isinstance(symbols, dict) else f"{port.name}_dynamic_{axis}"
+        if not -len(dims) <= int(axis) < len(dims):
+            raise ExportError(f"export: dynamic_axes: axis {axis} of '{port.name}', which has {len(dims)} axes")
         dims[int(axis)] = str(symbol)
     kind = 1 if port.tensor.is_floating_point() else _TYPES.get(port.tensor.dtype)  # every float is float32 in a file
     if kind is None:
@@ -92,6 +97,10 @@ def build_model(
     protos = [
         helper.make_node(n.op_type, n.inputs, n.outputs, name=n.name, domain=n.domain, **n.attributes) for n in nodes
     ]
+    ports = [p.name for p in (*inputs, *outputs)]
+    for name in set(dynamic_axes) - set(ports):
+        known = ", ".join(map(repr, ports))
+        _log.warning("linger.onnx.export: dynamic_axes: %r is no input or output; there are %s", name, known)
     initializers = [numpy_helper.from_array(a, n) for n, a in tape.initializers.items() if n in used]
     if not initializers:
         raise ExportError("export: the graph has no parameter and no constant; the packer refuses such a model")

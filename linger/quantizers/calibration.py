@@ -260,16 +260,21 @@ class Calibration:
             _log.warning("calibration: no quantizer saw any data; run the initialised model inside the context")
         elif self.model is not None:
             seen = {id(key[0]) for key in session.records}
-            unseen = [
-                name
-                for name, module in self.model.named_modules()
-                if getattr(module, "role", None) in ("activation", "weight")
-                and hasattr(module, "observe_calibration")
-                and id(module) not in seen
-                and not module.ready
-            ]
+            ran: dict[str, bool] = {}  # by layer: operands that arrive as codes need no quantizer of their own
+            for name, module in self.model.named_modules():
+                if getattr(module, "role", None) in ("activation", "weight") and hasattr(module, "observe_calibration"):
+                    layer = _layer_of(name)
+                    ran[layer] = ran.get(layer, False) or id(module) in seen or module.ready
+            unseen = [layer or "(root)" for layer, done in ran.items() if not done]
             if unseen:
                 _log.warning("calibration: no data for %s", ", ".join(unseen))
+
+
+def _layer_of(name: str) -> str:
+    """The layer that a quantizer of this qualified name belongs to; a quantizer of another name stands for itself."""
+    parts = name.split(".")
+    own = [i for i, part in enumerate(parts) if "quantizer" in part]
+    return ".".join(parts[: own[0]]) if own else name
 
 
 def calibration(
@@ -283,7 +288,7 @@ def calibration(
     The state belongs to the thread: forwards in other threads (``DataParallel``) are not calibrated.
 
     Args:
-        model: Calibrate only the quantizers of this model, and report those that saw nothing. None: every quantizer that runs.
+        model: Calibrate only the quantizers of this model, and report layers that saw nothing. None: every quantizer that runs.
         a_calibrate_name: Method for activations instead of the configured one.
         w_calibrate_name: Method for weights instead of the configured one.
 

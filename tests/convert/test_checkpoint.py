@@ -204,7 +204,7 @@ class _Attack:
 
 def test_no_code_of_a_file_runs(tmp_path):
     torch.save(OrderedDict(weight=_Attack()), tmp_path / "x.pt")
-    with pytest.raises(Exception, match="Weights only load failed"):
+    with pytest.raises(Exception, match="is no checkpoint, or holds code, which is never run"):
         linger.load(Net(), tmp_path / "x.pt")
 
 
@@ -255,3 +255,9 @@ def test_no_warning_is_lost_or_made(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         linger.load(Net(), _saved(q, tmp_path))
+
+
+def test_a_file_that_is_no_checkpoint(tmp_path):
+    (tmp_path / "config.yaml").write_text("platform: arcs\n")
+    with pytest.raises(ValueError, match=r"config\.yaml' is no checkpoint, or holds code"):
+        linger.load(Net(), tmp_path / "config.yaml")

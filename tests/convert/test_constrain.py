@@ -24,6 +24,11 @@ def config(tmp_path, text="platform: venusA\n"):
     return str(path)
 
 
+def test_what_has_no_limits_is_told_as_what_it_is(caplog):
+    linger.constrain(nn.Sequential(nn.MultiheadAttention(4, 2), nn.Linear(4, 4)))
+    assert "linger.constrain: these layers train without limits:\n  0 (MultiheadAttention)" in caplog.text
+
+
 def test_structure_and_print():
     m = linger.constrain(Net())
     assert type(m) is Net

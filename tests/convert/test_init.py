@@ -191,7 +191,40 @@ def test_layers_without_a_form_are_listed_once(caplog):
     with caplog.at_level(logging.WARNING, "linger"):
         linger.init(m)
     assert [r.name for r in report_of(m).stayed_float] == ["1"]
-    assert caplog.text.count("Conv3d has no quantized form yet") == 1
+    assert caplog.text.count("Conv3d has no quantized form") == 1
+
+
+def test_a_constrained_embedding_is_converted():
+    m = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))
+    m = linger.init(linger.constrain(m))
+    assert [type(layer).__name__ for layer in m] == ["EmbeddingInt", "LinearInt"]
+    assert torch.isfinite(m(torch.tensor([1, 2]))).all()
+
+
+def test_the_summary_shows_widths_and_limits_of_what_a_layer_has(tmp_path):
+    m = linger.init(
+        nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 4), nn.Sigmoid(), nn.GRU(4, 4)),
+        config(tmp_path, "platform: arcs"),
+    )
+    m(torch.tensor([[1, 2]]))
+    rows = {row[1]: row[2:4] for row in linger.summary(m).rows}
+    assert rows["EmbeddingInt"] == ("-/8/8", "out 8, weight 7 x mean") and rows["SigmoidInt"] == ("8/-/8", "")
+    assert rows["LinearInt"] == ("8/8/8", "out 8, weight 7 x mean")
+
+
+def test_a_gru_of_another_formula_is_told(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "linger"):
+        m = linger.init(nn.GRU(4, 4), config(tmp_path, "platform: arcs"))
+    assert "linger.init: (root): arcs applies the reset gate before the recurrent product" in caplog.text
+    assert "reset gate" in str(linger.summary(m))
+    caplog.clear()
+    linger.init(nn.GRU(4, 4), config(tmp_path, "platform: venusA"))
+    assert not caplog.records
+
+
+def test_a_class_to_leave_alone_is_a_class():
+    with pytest.raises(TypeError, match=r"disable_module: expected classes of torch.nn.Module, got Linear\("):
+        linger.init(Net(), disable_module=nn.Linear(2, 2))
 
 
 def test_sections_and_methods(tmp_path):

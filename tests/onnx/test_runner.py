@@ -267,3 +267,8 @@ except ImportError as exc:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "reading and writing ONNX files needs the onnx package: pip install linger[onnx]"
+
+
+def test_a_runner_shows_its_chip_and_its_ports():
+    graph = model([node("Quant", ["x"], ["y"], scale_x=16.0)], {"x": ["N", 3]}, {"y": (TensorProto.INT8, ["N", 3])})
+    assert repr(OnnxRunner(graph)) == "OnnxRunner(venus: x (N, 3) -> y (N, 3))"

@@ -232,6 +232,15 @@ def test_file_with_an_open_batch_takes_other_sizes():
         close(OnnxRunner(data).run(wide)["y"], model(wide))
 
 
+def test_open_axes_that_do_not_exist_are_told(caplog):
+    model = linger.init(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    model(X)
+    exported(model, X, input_names=["x"], dynamic_axes={"z": {0: "n"}})
+    assert "dynamic_axes: 'z' is no input or output; there are 'x', 'output'" in caplog.text
+    with pytest.raises(linger.errors.ExportError, match="axis 4 of 'x', which has 4 axes"):
+        exported(model, X, input_names=["x"], dynamic_axes={"x": {4: "n"}})
+
+
 REFUSED = {
     "sort": (lambda m, x: x.sort(1)[0], "`sort`"),
     "adaptive": (lambda m, x: F.adaptive_avg_pool2d(x, (3, 5)), "4 x 6 is no multiple of 3 x 5"),

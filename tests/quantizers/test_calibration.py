@@ -10,6 +10,7 @@ import torch
 from quantizer_oracle import exp2_of
 from torch import nn
 
+import linger
 from linger.quantizers import Quantizer, calibrating, calibration, freeze_statistics, register_calibrate_method
 from linger.quantizers import calibration as _entry
 from linger.quantizers.quantizer import FIRST_THRESHOLD
@@ -424,3 +425,10 @@ def test_registering_is_checked():
 def test_first_threshold_is_the_documented_one():
     assert Quantizer(8, method="TQT").learning_data.tolist() == pytest.approx([2.1]) and FIRST_THRESHOLD == 2.1
     assert _entry is calibration
+
+
+def test_layers_that_did_not_run_are_told_and_operands_that_arrive_as_codes_are_not(caplog):
+    model = linger.init(nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)]))
+    with caplog.at_level(logging.WARNING, "linger"), calibration(model):
+        model[1](model[0](torch.randn(3, 4)))
+    assert caplog.messages == ["calibration: no data for 2"]
