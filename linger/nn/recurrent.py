@@ -172,7 +172,7 @@ class RecurrentInt(Leaf):
             if calibrating():
                 y, states = self._calibrate(x, rows, given)
             else:
-                y, states = self._compute(x, rows, given)
+                y, states = self._compute(x, rows, given, hx)
             return self._results(y, states, rows)
 
     def _rows(self, given: Any) -> tuple[Tensor, Sequence]:
@@ -203,11 +203,14 @@ class RecurrentInt(Leaf):
                 self.__dict__["_steps"] = known
         return given, Sequence(known[1], known[2], batch, stride, None, not batched)
 
+    def _parts(self, hx: Any) -> list[Tensor] | None:
+        return None if hx is None else [hx] if self.gates == 3 else list(hx)
+
     def _given(self, hx: Any, rows: Sequence) -> list[Tensor] | None:
         """Given states as ``(layers * directions, B, H)``, entries in the order of the rows."""
-        if hx is None:
+        states = self._parts(hx)
+        if states is None:
             return None
-        states = [hx] if self.gates == 3 else list(hx)
         n = self.num_layers * (2 if self.bidirectional else 1)
         names = ("hx",) if self.gates == 3 else ("h_0", "c_0")
         found = []
@@ -221,13 +224,15 @@ class RecurrentInt(Leaf):
             found.append(state)
         return found
 
-    def _compute(self, x: Tensor, rows: Sequence, given: list[Tensor] | None) -> tuple[Tensor, list[list[States]]]:
+    def _compute(
+        self, x: Tensor, rows: Sequence, given: list[Tensor] | None, hx: Any
+    ) -> tuple[Tensor, list[list[States]]]:
         tape = current_tape()
         origin = padded(x)
         operand = self._accept(x, origin)
         recording = None
         if tape is not None:
-            recording = Recording(tape, self, operand.value, rows, origin, given)
+            recording = Recording(tape, self, operand.value, rows, origin, self._parts(hx))
         states: list[list[States]] = []
         y = x
         for layer in range(self.num_layers):
@@ -262,7 +267,7 @@ class RecurrentInt(Leaf):
             return known[layer]
         scale = hidden_scale(out, cap)
         if out.observe and not torch.compiler.is_compiling():
-            known[layer] = scale
+            known[layer] = scale.detach()  # of a threshold: a copied module holds no graph
         return scale
 
     def _accept(self, x: Tensor, origin: Padded | None) -> ops.Coded:

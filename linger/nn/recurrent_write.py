@@ -45,7 +45,7 @@ class Recording:
         x: Quantized rows.
         rows: Their steps.
         origin: What packed rows are in the file.
-        given: The caller's states, or None.
+        given: The caller's states as they came, or None: other tensors mean nothing to the tape.
     """
 
     def __init__(

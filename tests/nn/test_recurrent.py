@@ -204,6 +204,40 @@ def test_a_length_may_be_an_input_of_the_file(tmp_path):
         runner.run([x, torch.tensor([0])])
 
 
+@each_kind
+@pytest.mark.parametrize("form", ["unbatched", "deep both ways", "packed"])
+def test_given_states_are_inputs_of_the_file(kind, form, tmp_path):
+    torch.manual_seed(0)
+    options = {"num_layers": 2, "bidirectional": True} if form == "deep both ways" else {}
+
+    class Streamed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = KINDS[kind](D, H, **options)
+
+        def forward(self, x, *given):
+            x = x if form != "packed" else pack_padded_sequence(x, [T], enforce_sorted=False)
+            y, state = self.rnn(x, given if kind == "LSTM" else given[0])
+            y = y if form != "packed" else pad_packed_sequence(y)[0]
+            return y, *(state if kind == "LSTM" else (state,))
+
+    def inputs():
+        size = (T, 1, D) if form == "packed" else (T, D)
+        sizes = (4 if options else 1, *size[1:-1], H)
+        return torch.randn(size), *(torch.rand(sizes) - 0.5 for _ in range(2 if kind == "LSTM" else 1))
+
+    model = initialised(Streamed(), tmp_path).train()
+    model(*inputs())
+    linger.onnx.export(model.eval(), inputs(), tmp_path / "m.onnx")
+    x, *states = inputs()
+    with torch.no_grad():
+        want = model(x, *states)
+    codes = [(s * 2.0**15 + 0.5).floor().to(torch.int32) for s in states[1:]]
+    got = OnnxRunner(tmp_path / "m.onnx").run([x, states[0], *codes]).values()
+    for y, real in zip(got, want, strict=True):
+        assert np.array_equal(y / 2.0**15 if y.dtype != np.float32 else y, real.numpy())
+
+
 def test_packed_batches_and_their_rows_have_no_form_in_a_file(tmp_path):
     torch.manual_seed(0)
     model = initialised(Net("LSTM", packed=True), tmp_path)
@@ -259,6 +293,17 @@ def test_checkpoints(kind, tmp_path):
         copied = copy.deepcopy(model)
         for again in (other.eval(), copied):
             assert all(torch.equal(a, b) for a, b in zip(again(x), want, strict=True))
+
+
+@each_kind
+def test_a_model_with_learned_thresholds_is_copied_while_it_trains(kind, tmp_path):
+    torch.manual_seed(0)
+    model = initialised(Net(kind), tmp_path, method="TQT").train()
+    x = torch.randn(T, 2, D)
+    model(x)[0].sum().backward()
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(copied.eval()(x), model.eval()(x), strict=True))
 
 
 def test_the_scale_of_a_pass_is_known_before_it(tmp_path):
