@@ -54,4 +54,5 @@ $(VENV)/.ready: pyproject.toml
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q "$(TORCH)" "setuptools>=77"
 	$(PY) -m pip install -q --no-build-isolation -e ".[dev]"
+	$(PY) -m pip install -q --no-deps aeon # recordings of examples/vowels.py; its dependencies are not needed
 	touch $@
