@@ -77,7 +77,7 @@ def gru(n: NodeFacts) -> Iterator[Violation]:
             yield n.error(f"{a} * {b}", f"2**{q_a + q_b}", limit, "finer scales: smaller weights or inputs")
     if n.platform == "venus":
         limit = "engine 562ddc7 halves the state in every step; later revisions use 16-bit gates"
-        value = "GRUInt" if q_o == 8 else f"GRUInt with scale_o 2**{q_o}"
+        value = "GRUInt" if q_o in (None, 8) else f"GRUInt with scale_o 2**{q_o}"
         remedy = "a later engine" + ("" if q_o == 8 else "; on this one scale_o must be 2**8")
     else:
         limit = "engine 562ddc7 reads transposed weights and gates of another format: its output stays near 0"

@@ -20,7 +20,7 @@ from linger.chip import (
     outputs_of,
     parameter_bytes,
 )
-from linger.nn import QuantLayer
+from linger.nn import QuantLayer, RecurrentInt
 from linger.runtime import Node, Tape, info
 
 __all__ = ["findings", "follow", "layer_findings", "of_text", "sentences", "walk"]
@@ -52,8 +52,14 @@ def findings(
 
 def layer_findings(model: nn.Module, platform: str) -> list[Violation]:
     """What the rules say about the layers of an initialised model before any input is seen."""
-    layers = (m.node_facts(platform) for m in model.modules() if isinstance(m, QuantLayer))
-    return [v for facts in layers if facts is not None for v in check_node(facts)]
+    found: list[Violation] = []
+    for name, m in model.named_modules():
+        if isinstance(m, RecurrentInt):
+            sizes = {"input_size": m.input_size, "hidden_size": m.hidden_size}
+            found += check_node(NodeFacts(m.op_type, platform, name, sizes, (TensorFacts(),) * 5))
+        elif isinstance(m, QuantLayer) and (facts := m.node_facts(platform)) is not None:
+            found += check_node(facts)
+    return found
 
 
 def sentences(found: Iterable[Violation]) -> list[str]:

@@ -8,12 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from linger.nn.base import Converted
 from linger.nn.embedding import EmbeddingInt
 from linger.nn.functional import FunctionalLayer
 from linger.runtime import islands_of
 
 __all__ = ["Report", "Row", "Summary", "format_table", "html_table", "report_of", "summary"]
 
+_CLAMPS = {"data": "activation", "weight": "weight", "bias": "bias"}
 _COLUMNS = ("name", "from", "to", "note", "where")
 
 
@@ -125,7 +127,10 @@ def _limits(m: nn.Module) -> str:
     """The clamps of a layer in words; a static weight limit wins over the factor."""
     quant = getattr(m, "quant", None)
     factor = getattr(m, "normalize_factor", None if quant is None else quant.clamp.clamp_factor_value)
-    out, weight, bias = (getattr(m, f"normalize_{k}", None) for k in ("data", "weight", "bias"))
+    own = {} if quant is None else {k: getattr(quant.clamp, f"clamp_{v}_value") for k, v in _CLAMPS.items()}
+    out, weight, bias = (getattr(m, f"normalize_{k}", own.get(k)) for k in _CLAMPS)
+    if isinstance(m, EmbeddingInt):
+        out = None  # its rows are the table
     parts = [f"out {out:g}"] if out is not None else []
     if weight is not None:
         parts.append(f"weight {weight:g}")
@@ -151,7 +156,7 @@ def summary(model: nn.Module) -> Summary:
     for name, m in model.named_modules():
         q = getattr(m, "quant", None)
         limits = _limits(m)
-        if q is not None and (hasattr(m, "output_quantizer") or isinstance(m, EmbeddingInt)):
+        if q is not None and (hasattr(m, "output_quantizer") or isinstance(m, Converted)):
             reads, weights, writes = str(q.input_bits), str(q.weight_bits), str(q.output_bits)
             if isinstance(m, FunctionalLayer):
                 weights, limits = "-", ""

@@ -208,7 +208,7 @@ def test_the_summary_shows_widths_and_limits_of_what_a_layer_has(tmp_path):
     )
     m(torch.tensor([[1, 2]]))
     rows = {row[1]: row[2:4] for row in linger.summary(m).rows}
-    assert rows["EmbeddingInt"] == ("-/8/8", "out 8, weight 7 x mean") and rows["SigmoidInt"] == ("8/-/8", "")
+    assert rows["EmbeddingInt"] == ("-/8/8", "weight 7 x mean") and rows["SigmoidInt"] == ("8/-/8", "")
     assert rows["LinearInt"] == ("8/8/8", "out 8, weight 7 x mean")
 
 
@@ -219,7 +219,14 @@ def test_a_gru_of_another_formula_is_told(tmp_path, caplog):
     assert "reset gate" in str(linger.summary(m))
     caplog.clear()
     linger.init(nn.GRU(4, 4), config(tmp_path, "platform: venusA"))
-    assert not caplog.records
+    assert "reset gate" not in caplog.text
+
+
+@pytest.mark.parametrize("platform", ["arcs", "venusA", "venus"])
+def test_recurrent_layers_are_judged_without_inputs(platform):
+    model = nn.ModuleDict({"lstm": nn.LSTM(8, 6), "gru": nn.GRU(6, 6)})
+    found = {(v.layer, v.severity) for v in linger.check(model, platform)}
+    assert {("lstm", "warning"), ("gru", "error"), ("gru", "warning")} <= found
 
 
 def test_a_class_to_leave_alone_is_a_class():
