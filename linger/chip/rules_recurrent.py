@@ -20,7 +20,11 @@ def _layout(n: NodeFacts, shape: Sequence[int]) -> Iterator[Violation]:
         yield n.error("rank", len(shape), "3", "give it (batch, time, features)")
     elif shape[0] != 1:
         yield n.error(
-            "batch", shape[0], "1, as [1, T, D]", "export with a batch of 1 and batch_first=True", refused=False
+            "batch",
+            shape[0],
+            "the chips compute [1, T, D] only",
+            "export with a batch of 1 and batch_first=True",
+            refused=False,
         )
     elif n.op_type == "LSTMInt" and n.platform == "venus":
         if not first:

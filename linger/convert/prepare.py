@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import warnings
 from dataclasses import dataclass, field, replace
@@ -110,6 +111,8 @@ def open_settings(config_file: Any) -> Settings:
     """Settings of a file, which become the current ones, or the current ones."""
     if config_file is None:
         return replace(current(), file=None, explicit=frozenset())
+    if not isinstance(config_file, (str, os.PathLike)):
+        raise TypeError(f"config_file must be the path of a YAML file, got {type(config_file).__name__}")
     settings = load(config_file)
     use(settings)
     return settings

@@ -18,7 +18,7 @@ NAMED = {
     "arcs/GluInt/defect_rank3": ("GluInt", "never applies the gate"),
     "arcs/LogSoftmaxInt/defect_elementwise_log": ("LogSoftmaxInt", "logarithm of the raw integers"),
     "arcs/LogSoftmaxInt/defect_full_positive_domain": ("LogSoftmaxInt", "logarithm of the raw integers"),
-    "venus/GRUInt/batch2": ("GRUInt", "1, as [1, T, D]"),
+    "venus/GRUInt/batch2": ("GRUInt", "the chips compute [1, T, D] only"),
     "venus/GRUInt/extreme": ("GRUInt", "halves the state"),
     "venus/GRUInt/fine_scales": ("GRUInt", "halves the state"),
     "venus/GRUInt/odd_d5_h7": ("GRUInt", "halves the state"),

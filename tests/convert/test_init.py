@@ -229,6 +229,11 @@ def test_recurrent_layers_are_judged_without_inputs(platform):
     assert {("lstm", "warning"), ("gru", "error"), ("gru", "warning")} <= found
 
 
+def test_a_configuration_is_a_path():
+    with pytest.raises(TypeError, match="config_file must be the path of a YAML file, got dict"):
+        linger.init(Net(), {"platform": "arcs"})
+
+
 def test_a_class_to_leave_alone_is_a_class():
     with pytest.raises(TypeError, match=r"disable_module: expected classes of torch.nn.Module, got Linear\("):
         linger.init(Net(), disable_module=nn.Linear(2, 2))
