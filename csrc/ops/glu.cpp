@@ -86,8 +86,9 @@ Tensor glu_grad(const Tensor &grad, const Tensor &x, const Tensor &x_scale) {
     STD_TORCH_CHECK(g.scalar_type() == lgr::ScalarType::Float && g.numel() * 2 == in.numel() &&
                         in.dim() > 0 && in.scalar_type() == lgr::ScalarType::Char,
                     "glu_grad: grad must be float32 and have half the elements of the int8 x");
+    const int64_t last = in.sizes()[static_cast<size_t>(in.dim() - 1)], half = last / 2;
+    STD_TORCH_CHECK(last % 2 == 0, "glu_grad: the last axis must be even, got ", last);
     const Tensor dx = lgr::fresh_like(in, aoti_torch_dtype_float32());
-    const int64_t half = in.sizes()[static_cast<size_t>(in.dim() - 1)] / 2;
     const int32_t exp2 = lgr::exp2_of(x_scale, "glu_grad");
     if (g.numel() == 0) return dx;
     const float *from = g.const_data_ptr<float>();

@@ -114,6 +114,11 @@ def test_refusals():
         (lambda: ops.glu_codes(q.int(), 0, 0, 0, 8), TypeError, "glu_codes: x must be int8, got torch.int32"),
         (lambda: ops.glu_codes(q, 0, 0, 64, 8), ValueError, r"shift must be in \[-31, 63\], got 64"),
         (lambda: ops.glu_codes(q, 0, 3, 0, 8), RuntimeError, r"chip must be in \[0, 2\]"),
+        (
+            lambda: native.glu_grad(torch.ones(1), q[:2].view(2, 1), torch.ones(())),
+            RuntimeError,
+            "the last axis must be even, got 1",
+        ),
     ]:
         with pytest.raises(kind, match=text):
             bad()

@@ -218,6 +218,7 @@ def test_walks_that_leave_the_input_are_refused():
         good._replace(counts=three * 0),
         good._replace(stride=2),
         good._replace(batch=0),
+        good._replace(batch=2**31 - 1),  # entries without a step
     ):
         with pytest.raises(RuntimeError, match="offsets and counts must stay inside x"):
             lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), walk)

@@ -23,7 +23,7 @@ lgr_status lgr_recurrent_check(const lgr_recurrent *p, int gates)
     const int least = venus ? -19 : -3; /* left shifts up to 30: the chip multiplies by an int32 */
     if (p->exp2_ih < least || p->exp2_hh < least || p->exp2_ih > 252 || p->exp2_hh > 252)
         return LGR_E_RANGE;
-    if (p->rows < 1 || p->row_stride < 1 || p->row_stride > p->rows) return LGR_E_RANGE;
+    if (p->rows < p->batch || p->row_stride < 1 || p->row_stride > p->rows) return LGR_E_RANGE;
     for (int32_t t = 0, most = p->batch; t < p->steps; most = p->n[t++]) {
         if (p->n[t] < 1 || p->n[t] > most || p->off[t] < 0 || p->off[t] >= p->rows)
             return LGR_E_RANGE;
