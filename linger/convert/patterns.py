@@ -103,8 +103,11 @@ def check_sections(model: nn.Module, settings: Settings) -> None:
     for section in settings.sections:
         for pattern in section.name:
             owner, functional, _ = pattern.partition(_FUNCTIONAL)
-            if functional and owner.rstrip(".") in names:
-                continue  # an operator that the first forward creates
+            owner = owner.rstrip(".")
+            if functional and (owner in names or any(covers(owner, name) for name in names)):
+                continue  # operators that the first forward creates
             if not any(covers(pattern, name) for name in names):
                 what = f"section {section.key!r}: name {pattern!r} matches no module; {_hint(pattern, names)}"
+                if any(c in pattern for c in "*?["):
+                    what += f"; operators between layers have names such as {_FUNCTIONAL}qadd_0, see linger.summary"
                 raise config_error(what, file=settings.file, line=section.line or None, key=section.key)

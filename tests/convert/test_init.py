@@ -229,6 +229,29 @@ def test_recurrent_layers_are_judged_without_inputs(platform):
     assert {("lstm", "warning"), ("gru", "error"), ("gru", "warning")} <= found
 
 
+def test_sections_reach_operators_by_wildcards(tmp_path):
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return x + self.fc(x)
+
+    class Pair(nn.ModuleList):
+        def forward(self, x):
+            return [m(x) for m in self]
+
+    text = "platform: arcs\nwide:\n  name: ['{}']\n  quant_info: {{output_bits: 32}}\n"
+    x = torch.randn(2, 4)
+    for name in ("*_linger_qtensor_qadd*", "1._linger_qtensor_qadd_0", "?._linger_qtensor_*"):
+        m = linger.init(Pair([Sum(), Sum()]), config(tmp_path, text.format(name)), example_inputs=x)
+        assert m[1]._linger_qtensor_qadd_0.quant.output_bits == 32
+        assert m[0]._linger_qtensor_qadd_0.quant.output_bits == (8 if name[0] == "1" else 32)
+    with pytest.raises(linger.ConfigError, match=r"'\*qadd\*' matches no module; .* such as _linger_qtensor_qadd_0"):
+        linger.init(Pair([Sum(), Sum()]), config(tmp_path, text.format("*qadd*")))
+
+
 def test_a_configuration_is_a_path():
     with pytest.raises(TypeError, match="config_file must be the path of a YAML file, got dict"):
         linger.init(Net(), {"platform": "arcs"})
