@@ -16,6 +16,7 @@ _TAIL = """
 # Per-layer settings: a section is a mapping with a list `name`; its key is free. A name covers the module and all
 # modules below it; *, ? and [...] are wildcards on the whole name. The first section that covers a layer is used.
 # What a section leaves out comes from the settings above. input_bits and output_bits exist only in sections.
+# Operators of user code have names too, which linger.summary shows: '*_linger_qtensor_qadd*' covers every x + y.
 # my_section:
 #   name: [encoder.layers.0, head*]
 #   platform: arcs
