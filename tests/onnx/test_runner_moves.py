@@ -16,7 +16,9 @@ def one(inner, out, constants=None, platform="venus", shape=(1, 4, 3, 5)):
 
 
 def pad(widths, value=0, platform="venus", **attributes):
-    inner = node("iqPad", ["q", "w", "v"], ["y"], mode=attributes.pop("mode", "constant"), platform=platform, **attributes)
+    inner = node(
+        "iqPad", ["q", "w", "v"], ["y"], mode=attributes.pop("mode", "constant"), platform=platform, **attributes
+    )
     constants = {"w": np.array(widths, np.int64), "v": np.array([value], np.int8)}
     return one(inner, (TensorProto.INT8, ["n", "c", "h", "w"]), constants, platform)
 
