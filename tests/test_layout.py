@@ -11,9 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LINGER, CSRC = ROOT / "linger", ROOT / "csrc"
 
 # package -> what it may import from linger, besides itself
-BASE = {"_C", "errors"}
+BASE = {"_C", "errors", "files"}
 ARROWS = {
     "errors": {"_C"},
+    "files": set(),
     "_fakes": {"ops"} | BASE,
     "ops": BASE,
     "settings": BASE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import os
 import pickle
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from linger.files import replaced
 from linger.quantizers import Quantizer
 
 from .prepare import record_of
@@ -74,18 +74,8 @@ def save(model: nn.Module, path: str | os.PathLike[str] | BinaryIO) -> None:
     if not isinstance(path, (str, os.PathLike)):
         torch.save(content, path)
         return
-    target = os.path.abspath(os.fspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=os.path.basename(target), dir=os.path.dirname(target))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced(path) as file:
+        torch.save(content, file)
 
 
 @dataclass

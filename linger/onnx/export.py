@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from linger.chip import Violation, file_platform
 from linger.convert.findings import findings, sentences
 from linger.errors import ExportError
+from linger.files import replaced
 from linger.runtime import ChipOutput, Node, Tape, Value, info, state
 
 from .serialise import GraphPort, build_model, live_nodes
@@ -311,15 +311,5 @@ def _write(proto: ModelProto, f: str | os.PathLike[str] | BinaryIO) -> None:
     if not isinstance(f, (str, os.PathLike)):
         f.write(data)
         return
-    path = os.path.abspath(os.fspath(f))
-    handle, temporary = tempfile.mkstemp(prefix=os.path.basename(path), dir=os.path.dirname(path))
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced(f) as file:
+        file.write(data)

@@ -1,10 +1,9 @@
 """Load and save files, and the configuration that calls without a file use."""
 
-import contextlib
 import os
-import tempfile
 
 from linger.errors import config_error
+from linger.files import replaced
 from linger.settings.read import read
 from linger.settings.schema import Settings
 from linger.settings.write import dumps
@@ -72,26 +71,8 @@ def save(settings: Settings, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: The folder is missing or not writable.
     """
-    target = os.path.realpath(os.fsdecode(path))
-    handle, name = tempfile.mkstemp(prefix=".linger-", suffix=".yaml", dir=os.path.dirname(target))
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(dumps(settings))
-        os.chmod(name, _mode_of(target))
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-
-
-def _mode_of(path: str) -> int:
-    try:
-        return os.stat(path).st_mode & 0o777
-    except OSError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+    with replaced(path) as stream:
+        stream.write(dumps(settings).encode())
 
 
 def config_save_to_yaml(path: str | os.PathLike[str]) -> None:

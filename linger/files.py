@@ -1,0 +1,46 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+__all__ = ["replaced"]
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write that takes its name when the block ends; an exception leaves the old file, or none.
+
+    The permissions of an old file stay. A link's target is replaced, not the link.
+
+    Raises:
+        FileNotFoundError: The folder is missing; the message names what the caller named.
+        OSError: The folder is not writable.
+    """
+    target = os.path.realpath(os.fsdecode(path))
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"cannot write {os.fsdecode(path)!r}: there is no folder {folder!r}")
+    handle, name = tempfile.mkstemp(prefix=".linger-", dir=folder)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+        os.chmod(name, _mode_of(target))
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _mode_of(path: str) -> int:
+    try:
+        return os.stat(path).st_mode & 0o777
+    except OSError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
