@@ -180,6 +180,11 @@ class RecurrentInt(Leaf):
         if isinstance(given, PackedSequence):
             sizes = given.batch_sizes
             counts = sizes.to(torch.int32)
+            if not torch.compiler.is_compiling() and int(sizes.sum()) != given.data.shape[0]:
+                raise ValueError(
+                    f"'{self._name}': the lengths ask for {int(sizes.sum())} rows, the packed data has {given.data.shape[0]}: "
+                    "a length was above the number of steps when the sequence was packed"
+                )
             return given.data, Sequence(torch.cumsum(sizes, 0) - sizes, counts, int(sizes[0]), 1, given, False)
         if not isinstance(given, Tensor) or given.dim() not in (2, 3) or given.shape[-1] != self.input_size:
             shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__

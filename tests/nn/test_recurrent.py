@@ -437,6 +437,10 @@ def test_shapes_that_do_not_fit_are_refused_by_name(tmp_path):
         model(torch.randn(5, 2, D), torch.zeros(1, 3, H), torch.zeros(1, 2, H))
     with pytest.raises(ValueError, match="at least one step"):
         model(torch.randn(0, 2, D))
+    layer = model.rnn
+    too_long = torch.nn.utils.rnn.pack_padded_sequence(torch.randn(5, 2, D), [7, 3])  # torch packs without a word
+    with pytest.raises(ValueError, match="'rnn': the lengths ask for 10 rows, the packed data has 8"):
+        layer(too_long)
 
 
 def test_printed_form(tmp_path):
