@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from golden.cases import CASES
+from golden.cases import ARRAYS, CASES
 
-from .rebuilt import initialised, integers
+import linger
+
+from .rebuilt import fix, initialised, integers
 
 # what a float module with these quantizers cannot be, and why
 LEFT_OUT = {
@@ -47,3 +49,38 @@ def test_eval_modules_give_the_chips_integers(case, tmp_path):
 def test_what_is_left_out_is_recorded():
     assert {case.name for case in CASES} >= set(LEFT_OUT)
     assert len(FITTING) >= 340
+
+
+def gru(case, path):
+    """A recorded GRU as a layer in eval mode; venus swaps the roles of z and 1 - z, so its rows of z are negated."""
+    q, w = case.about["params"], [torch.from_numpy(case.arrays[f"w_{i}"].copy()).double() for i in range(4)]
+    ih, hh = q["q_x"] + q["q_iw"], q["q_h"] + q["q_hw"]
+    size = w[1].shape[1]
+    layer = torch.nn.GRU(w[0].shape[1], size, batch_first=True)
+    for p, codes, exp2 in zip(layer.parameters(), w, (q["q_iw"], q["q_hw"], ih, hh), strict=True):
+        if case.platform == "venus":
+            codes[size : 2 * size] *= -1
+        value = codes / 2.0**exp2
+        assert torch.equal(value.float().double(), value), "a parameter that float32 does not hold"
+        p.data = value.float()
+    path.write_text(f"platform: {case.platform}\n")
+    model = linger.init(layer, path).eval()
+    exponents = {"input": "q_x", "weightih": "q_iw", "weighthh": "q_hw", "output": "q_h"}
+    for name, exp2 in exponents.items():
+        fix(getattr(model, f"{name}_quantizer"), 2.0 ** q[exp2])
+    return model
+
+
+RECORDED_GRU = [case for case in ARRAYS if case.op == "later_GRUInt"]
+
+
+@pytest.mark.parametrize("case", RECORDED_GRU, ids=[case.id for case in RECORDED_GRU])
+def test_eval_gru_gives_the_later_engines_integers(case, tmp_path):
+    model = gru(case, tmp_path / "c.yaml")
+    q = case.about["params"]
+    x = torch.from_numpy(case.arrays["in_0"].copy()).float() / 2.0 ** q["q_x"]
+    with torch.no_grad():
+        y, h = model(x if q["go_forward"] else x.flip(1))  # torch has no layer that runs backwards only
+    y = y if q["go_forward"] else y.flip(1)
+    assert np.array_equal(y.numpy() * 2.0 ** q["q_h"], case.arrays["out_0"])
+    assert np.array_equal(integers(h).numpy().flatten(), case.arrays["out_1"])
