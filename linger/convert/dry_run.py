@@ -15,6 +15,7 @@ from torch import nn
 from linger.runtime import Leaf, is_owner
 from linger.settings import current
 
+from .conversion import Conversion
 from .graph import discover
 from .patterns import Selection
 from .prepare import check_root
@@ -53,7 +54,8 @@ def dry_run(model: nn.Module, platform: str | None, example_inputs: Any) -> Iter
             raise ValueError(f"check: the model cannot be copied: {error}") from error
         if known is None:
             settings = replace(settings, open_quant=True, file=None, explicit=frozenset())
-            quantize(twin, settings, Selection(twin, None, None), discover(twin, example_inputs), "once")
+            selection = Selection(twin, None, None)
+            quantize(Conversion(twin, settings, selection, discover(twin, example_inputs), "once"))
         else:
             _retarget(twin, settings.platform)
         yield twin, settings.platform

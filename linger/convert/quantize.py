@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from linger import runtime
 from linger.errors import UnsupportedError
-from linger.nn import RecurrentInt, swaps, visible
+from linger.nn import visible
 from linger.nn.base import convert_class
-from linger.nn.constrained import Constrained, clamp
-from linger.nn.folding import FOLDING
-from linger.nn.fused import EmptyBatchNorm, FusedBN, fold
-from linger.quantizers import Quantizer, clamp_weight_once
 from linger.settings import QuantMode, Settings
 
-from .constrain import fusion_of
+from .conversion import Conversion
 from .findings import layer_findings, sentences
-from .flow import Adjacency
-from .graph import Pair, blind_notes, discover, fusable_pairs
-from .leaves import left_alone, obstacle, target_class
-from .patterns import Selection, check_sections, names_of
-from .prepare import Fusion, Record, check_root, log_report, open_settings, place, record_of
-from .record import bind_inputs, undisturbed
-from .report import Report, Row
+from .graph import discover
+from .materialise import materialise, name_quantizers
+from .patterns import Selection, check_sections
+from .prepare import Record, check_root, log_report, open_settings, place
 from .state import install
 from .widths import check_widths
 
@@ -98,11 +88,11 @@ def init(
     place(model, settings)
     check_method(model, settings)
     found = discover(model, example_inputs)
-    conversion = _Conversion(model, settings, selection, found, fold_bn, quant_modules)
+    conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules)
     check_widths(model, settings, conversion.left_alone())
-    record = quantize(model, settings, selection, found, fold_bn, quant_modules)
+    record = quantize(conversion)
     if example_inputs is not None:
-        _materialise(model, example_inputs)
+        materialise(model, example_inputs)
     record.report.notes += sentences(layer_findings(model, settings.platform))
     differing = (row for row in record.report.rows if row.became == "GRUInt" and row.note)
     record.report.notes += [f"{row.name or '(root)'}: {row.note}" for row in differing]
@@ -110,21 +100,14 @@ def init(
     return model
 
 
-def quantize(
-    model: nn.Module,
-    settings: Settings,
-    selection: Selection,
-    found: Adjacency,
-    fold_bn: str,
-    quant_modules: Any = None,
-) -> Record:
-    """The conversion itself: neighbours are known, everything has been checked."""
-    record = _Conversion(model, settings, selection, found, fold_bn, quant_modules).run()
+def quantize(conversion: Conversion) -> Record:
+    """The conversion itself: layers are replaced, the model knows its record and settings, and its operators are met."""
+    model, record = conversion.model, conversion.run()
     install(model, record)
     for m in model.modules():
         if type(m) in visible:
             convert_class(m, visible[type(m)])
-    runtime.attach(model, settings, runtime.register_state_hooks)
+    runtime.attach(model, conversion.settings, runtime.register_state_hooks)
     name_quantizers(model)
     return record
 
@@ -151,272 +134,3 @@ def check_method(model: nn.Module, settings: Settings) -> None:
             raise RuntimeError(
                 f"init: quant_method CUDA, but {off!r} is not on a CUDA device; move the model, or use NATIVE"
             )
-
-
-class _Conversion:
-    """One walk over the model: fold, replace, report."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        settings: Settings,
-        selection: Selection,
-        found: Adjacency,
-        fold_bn: str,
-        quant_modules: Any,
-    ) -> None:
-        self.model, self.settings, self.selection, self.found, self.fold_bn = model, settings, selection, found, fold_bn
-        self.names = {id(m): name for name, m in reversed(names_of(model).items())}
-        self.users: dict[int, set[int]] = {}  # id of a Parameter -> ids of the modules that hold it
-        for m in model.modules():
-            for p in m._parameters.values():
-                if p is not None:
-                    self.users.setdefault(id(p), set()).add(id(m))
-        only = (quant_modules,) if isinstance(quant_modules, type) else quant_modules
-        self.only = None if only is None else {c: c for c in only}
-        self.rows: list[Row] = []
-        self.fusions: list[Fusion] = []
-        self.earlier = record_of(model)
-
-    def run(self) -> Record:
-        """Convert everything and return what was done."""
-        for pair in fusable_pairs(self.found):
-            self._pair(pair)
-        fresh = {row.name for row in self.rows}
-        inside: set[int] = set()
-        for name, m in list(self.model.named_modules()):
-            if id(m) in inside or name in fresh or id(m) not in self.names:  # the last: made by a conversion
-                continue
-            if isinstance(m, FusedBN):
-                inside.update(id(c) for c in m.children())
-            self._one(name, m)
-        report = Report("init", self.rows)
-        report.notes += blind_notes(self.model, self.found)
-        covered = tuple(r.name for r in self.rows if r.became)
-        left = {r.name: r.note for r in report.stayed_float}
-        if self.earlier is not None:
-            report.notes += _differences(self.earlier, covered, left)
-        fusions = (*(self.earlier.fusions if self.earlier else ()), *self.fusions)
-        relu = tuple(n for n, m in self.model.named_modules() if getattr(m, "fused_relu", False))
-        return Record("init", self.settings, fusions, covered, left, report, self.fold_bn, relu)
-
-    def left_alone(self) -> Callable[[nn.Module], bool]:
-        """Whether a module gets no layer of its own: the caller's wish, or a BatchNorm that will be folded."""
-        folded = {id(pair.bn) for pair in fusable_pairs(self.found)}
-        return lambda m: id(m) in folded or self._why(m) is not None
-
-    def _row(self, m: nn.Module, was: str, became: str, note: str = "") -> None:
-        self.rows.append(Row(self.names[id(m)], was, became, note, self.found.where.get(id(m), "")))
-
-    def _why(self, m: nn.Module, *also: type[nn.Module]) -> str | None:
-        """Why the caller wants this module left alone."""
-        why = self.selection.disabled(m, *also)
-        only = self.only
-        if (
-            why is not None
-            or only is None
-            or target_class(m, only)
-            or any(issubclass(c, o) for c in also for o in only)
-        ):
-            return why
-        return "not in quant_modules"
-
-    def _foldable(self, layer: Any, bn: Any, base: type[nn.Module]) -> str | None:
-        """Why a pair that is adjacent cannot be folded; None when it can."""
-        if base not in swaps or (self.fold_bn == "step" and base not in FOLDING):
-            return f"{base.__name__} has no quantized form"
-        if bn.running_mean is None:
-            return "it keeps no running statistics (track_running_stats=False)"
-        if self.fold_bn == "once" and len(self.users[id(layer.weight)]) > 1:
-            return "the weight in front of it is shared with another module"
-        return None
-
-    def _pair(self, pair: Pair) -> None:
-        layer: Any = pair.layer
-        bn: Any = pair.bn
-        if isinstance(layer, Constrained) and self._why(layer, layer.float_class):
-            return
-        if self.selection.disabled(layer) or self.selection.disabled(bn) or self._why(layer, pair.fused):
-            return
-        why = self._foldable(layer, bn, pair.fused.float_class)
-        if why is not None:
-            self._row(bn, type(bn).__name__, "", f"not folded: {why}")
-            return
-        was = f"{type(layer).__name__} + {type(bn).__name__}"
-        name, relu = self.names[id(layer)], id(bn) in self.found.before_relu
-        self.fusions.append(fusion_of(self.names, layer, bn, pair.fused.first))
-        note = f"with {self.names[id(bn)]}"
-        if self.fold_bn == "step":
-            self._finish(FOLDING[pair.fused.float_class].from_pair(layer, bn, self.settings.layer(name)), relu)
-            note += ", folded in every step"
-        else:
-            _fold_into(layer, bn)
-            EmptyBatchNorm.replace(bn)
-            self._swap(layer, pair.fused.float_class, relu)
-        self._row(layer, was, type(layer).__name__, note)
-
-    def _one(self, name: str, m: nn.Module) -> None:
-        was = type(m).__name__
-        if id(m) in self.selection.off or next(m.children(), None) is None and self.selection.disabled(m):
-            m.__dict__[runtime.LEFT_FLOAT] = True
-        if isinstance(m, FusedBN):
-            self._fused(m)
-            return
-        row = target_class(m, swaps)
-        if row is None:
-            why = left_alone(m, "init")
-            if isinstance(m, Constrained):
-                why = f"{was} has no quantized form"
-            if why is not None:
-                self._row(m, was, "", self._why(m) or why)
-            return
-        base = row[0]
-        torch_class = m.float_class if isinstance(m, Constrained) else base
-        why = self._why(m) or (None if isinstance(m, Constrained) else obstacle(m, base))
-        if why is not None:
-            if self._why(m):
-                m.__dict__[runtime.LEFT_FLOAT] = True
-            self._row(m, was, "", why)
-            return
-        relu = id(m) in self.found.before_relu or bool(getattr(m, "ahead_relu", False))
-        self._swap(m, torch_class, relu)
-        self._row(m, was, type(m).__name__, getattr(m, "difference", ""))
-
-    def _fused(self, m: FusedBN) -> None:
-        """A constrained pair: its layer and BatchNorm, folded."""
-        was = type(m).__name__
-        bn, base = m.bn, m.float_class
-        why = self._why(m, base, m.bn_class) or None
-        if why is None and (base not in swaps or (self.fold_bn == "step" and base not in FOLDING)):
-            why = f"{base.__name__} has no quantized form"
-        if why is None and bn.running_mean is None:
-            why = "its BatchNorm keeps no running statistics (track_running_stats=False)"
-        if why is not None:
-            self._row(m, was, "", why)
-            return
-        relu = id(m) in self.found.before_relu or m.ahead_relu
-        limits = {
-            k: m.__dict__[k] for k in ("normalize_data", "normalize_weight", "normalize_bias", "normalize_factor")
-        }
-        m.unfuse()
-        for key, value in limits.items():
-            setattr(m, key, value)
-        if self.fold_bn == "step":
-            self._finish(FOLDING[base].from_pair(m, bn, self.settings.layer(self.names[id(m)])), relu)
-        else:
-            _fold_into(m, bn)
-            self._swap(m, base, relu)
-            self._clamp_now(m)
-        self._row(m, was, type(m).__name__)
-
-    def _swap(self, m: nn.Module, base: type[nn.Module], relu: bool) -> None:
-        constrained = isinstance(m, Constrained)
-        if constrained:
-            m.__class__ = _user_class(m) or base
-        layer: Any = swaps[base]
-        self._finish(layer.from_float(m, self.settings.layer(self.names[id(m)])), relu)
-        if constrained:
-            self._clamp_now(m)
-
-    def _finish(self, m: Any, relu: bool) -> None:
-        m.fused_relu = relu
-        info = m.quant.clamp
-        for key, value in (
-            ("normalize_data", info.clamp_activation_value),
-            ("normalize_weight", info.clamp_weight_value),
-            ("normalize_bias", info.clamp_bias_value),
-        ):
-            m.__dict__.setdefault(key, value)
-        device = next((p.device for p in m._parameters.values() if p is not None), None)
-        for child in m.children():
-            child.to(device)
-
-    def _clamp_now(self, m: Any) -> None:
-        """A layer that was constrained computes with clamped parameters already: keep them."""
-        info = m.quant.clamp
-        if isinstance(m, RecurrentInt):
-            m.keep_constrained()
-            return
-        if m.weight is not None:
-            clamp_weight_once(m.weight, m.weight_quantizer, info)
-        bias = getattr(m, "bias", None)  # embeddings have none
-        if bias is not None and bias.requires_grad and info.clamp_bias_value is not None:
-            with torch.no_grad():
-                bias.copy_(clamp(bias.detach(), info.clamp_bias_value))
-
-
-def _user_class(m: nn.Module) -> type[nn.Module] | None:
-    """The user's own class of a constrained layer that extends a torch layer."""
-    bases = type(m).__bases__
-    return (
-        bases[1]
-        if isinstance(m, Constrained) and len(bases) == 2 and not type(m).__module__.startswith("linger.")
-        else None
-    )
-
-
-def _fold_into(layer: Any, bn: Any) -> None:
-    """Write the folded weight and bias into the layer; the weight keeps its identity, a missing bias is created."""
-    with torch.no_grad():
-        w, b = fold(layer, bn, bn.running_mean, bn.running_var)
-        layer.weight.copy_(w)
-        if layer.bias is None:
-            trainable = bn.bias.requires_grad if bn.bias is not None else layer.weight.requires_grad
-            layer.bias = nn.Parameter(b.to(layer.weight.dtype), requires_grad=trainable)
-        else:
-            layer.bias.copy_(b)
-
-
-def _differences(earlier: Record, covered: tuple[str, ...], left: Mapping[str, str]) -> list[str]:
-    """Layers that one stage converted and the other left alone."""
-    if earlier.stage != "constrain":
-        return []
-    notes = [f"{n}: constrained=off, quantized=on" for n in covered if earlier.left.get(n, "").startswith("disable_")]
-    return notes + [f"{n}: constrained=on, quantized=off" for n in left if n in earlier.covered]
-
-
-def name_quantizers(model: nn.Module) -> None:
-    """Give every quantizer its qualified name."""
-    for name, m in model.named_modules():
-        if isinstance(m, Quantizer):
-            m.name = name
-
-
-def _materialise(model: nn.Module, example_inputs: Any) -> None:
-    """Create the operators of user code by one eval forward that moves no statistics and warns of none."""
-    args, kwargs = bind_inputs(model, example_inputs)
-    made: list[tuple[nn.Module, dict[str, nn.Module | None]]] = []
-    owned: list[tuple[nn.Module, dict[str, Any]]] = []
-    with undisturbed(model), torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="linger: .* have seen no data yet")
-        model(*args, **kwargs)
-        idle = _idle(model)
-        for m in model.modules():
-            if runtime.is_owner(m):
-                made.append((m, {k: v for k, v in m._modules.items() if k.startswith("_linger_")}))
-                kept = {k: v for k, v in m.__dict__.items() if k.startswith("_linger_")}
-                owned.append((m, {k: dict(v) if type(v) is dict else v for k, v in kept.items()}))
-    for m, modules in made:
-        for key, child in modules.items():
-            if child is not None and key not in m._modules:
-                m.add_module(key, child.train(m.training))
-    for m, attributes in owned:
-        m.__dict__.update(attributes)
-    for quantizer in idle:
-        quantizer.rest()
-    name_quantizers(model)
-
-
-def _idle(model: nn.Module) -> list[Quantizer]:
-    """Input quantizers that nothing was shown to in the forward that has just run, of layers that ran."""
-    found: list[Quantizer] = []
-    for m in model.modules():
-        if _was_run(getattr(m, "output_quantizer", None)):
-            inputs = getattr(m, "input_quantizer", None)
-            candidates = [inputs] if isinstance(inputs, Quantizer) else inputs or ()
-            found += [q for q in candidates if not _was_run(q)]
-    return found
-
-
-def _was_run(quantizer: Any) -> bool:
-    return isinstance(quantizer, Quantizer) and "_warned" in quantizer.__dict__

@@ -13,6 +13,7 @@ from linger.nn.fused import FusedBN
 from linger.settings import Settings, loads
 
 from .constrain import apply_constraints
+from .conversion import Conversion
 from .flow import Adjacency
 from .patterns import Selection, names_of, nearest
 from .prepare import check_root, log_report, record_of
@@ -61,7 +62,7 @@ def replay(model: nn.Module, recorded: Mapping[str, Any]) -> str | None:
 
 def _initialise(model: nn.Module, settings: Settings, selection: Selection, found: Adjacency, fold_bn: str) -> None:
     check_method(model, settings)
-    log_report(quantize(model, settings, selection, found, fold_bn).report)
+    log_report(quantize(Conversion(model, settings, selection, found, fold_bn)).report)
 
 
 def _module(names: Mapping[str, nn.Module], name: str) -> nn.Module:
