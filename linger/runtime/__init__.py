@@ -20,10 +20,11 @@ from .owners import (
     is_owner,
     walk,
 )
+from .sizes import Dim
 from .spellings import HANDLERS, NAMES, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, end_forward, remember, remembered, state
 from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
-from .tape import ChipOutput, Dim, FloatWriter, Moved, Node, Operand, Tape, Value
+from .tape import ChipOutput, FloatWriter, Moved, Node, Operand, Tape, Value
 
 __all__ = [
     "FACTORIES",

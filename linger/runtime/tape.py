@@ -19,6 +19,7 @@ from torch import Tensor
 from linger.errors import ExportError
 
 from . import sites
+from .sizes import Dim, Sizes
 from .state import state
 from .tag import Format, info, scale_value, tag, version_of
 
@@ -334,7 +335,7 @@ class Tape:
             axis = args[1] if len(args) > 1 else kwargs.get("dim")
             if axis is not None:
                 return Dim(result, int(axis) % args[0].dim())
-            return _Sizes(Dim(s, i) for i, s in enumerate(result))
+            return Sizes(Dim(s, i) for i, s in enumerate(result))
         return result
 
     def float_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -388,24 +389,3 @@ class Tape:
 
 def _name(func: Callable[..., Any]) -> str:
     return getattr(func, "__name__", str(func))
-
-
-class Dim(int):
-    """A size of a recorded tensor that remembers its axis, so that ``x.view(x.size(0), -1)`` stays a Flatten."""
-
-    axis: int
-
-    def __new__(cls, value: int, axis: int) -> Dim:
-        self = super().__new__(cls, value)
-        self.axis = axis
-        return self
-
-
-class _Sizes(tuple[Dim, ...]):
-    """What ``Tensor.shape`` and ``Tensor.size()`` give while a tape records; behaves as ``torch.Size`` does."""
-
-    __slots__ = ()
-
-    def numel(self) -> int:
-        """Number of elements."""
-        return int(np.prod(self, dtype=np.int64))
