@@ -12,12 +12,14 @@ import functools
 import inspect
 import math
 import types
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.fx
 from torch import nn
 from torch.fx import Node, Proxy
+from torch.nn.utils import rnn
 
 from linger.runtime import derive
 
@@ -25,6 +27,15 @@ from .leaves import is_leaf
 from .record import Stand
 
 __all__ = ["graph_of"]
+
+_WAYS_TO_RNN = (rnn, nn.utils, nn, torch)  # modules from which a forward may name the functions of packed sequences
+
+
+def _takes_no_proxies(value: Any) -> bool:
+    """Whether a function looks into its arguments, which symbolic values do not bear."""
+    return getattr(value, "__module__", "") == "math" or (
+        isinstance(value, types.FunctionType) and value.__module__ == rnn.__name__ and value.__name__ in rnn.__all__
+    )
 
 
 class _Reader(torch.fx.Tracer):
@@ -104,18 +115,18 @@ class _Reader(torch.fx.Tracer):
             return type(value)(self._mapped(v, depth - 1) for v in value)
         return {k: self._mapped(v, depth - 1) for k, v in value.items()} if depth and type(value) is dict else value
 
-    # -- functions that take no symbolic values: `math`, and those marked with torch.fx.wrap
+    # -- functions that take no symbolic values: `math`, packed sequences, and those marked with torch.fx.wrap
 
     def _readable(self, function: types.FunctionType) -> types.FunctionType:
         marked = getattr(torch.fx._symbolic_trace, "_wrapped_fns_to_patch", {})
+        names = function.__code__.co_names
+        packs = any(name in names for name in rnn.__all__)
         known, replaced = function.__globals__, {}
-        for name in function.__code__.co_names:
+        for name in names:
             value = known.get(name, getattr(builtins, name, None))
-            if value is math:
-                replaced[name] = types.SimpleNamespace(
-                    **{k: self._recorded(v) if callable(v) else v for k, v in vars(math).items()}
-                )
-            elif callable(value) and (getattr(value, "__module__", "") == "math" or (id(known), name) in marked):
+            if isinstance(value, types.ModuleType) and (value is math or (packs and value in _WAYS_TO_RNN)):
+                replaced[name] = _View(value, self._recorded)
+            elif callable(value) and (_takes_no_proxies(value) or (id(known), name) in marked):
                 replaced[name] = self._recorded(value)
         if not replaced:
             return function
@@ -131,6 +142,19 @@ class _Reader(torch.fx.Tracer):
             return function(*args, **kwargs)
 
         return call
+
+
+class _View:
+    """A module whose functions that take no symbolic values are recorded instead of run."""
+
+    def __init__(self, module: types.ModuleType, recorded: Callable[[Any], Any]) -> None:
+        self._module, self._recorded = module, recorded
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._module, name)
+        if isinstance(value, types.ModuleType) and value in _WAYS_TO_RNN:
+            return _View(value, self._recorded)
+        return self._recorded(value) if callable(value) and _takes_no_proxies(value) else value
 
 
 def _call_leaf(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -129,10 +129,14 @@ for _func in (torch.index_select, Tensor.index_select):
 def _sort(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One length is sorted: a file that takes it as an input keeps it."""
     tape = current_tape()
-    if tape is None or not args or not tape.has(args[0]) or args[0].numel() != 1 or args[0].is_floating_point():
+    if tape is None or not args or not tape.has(args[0]) or args[0].is_floating_point():
         return NotImplemented
     result = func(*args, **kwargs)
-    tape.alias(result[0], args[0])
+    if args[0].numel() == 1:
+        tape.alias(result[0], args[0])
+    else:
+        for t in result:
+            tape.poison(t, f"the order of {args[0].numel()} packed sequences; export with one: {tape.where()}")
     return result
 
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 from convert.nets import images
 from torch import nn
+from torch.nn.utils import rnn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import linger
 from linger.convert.graph import discover, fusable_pairs
@@ -96,6 +98,31 @@ class _Scaled(_Pair):
 
 def test_math_on_sizes_and_wrapped_functions():
     assert found(_Scaled())[::2] == ({("conv", "bn")}, {})
+
+
+class _Packed(_Pair):
+    """A convolution in front of a packed LSTM, as speech models have it; `torch` and the function by its own name."""
+
+    def __init__(self, spelling):
+        super().__init__()
+        self.lstm, self.spelling = nn.LSTM(8, 4, batch_first=True), spelling
+
+    def forward(self, x, lengths):
+        y = self.bn(self.conv(x)).flatten(2).transpose(1, 2)
+        if self.spelling == "name":
+            packed = pack_padded_sequence(y, lengths, batch_first=True, enforce_sorted=False)
+        elif self.spelling == "module":
+            packed = rnn.pack_padded_sequence(y, lengths, True, False)
+        else:
+            packed = torch.nn.utils.rnn.pack_padded_sequence(y, lengths, True, False)
+        out, (h, _) = self.lstm(packed)
+        out, _ = pad_packed_sequence(out, batch_first=True)
+        return out, h
+
+
+@pytest.mark.parametrize("spelling", ["name", "module", "attributes"])
+def test_packed_sequences(spelling):
+    assert found(_Packed(spelling))[::2] == ({("conv", "bn")}, {})
 
 
 class _Kept(_Pair):

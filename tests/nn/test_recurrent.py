@@ -244,6 +244,9 @@ def test_packed_batches_and_their_rows_have_no_form_in_a_file(tmp_path):
     model(torch.randn(T, 2, D), [T, 3])
     with pytest.raises(ExportError, match="a packed batch of 2 sequences; export with one"):
         linger.onnx.export(model, (torch.randn(T, 2, D), [T, 3]), tmp_path / "m.onnx")
+    lengths = torch.tensor([T, 3])  # an input of the file
+    with pytest.raises(ExportError, match="export with one"):
+        linger.onnx.export(model, (torch.randn(T, 2, D), lengths), tmp_path / "m.onnx")
 
 
 @each_kind
