@@ -158,7 +158,7 @@ OPERATORS: dict[str, Operator] = {
     "iqCat": _row(
         "torch.cat, torch.stack",
         _native("each input is shifted to the scale of the result; at most 6 bits to the left"),
-        venusA=_native("shifts left only: the scale of the result is the largest of the inputs'"),
+        venusA=_native("shifts left only; an input of a larger scale passes a Requant first"),
     ),
     "BmmInt": _row(
         "torch.bmm, x @ y",

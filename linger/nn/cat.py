@@ -16,7 +16,7 @@ from linger.runtime import Tape, Value, current_tape, factory, handles, info, op
 from .chain import Chain
 from .functional import FunctionalLayer, common, real_operands, through
 from .keeping import float_move
-from .times import write_times
+from .requant import write_requant
 
 
 class CatInt(FunctionalLayer):
@@ -35,7 +35,6 @@ class CatInt(FunctionalLayer):
     def forward(self, xs: Sequence[Tensor], dim: int, stack: bool = False) -> Tensor:
         """Chip integers in forward; the gradient of ``torch.cat`` where nothing saturates."""
         axis = dim % (xs[0].dim() + stack)
-        widest = not LIMITS[self.quant.platform].cat_right
         joined: list[ops.Coded] = []
 
         def real(*values: Tensor) -> Tensor:
@@ -43,7 +42,7 @@ class CatInt(FunctionalLayer):
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
             joined[:] = [through(x, torch.unsqueeze, axis) if stack else x for x in operands]
-            return ops.cat(joined, axis, out, left=MAX_LEFT_BITS, widest=widest)
+            return ops.cat(joined, axis, out, left=MAX_LEFT_BITS)
 
         def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, y: Tensor) -> None:
             self._write(tape, joined, axis, out, y)
@@ -58,25 +57,18 @@ class CatInt(FunctionalLayer):
         inputs: list[Tensor | Value] = []
         attributes = common(tape) | {"dim": dim, "o_bits": self.output_quantizer.bits}
         for i, x in enumerate(xs):
-            source, scale = _within_reach(tape, self.name, x, float(out.scale))
+            source, scale = self._narrowed(tape, x, float(out.scale))
             inputs.append(source)
             attributes |= {f"x_{i}_bits": 8, f"scale_x_{i}": scale}
         attributes["scale_o"] = float(out.scale)
         tape.node("iqCat", inputs, [y], attributes, domain="linger", hint=self.name)
 
-
-def _within_reach(tape: Tape, name: str, x: ops.Coded, scale_o: float) -> tuple[Tensor | Value, float]:
-    """The operand, or its product with 64 at 64 times the scale, until the engine's left shift is enough.
-
-    ``sat(sat(x * 64) * 2**k)`` is ``sat(x * 64 * 2**k)``: exact.
-    """
-    source: Tensor | Value = x.value
-    scale, step = float(x.scale), 2**MAX_LEFT_BITS
-    while scale_o / scale > step:
-        finer = tape.value(f"{name}.finer")
-        write_times(tape, source, scale, step, float(step), finer, scale * step, name)  # 64 / 64 = 1, without a shift
-        source, scale = finer, scale * step
-    return source, scale
+    def _narrowed(self, tape: Tape, x: ops.Coded, scale_o: float) -> tuple[Tensor | Value, float]:
+        """An operand that the chip can bring to the result's scale, and its scale: a Requant narrows where iqCat does not."""
+        scale = float(x.scale)
+        if scale > scale_o and not LIMITS[self.quant.platform].cat_right:
+            return write_requant(tape, x.value, scale, scale_o, 8, self.name), scale_o
+        return x.value, scale
 
 
 @factory("cat")

@@ -40,8 +40,19 @@ def test_cat(gain, platform, method, tmp_path):
     torch.manual_seed(1)
     nodes = assert_same_everywhere(Cats(gain), batches((3, 4, 5)), tmp_path, platform, method)
     assert nodes.count("iqCat") == 4
-    if gain == 2048.0 and method == "MOM":
-        assert ("iqMul" in nodes) == (platform == "venusA")  # more than 6 bits apart
+    if gain == 2048.0 and method == "MOM":  # far apart
+        assert ("Requant" in nodes) == (platform == "venusA")  # whose iqCat narrows nothing
+
+
+def test_venusa_keeps_the_range_of_the_largest_operand(tmp_path):
+    torch.manual_seed(1)
+    outputs = []
+    for platform in ("venus", "venusA"):
+        torch.manual_seed(1)
+        model = Cats(16.0)
+        assert_same_everywhere(model, batches((3, 4, 5)), tmp_path, platform)
+        outputs.append(model(*batches((3, 4, 5))[0]))
+    assert torch.equal(*outputs)
 
 
 class Stacks(nn.Module):
