@@ -156,13 +156,14 @@ def summary(model: nn.Module) -> Summary:
     for name, m in model.named_modules():
         q = getattr(m, "quant", None)
         limits = _limits(m)
-        if q is not None and (hasattr(m, "output_quantizer") or isinstance(m, Converted)):
+        if q is not None and (hasattr(m, "output_quantizer") or isinstance(m, (Converted, FunctionalLayer))):
             reads, weights, writes = str(q.input_bits), str(q.weight_bits), str(q.output_bits)
             if isinstance(m, FunctionalLayer):
                 weights, limits = "-", ""
             elif isinstance(m, EmbeddingInt):
                 reads, writes = "-", weights
-            note = f"{q.method}" + (", ReLU fused" if getattr(m, "fused_relu", False) else "")
+            note = q.method + (", ReLU fused" if getattr(m, "fused_relu", False) else "")
+            note += f", platform {q.platform}" if q.platform != record.settings.platform else ""
             rows.append((name or "(root)", type(m).__name__, f"{reads}/{weights}/{writes}", limits, note))
         elif hasattr(m, "normalize_data"):
             rows.append((name or "(root)", type(m).__name__, "float", limits, ""))

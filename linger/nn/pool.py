@@ -12,14 +12,31 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from linger import ops
 from linger.chip import limits_of
-from linger.runtime import HANDLERS, NAMES, Dim, Format, Tape, coded, current_tape, handles, info, tag
+from linger.quantizers import calibrating
+from linger.runtime import (
+    HANDLERS,
+    LEFT_FLOAT,
+    NAMES,
+    Dim,
+    Format,
+    Tape,
+    coded,
+    current_tape,
+    factory,
+    handles,
+    info,
+    operator_at_site,
+    state,
+    tag,
+)
 
+from .base import accept
 from .chain import Chain
-from .functional import common
+from .functional import FunctionalLayer, common
 from .keeping import bind
 from .pool_windows import Run, adaptive, averaged, outputs, runs, starts
 
@@ -176,6 +193,51 @@ def _pooled(
     return y
 
 
+# ---- layers
+
+_LAYERS = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+
+
+class AvgPoolInt(FunctionalLayer):
+    """Input quantizer of an average pooling layer whose operand is float; the average keeps its scale.
+
+    Shape:
+        x any -> the same shape, float32 on a power-of-two grid, tagged with its format.
+
+    Source: docs/numerics.md, "Average pooling: AvgPool2dInt".
+    """
+
+    operator = "avg_pool"
+    row = "AvgPool2dInt"
+
+    def __init__(self, n_inputs: int, quant: Any) -> None:
+        super().__init__(n_inputs, quant)
+        del self.output_quantizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The operand in the chip's integers; gradient 1 where it does not saturate."""
+        quantizer = self.operand_quantizer(0)
+        with torch._C.DisableTorchFunction():
+            if calibrating():
+                quantizer.observe_calibration(x)
+                return tag(x.view_as(x), Format(quantizer.scale.detach(), quantizer.bits, exact=False))
+            return accept(x, quantizer, widest=8).value
+
+
+@factory("avg_pool")
+def _make(n_inputs: int, quant: Any) -> AvgPoolInt:
+    return AvgPoolInt(n_inputs, quant)
+
+
+def _of_layer(handler: Callable[..., Any], func: Callable[..., Any], named: dict[str, Any]) -> Any:
+    """A pooling of a float tensor: layers quantize it as a convolution does, functions leave it as it is."""
+    owner, x = state.frames[-1].owner if state.frames else None, named["input"]
+    switched_off = owner is None or LEFT_FLOAT in owner.__dict__
+    if switched_off or not isinstance(owner, _LAYERS) or not (isinstance(x, Tensor) and x.is_floating_point()):
+        return NotImplemented
+    return handler(func, (operator_at_site("avg_pool", 1)(x),), {k: v for k, v in named.items() if k != "input"})
+
+
 # ---- spellings
 
 _AVERAGE = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
@@ -187,7 +249,7 @@ def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     x = named["input"]
     fmt = info(x)
     if fmt is None:
-        return NotImplemented
+        return _of_layer(_avg_pool, func, named)
     n = 1 if "1d" in NAMES[func] else 2
     kernel = pair(named["kernel_size"], n)
     stride = pair(named.get("stride") or kernel, n)
@@ -204,9 +266,9 @@ def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     for size, k, s, p in axes:  # whole windows, wherever they end: the divisor is the same for all
         first = starts(s, p, outputs(size, k, s, p, ceil))
         plan.append(runs([(start, start + k) for start in first], size, s))
-    y = _pooled(x, fmt, lambda: func(*args, **kwargs), plan)
     pixels = math.prod(kernel)
-    if y is NotImplemented or not fmt.exact or divisor == pixels:
+    y = _pooled(x, fmt, lambda: func(**named | {"divisor_override": pixels}), plan)
+    if y is NotImplemented or divisor == pixels:
         return y
     return HANDLERS[torch.mul](torch.mul, (y, pixels / int(divisor)), {})
 
@@ -217,7 +279,7 @@ def _adaptive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     x = named["input"]
     fmt = info(x)
     if fmt is None:
-        return NotImplemented
+        return _of_layer(_adaptive, func, named)
     n = 1 if "1d" in NAMES[func] else 2
     windows = adaptive_windows(x, named["output_size"], n)
     plan = [runs(w, s, w[0][1]) for w, s in zip(windows, x.shape[x.dim() - n :], strict=True)]
@@ -283,4 +345,4 @@ def handled(func: Callable[..., Any], x: Tensor, *args: Any) -> Tensor:
     return result
 
 
-__all__ = ["adaptive_windows", "handled", "lift", "lifted", "lowered", "over_axes", "pair"]
+__all__ = ["AvgPoolInt", "adaptive_windows", "handled", "lift", "lifted", "lowered", "over_axes", "pair"]

@@ -17,7 +17,7 @@ from linger.convert.findings import findings, follow, layer_findings
 from linger.convert.record import bind_inputs
 from linger.convert.report import format_table, html_table
 from linger.errors import ExportError, ModelError, UnsupportedError
-from linger.runtime import Tape
+from linger.runtime import Node, Tape
 
 from .export import float_inputs, float_nodes, record
 from .loader import Graph, load
@@ -149,13 +149,39 @@ def _recorded(model: nn.Module, platform: str, example_inputs: Any) -> list[Viol
         raise ValueError(f"check: the model does not run on example_inputs: {type(error).__name__}: {error}") from error
     names = {p.name for p in outputs}
     nodes = live_nodes(tape, set(names))
-    floats = [_island(n.where, n.op_type) for n in float_nodes(nodes, float_inputs(inputs, tape))]
+    floats = [_float_operator(n, platform) for n in float_nodes(nodes, float_inputs(inputs, tape))]
     return findings(tape, nodes, names, layers, platform) + floats
 
 
-def _island(where: str, operator: str) -> Violation:
-    limit = "no chip computes it: it runs in float between a Dequant and a Quant"
-    remedy = "an operator of docs/operators.md, or the end of the network in the application"
+_OTHERS = "an operator of docs/operators.md, or the end of the network in the application"
+_LAYERS = {
+    "linear": "nn.Linear", "conv1d": "nn.Conv1d", "conv2d": "nn.Conv2d", "conv_transpose1d": "nn.ConvTranspose1d",
+    "conv_transpose2d": "nn.ConvTranspose2d", "batch_norm": "nn.BatchNorm1d or nn.BatchNorm2d", "embedding": "nn.Embedding",
+    "lstm": "nn.LSTM", "gru": "nn.GRU",
+}  # fmt: skip
+"""Functions of layers: quantized as layers, with the state of theirs."""
+
+
+def _float_operator(node: Node, platform: str) -> Violation:
+    """A node that computes in float, as the call of user code that it belongs to; calls of several nodes give equal ones."""
+    call = node.call
+    if call is None:
+        return _island(node.where, node.op_type)
+    if call.operator in _LAYERS:
+        layer = f"{_LAYERS[call.operator]} as a layer that linger.init converts"
+        return _island(node.where, call.operator, "it is called as a function, or its layer was left in float", layer)
+    if not call.handled:
+        return _island(node.where, call.operator)
+    if call.codes:
+        return _island(
+            node.where, call.operator, f"{platform} does not compute this form", "a form of docs/operators.md"
+        )
+    in_front = "integers in front of it: a quantized layer, an operator of docs/operators.md"
+    return _island(node.where, call.operator, "its operand is float", in_front)
+
+
+def _island(where: str, operator: str, why: str = "no chip computes it", remedy: str = _OTHERS) -> Violation:
+    limit = f"{why}: it runs in float between a Dequant and a Quant"
     return Violation(where, "float operator", operator, limit, remedy, "error", False, operator)
 
 
@@ -172,7 +198,7 @@ def _file(source: Any, platform: str | None) -> CheckReport:
         said = f"{type(error).__name__}: {error}"
         found = [Violation("(file)", "the attributes of a node make no sense", "", said, "export the model again")]
     floats = {name for name, port in _ports(graph).items() if port.bits == FLOAT}
-    found += [_island(n.name, n.op_type) for n in float_nodes(graph.nodes, floats)]
+    found += [_island(n.name, n.op_type, "its data are float") for n in float_nodes(graph.nodes, floats)]
     try:
         OnnxRunner(source)
     except ModelError as error:

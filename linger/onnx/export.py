@@ -299,7 +299,7 @@ def _report_conditions(platform: str, found: Iterable[Violation]) -> None:
 
 def _report_floats(nodes: list[Node]) -> None:
     """Say once which operators of the file compute in float, and where they are called."""
-    found = dict.fromkeys(f"{node.op_type}: {node.where}" for node in nodes)
+    found = dict.fromkeys(f"{node.call.operator if node.call else node.op_type}: {node.where}" for node in nodes)
     if found:
         _log.warning(
             "linger.onnx.export: these operators compute in float, no chip runs them:\n  %s", "\n  ".join(found)

@@ -20,11 +20,12 @@ from .owners import (
     is_owner,
     walk,
 )
+from .recorded import ChipOutput, FloatCall, Moved, Node, Operand, Value
 from .sizes import Dim
 from .spellings import HANDLERS, NAMES, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, end_forward, remember, remembered, state
 from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
-from .tape import ChipOutput, FloatWriter, Moved, Node, Operand, Tape, Value
+from .tape import FloatWriter, Tape
 
 __all__ = [
     "FACTORIES",
@@ -37,6 +38,7 @@ __all__ = [
     "CodeValue",
     "Composite",
     "Dim",
+    "FloatCall",
     "FloatWriter",
     "Format",
     "Interception",

@@ -15,7 +15,7 @@ from torch import nn
 
 from linger.errors import ExportError
 
-from . import islands, mode
+from . import dynamo, islands, mode
 from .state import Frame, end_forward, state
 from .tag import info
 
@@ -68,7 +68,7 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
                 'linger.onnx.export(model, args, "model.onnx") with the same arguments instead'
             )
         if torch.compiler.is_dynamo_compiling():
-            mode.dynamo_shows_functions()
+            dynamo.shows_functions()
         with mode.Interception():
             if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # it cannot record our backward; the traced module is for inference
                 with torch.no_grad():
@@ -168,7 +168,8 @@ def base_class(module: nn.Module) -> type[nn.Module]:
 
 # Leaf layers of torch that call an operator with state: they hold it, since a Sequential around them runs what it holds.
 _CALLERS = (
-    nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GELU, nn.SiLU, nn.GLU, nn.AvgPool2d,
+    nn.Sigmoid, nn.Tanh, nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.GELU, nn.SiLU, nn.GLU, nn.AvgPool1d, nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d,
 )  # fmt: skip
 
 

@@ -19,58 +19,11 @@ from torch import Tensor
 from linger.errors import ExportError
 
 from . import sites
+from .recorded import Array, FloatCall, Moved, Node, Operand, Value
 from .sizes import Dim, Sizes
+from .spellings import HANDLERS, NAMES
 from .state import state
 from .tag import Format, info, scale_value, tag, version_of
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the graph that exists only in the file (between two nodes of one operator)."""
-
-    name: str
-
-
-@dataclass
-class Node:
-    """One node of the file."""
-
-    op_type: str
-    name: str
-    inputs: list[str]
-    outputs: list[str]
-    attributes: dict[str, Any]
-    domain: str
-    where: str = ""
-    layer: str = ""
-
-
-@dataclass(frozen=True)
-class ChipOutput:
-    """A graph output that the chip gives in another form than torch.
-
-    Args:
-        like: Shape and dtype of what the file returns.
-        write: Appends the node that writes it under the given name.
-    """
-
-    like: Tensor
-    write: Callable[[Value], None]
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A float tensor whose elements are those of ``sources`` in other places: the integers can be made before the move.
-
-    Args:
-        sources: Flow in the graph.
-        write: Appends the nodes that move codes: from the quantized sources to the quantized result.
-    """
-
-    sources: tuple[Tensor, ...]
-    write: Callable[[Sequence[Tensor], Tensor], None]
 
 
 class FloatWriter(Protocol):
@@ -83,8 +36,6 @@ class FloatWriter(Protocol):
 
 
 _READS = frozenset({"item", "tolist", "__bool__", "__int__", "__float__", "numpy"})
-
-Operand = Tensor | Value | Array | None
 
 
 @dataclass
@@ -110,6 +61,7 @@ class Tape:
     _floats: dict[str, str] = field(default_factory=dict)
     _reasons: dict[int, str] = field(default_factory=dict)
     _used: set[str] = field(default_factory=set)
+    _call: FloatCall | None = None  # the float call that is being written
 
     # ---- names
     def fresh(self, hint: str) -> str:
@@ -254,8 +206,9 @@ class Tape:
                 names.append(self.constant(operand, f"{hint or op_type}.{i}"))
         while names and not names[-1]:
             names.pop()
-        base = hint or op_type
-        node_name = self.fresh(f"{base}.{op_type}" if hint else base)
+        call = self._call.operator if self._call is not None and not domain else ""
+        base = hint or call or op_type
+        node_name = self.fresh(f"{base}.{op_type}" if hint or call else base)
         out_names = []
         for out in outputs:
             if isinstance(out, Value):
@@ -264,7 +217,7 @@ class Tape:
                 out_names.append(self.fresh(f"{base}.out"))
                 self.bind(out, out_names[-1])
         self.nodes.append(
-            Node(op_type, node_name, names, out_names, dict(attributes or {}), domain, self.where(), hint)
+            Node(op_type, node_name, names, out_names, dict(attributes or {}), domain, self.where(), hint, self._call)
         )
 
     def quant(self, source: Tensor, quantized: Tensor, bits: int, scale: float) -> None:
@@ -368,12 +321,16 @@ class Tape:
                 return result
         if not outputs:
             return result
+        handled = func in HANDLERS
+        self._call = FloatCall(_name(func).strip("_"), handled, any(info(t) is not None for t in given))
         try:
             written = self.write_float(self, func, args, kwargs, result)
         except ExportError as error:
             written, reason = False, str(error)
         else:
             reason = f"operator `{_name(func)}` stays in float and has no form in the file: {self.where()}"
+        finally:
+            self._call = None
         if not written:
             for t in outputs:
                 if id(t) in overwritten or not any(t is i for i in involved):
@@ -388,4 +345,4 @@ class Tape:
 
 
 def _name(func: Callable[..., Any]) -> str:
-    return getattr(func, "__name__", str(func))
+    return str(NAMES.get(func) or getattr(func, "__name__", str(func)))

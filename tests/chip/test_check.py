@@ -64,7 +64,7 @@ def test_everything_at_once_and_the_same_at_every_stage(platform, tmp_path):
     of_float = linger.check(Net(), platform, X)
     assert found(of_float) == EXPECTED[platform] and not of_float.ok and of_float.platform == platform
     floats = [v for v in of_float if v.what == "float operator"]
-    assert "Erf" in {v.value for v in floats} and all(f"{__file__}:" in v.layer for v in floats)
+    assert "erf" in {v.value for v in floats} and all(f"{__file__}:" in v.layer for v in floats)
     assert found(linger.check(linger.constrain(Net(), example_inputs=X), platform, X)) == EXPECTED[platform]
     model = linger.init(Net(), configured(tmp_path, platform), example_inputs=X)
     assert found(linger.check(model, platform, X)) == found(linger.check(model, example_inputs=X)) == EXPECTED[platform]
@@ -162,6 +162,41 @@ def test_what_has_no_form_is_a_finding_too():
 
     report = linger.check(Odd(), "arcs", X)
     assert not report.ok and {("a", "kernel"), ("(model)", "no form in a file")} <= found(report)
+
+
+def test_float_operators_are_the_users_calls_with_their_cause(tmp_path):
+    class Islands(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.layer = nn.GroupNorm(1, 3), nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = torch.sigmoid(F.gelu(self.norm(x)))
+            return self.layer(torch.round(F.linear(y, self.layer.weight).add_(1)).mean((2,)))
+
+    x = torch.randn(1, 3, 3)
+    report = linger.check(Islands(), "arcs", x)
+    why = {v.value: v.limit.split(": ")[0] for v in report if v.what == "float operator"}
+    assert why == {
+        "group_norm": "no chip computes it",
+        "gelu": "its operand is float",
+        "sigmoid": "its operand is float",
+        "linear": "it is called as a function, or its layer was left in float",
+        "add": "its operand is float",
+        "round": "no chip computes it",
+        "mean": "its operand is float",
+    }
+    assert len({(v.layer, v.value) for v in report}) == len(report), "one row for a call, whatever it is written as"
+    model = linger.init(Islands(), configured(tmp_path, "arcs"), example_inputs=x)
+    model(x)
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    assert {"group_norm.Mul", "gelu.Erf"} <= {v.layer for v in linger.check(tmp_path / "m.onnx")}
+
+
+def test_an_operator_that_this_chip_lacks_is_told_from_one_with_a_float_operand():
+    net, x = nn.Sequential(nn.Linear(2, 2), nn.GELU(), nn.Sigmoid()), torch.randn(1, 2)
+    rows = [(v.value, v.limit.split(": ")[0]) for v in linger.check(net, "venus", x)]
+    assert rows == [("gelu", "venus does not compute this form"), ("sigmoid", "its operand is float")]
 
 
 def test_keyword_inputs_and_a_bare_layer():
