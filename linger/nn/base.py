@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
@@ -108,10 +109,46 @@ def emit(out: ops.Coded, quantizer: Quantizer, *, relu: bool = False) -> Tensor:
     return tag(value, Format(out.scale, quantizer.bits, out.codes, relu=relu))
 
 
-def emit_calibrated(value: Tensor, quantizer: Quantizer, *, relu: bool = False) -> Tensor:
-    """Inside ``calibration()``: observe the float result and mark it as one that will be quantized."""
+def emit_calibrated(
+    value: Tensor, quantizer: Quantizer, highest: Callable[[], Tensor] | None = None, *, relu: bool = False
+) -> Tensor:
+    """Inside ``calibration()``: observe the float result and mark it as one that will be quantized.
+
+    Args:
+        value: Float result.
+        quantizer: Its quantizer.
+        highest: The largest scale that the operator allows, given those of its operands (:func:`operand_scale`), which
+            stand when the calibration ends; None: any.
+        relu: Count only positive values.
+    """
     quantizer.observe_calibration(value, relu=relu)
-    return tag(value, Format(quantizer.scale.detach().clone(), quantizer.bits, exact=False))
+    if highest is not None:
+        quantizer.bound_calibration(highest)
+    return tag(value, Format(quantizer.scale.detach(), quantizer.bits, exact=False))  # live: it has no value so far
+
+
+def operand_scale(x: Tensor, quantizer: Quantizer) -> Tensor:
+    """Inside ``calibration()``: the scale that an operand will have when the calibration ends."""
+    fmt = info(x)
+    return quantizer.scale if fmt is None else fmt.scale
+
+
+def weight_scale(quantizer: Quantizer, weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> Tensor:
+    """The scale of a weight whose ranges stand, next to an operand of scale ``x_scale``: the bias must fit into 32 bits."""
+    spec, bias = quantizer.output()._replace(observe=False), None if bias is None else bias.detach().float()
+    return ops.quantize_weight(weight.detach().float(), spec, bias, x_scale)[1]
+
+
+def operand_zeros(x: Tensor, quantizer: Quantizer) -> Callable[[], ops.Coded]:
+    """Inside ``calibration()``: zeros of an operand's shape and of the format that it will have."""
+    fmt, shape, device = info(x), x.shape, x.device
+    dtype = torch.int8 if (quantizer if fmt is None else fmt).bits <= 8 else torch.int32
+    scale = operand_scale(x, quantizer)
+
+    def zeros() -> ops.Coded:
+        return ops.Coded(torch.zeros(shape, device=device), torch.zeros(shape, dtype=dtype, device=device), scale)
+
+    return zeros
 
 
 def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
@@ -198,6 +235,14 @@ class QuantLayer(Converted, Leaf):
         inputs = (TensorFacts(), TensorFacts(tuple(weight), 8, constant=True), bias)
         widths = {"data_bits": self.quant.input_bits, "o_bits": self.quant.output_bits}
         return NodeFacts(op_type, platform, self.__dict__.get("_linger_name", ""), widths | attributes, inputs)
+
+    def calibrated(self, y: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Inside ``calibration()``: observe weight and float result of a layer that multiplies and adds up."""
+        x_scale, w_quantizer = operand_scale(x, self.input_quantizer), self.weight_quantizer
+        w_quantizer.observe_calibration(weight)
+        w_quantizer.bound_calibration(partial(weight_scale, w_quantizer, weight, bias, x_scale))
+        highest = lambda: x_scale * w_quantizer.scale  # noqa: E731
+        return emit_calibrated(y, self.output_quantizer, highest, relu=self.fused_relu)
 
     @property
     def output_clamp(self) -> float:

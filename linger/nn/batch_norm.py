@@ -18,7 +18,6 @@ from .base import (
     accept,
     calibrate_input,
     emit,
-    emit_calibrated,
     warn_without_data,
     write_node,
 )
@@ -69,9 +68,8 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
                 calibrate_input(x, self.input_quantizer)
                 alpha, beta = self._factors(x)
                 shape = [1, -1] + [1] * (x.dim() - 2)
-                self.weight_quantizer.observe_calibration(alpha)
                 y = x * alpha.view(shape) + beta.view(shape)
-                return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
+                return self.calibrated(y, x, alpha, beta)
             source = accept(x, self.input_quantizer)
             alpha, beta = self._factors(source.value)
             shape = [*x.shape[:2], 1, -1] if x.dim() != 4 else [*x.shape]

@@ -19,7 +19,6 @@ from .base import (
     accept,
     calibrate_input,
     emit,
-    emit_calibrated,
     warn_without_data,
     write_node,
 )
@@ -101,10 +100,9 @@ class _ConvInt(QuantLayer, _ConvNd):
         calibrate_input(x, self.input_quantizer)
         clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
         weight, bias = self._folded()
-        self.weight_quantizer.observe_calibration(weight)
         with torch.autocast(x.device.type, enabled=False):
             y = cast(Any, self)._conv_forward(x.to(weight.dtype), weight, bias)
-        return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
+        return self.calibrated(y, x, weight, bias)
 
     def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, flat: bool) -> None:
         name = self.__dict__.get("_linger_name", "") or "conv"

@@ -22,7 +22,6 @@ from .base import (
     accept,
     calibrate_input,
     emit,
-    emit_calibrated,
     warn_without_data,
     write_node,
 )
@@ -95,9 +94,8 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
                 clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
             if calibrating():
                 calibrate_input(x, self.input_quantizer)
-                self.weight_quantizer.observe_calibration(self.weight)
                 y = type(self).float_class.forward(self, x, output_size)
-                return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
+                return self.calibrated(y, x, self.weight, self.bias)
             extra = cast(Any, self)._output_padding(
                 x, output_size, self.stride, self.padding, self.kernel_size, n, self.dilation
             )

@@ -56,7 +56,7 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
                     torch.embedding_renorm_(self.weight, x.contiguous(), self.max_norm, self.norm_type)
             if calibrating():
                 self.weight_quantizer.observe_calibration(self.weight)
-                scale = self.weight_quantizer.scale.detach().clone()
+                scale = self.weight_quantizer.scale.detach()  # live: it has no value so far
                 return tag(self._rows(x, self.weight), Format(scale, self.weight_quantizer.bits, exact=False))
             warn_without_data(self.weight_quantizer)
             out = ops.quantize(self.weight, self.weight_quantizer.output()._replace(rounding=_HALF_EVEN))

@@ -15,7 +15,15 @@ from linger.errors import UnsupportedError
 from linger.quantizers import calibrating
 from linger.runtime import HANDLERS, Leaf, Tape, coded, current_tape, info, overwritten, state
 
-from .base import accept, activation_quantizer, calibrate_input, emit, emit_calibrated, warn_without_data
+from .base import (
+    accept,
+    activation_quantizer,
+    calibrate_input,
+    emit,
+    emit_calibrated,
+    operand_zeros,
+    warn_without_data,
+)
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer
@@ -91,7 +99,12 @@ class FunctionalLayer(Leaf):
             if calibrating():
                 for i, x in enumerate(xs):
                     calibrate_input(x, self.operand_quantizer(i))
-                return emit_calibrated(real(*xs), self.output_quantizer)
+                zeros = [operand_zeros(x, self.operand_quantizer(i)) for i, x in enumerate(xs)]
+
+                def highest() -> Tensor:
+                    return integers([z() for z in zeros], self.output_quantizer.output()._replace(observe=False)).scale
+
+                return emit_calibrated(real(*xs), self.output_quantizer, highest)
             operands = [accept(x, self.operand_quantizer(i), widest) for i, x in enumerate(xs)]
             warn_without_data(self.output_quantizer)
             out = integers(operands, self.output_quantizer.output())

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from linger import ops
 from linger.ops.gru import STATE_CAP, gru
 from linger.ops.recurrent import Result, Walk, Weights
 
-from .recurrent import RecurrentInt
+from .recurrent import RecurrentInt, Sequence
 from .recurrent_write import Direction
 
 if TYPE_CHECKING:
+    from linger.quantizers import Quantizer
     from linger.settings import LayerSettings
 
 
@@ -58,6 +60,21 @@ class GRUInt(RecurrentInt, nn.GRU):
         sign[self.hidden_size : 2 * self.hidden_size] = -1.0
         b_ih, b_hh = (None if b is None else b * sign for b in (w.b_ih, w.b_hh))
         return w._replace(w_ih=w.w_ih * sign[:, None], w_hh=w.w_hh * sign[:, None], b_ih=b_ih, b_hh=b_hh)
+
+    def _compute(self, x: Tensor, rows: Sequence, given: list[Tensor] | None, hx: Any) -> Any:
+        if self.training and self.quant.platform == "venus" and self.quant.method == "TQT":
+            self._start_thresholds()
+        return super()._compute(x, rows, given, hx)
+
+    def _start_thresholds(self) -> None:
+        """The first threshold of TQT (4.3) is too wide for venus, which shifts sums of matrices right only: their own range."""
+        if torch.compiler.is_compiling():
+            return
+        for d in self.directions():
+            for kind in ("ih", "hh"):
+                quantizer = cast("Quantizer", getattr(self, d.quantizer(f"weight{kind}")))
+                if not (quantizer.ready or quantizer.frozen):
+                    quantizer.set_range(getattr(self, d.parameter(f"weight_{kind}")).detach().abs().max())
 
     def step(
         self, x: ops.Coded, w: Weights, scale: Tensor, out: ops.Output, walk: Walk, given: tuple[Tensor | None, ...]

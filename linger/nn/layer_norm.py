@@ -24,6 +24,7 @@ from .base import (
     calibrate_input,
     emit,
     emit_calibrated,
+    operand_zeros,
     warn_without_data,
     weight_quantizer,
     write_node,
@@ -165,7 +166,9 @@ class LayerNormInt(QuantLayer, nn.LayerNorm):
             norm = _Norm(self.weight_quantizer, self.weight, self.bias, shape, self.eps, self.quant.platform)
             if calibrating():
                 calibrate_input(x, self.input_quantizer)
-                return emit_calibrated(norm.real(x), self.output_quantizer, relu=self.fused_relu)
+                zeros, spec = operand_zeros(x, self.input_quantizer), self.output_quantizer.output()
+                highest = lambda: norm.integers(zeros(), spec._replace(observe=False)).scale  # noqa: E731
+                return emit_calibrated(norm.real(x), self.output_quantizer, highest, relu=self.fused_relu)
             operand = accept(x, self.input_quantizer, 8)
             warn_without_data(self.output_quantizer)
             out = norm.integers(operand, self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu))

@@ -19,7 +19,6 @@ from .base import (
     accept,
     calibrate_input,
     emit,
-    emit_calibrated,
     warn_without_data,
     write_node,
 )
@@ -60,10 +59,9 @@ class LinearInt(QuantLayer, nn.Linear):
         """The forward with these parameters; interception is off."""
         if calibrating():
             calibrate_input(x, self.input_quantizer)
-            self.weight_quantizer.observe_calibration(weight)
             with torch.autocast(x.device.type, enabled=False):
                 y = F.linear(x.to(weight.dtype), weight, bias)
-            return emit_calibrated(y, self.output_quantizer, relu=self.fused_relu)
+            return self.calibrated(y, x, weight, bias)
         operand = accept(x, self.input_quantizer, 8)
         warn_without_data(self.output_quantizer)
         target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
@@ -23,8 +24,10 @@ from .base import (
     convert_class,
     emit,
     emit_calibrated,
+    operand_scale,
     warn_without_data,
     weight_quantizer,
+    weight_scale,
 )
 from .packing import Padded, padded
 from .recurrent_float import FloatRows, run_float
@@ -322,18 +325,24 @@ class RecurrentInt(Leaf):
         states: list[list[States]] = []
         n = 2 if self.bidirectional else 1
         y = x
+        x_scale, cap = operand_scale(x, self.input_quantizer), self.state_caps[self.quant.platform]
         for layer in range(self.num_layers):
+            quantizer = self.output_quantizer_of(layer)
+            quantizer.bound_calibration(partial(hidden_scale, quantizer.output(), cap))
             tensors = []
             for d in self.directions(layer):
                 w = self.weights(d)
-                for kind, matrix in (("weightih", w.w_ih), ("weighthh", w.w_hh)):
-                    cast("Quantizer", getattr(self, d.quantizer(kind))).observe_calibration(matrix)
+                sides = ("weightih", w.w_ih, w.b_ih, x_scale), ("weighthh", w.w_hh, w.b_hh, quantizer.scale)
+                for kind, matrix, bias, scale in sides:
+                    mine = cast("Quantizer", getattr(self, d.quantizer(kind)))
+                    mine.observe_calibration(matrix)
+                    mine.bound_calibration(partial(weight_scale, mine, matrix, bias, scale))
                 as_torch = RecurrentInt.weights(self, d)  # the chip's may be turned for its formula
                 tensors += [t for t in as_torch[:4] if t is not None]
-            mine = None if given is None else [s[layer * n : layer * n + n] for s in given]
+            starts = None if given is None else [s[layer * n : layer * n + n] for s in given]
             how = FloatRows(rows.packed, self.batch_first and not rows.unbatched, rows.unbatched)
-            y, last = run_float(self.gates, y, how, mine, tensors, self.bias, self.bidirectional)
-            y = emit_calibrated(y, self.output_quantizer_of(layer))
+            y, last = run_float(self.gates, y, how, starts, tensors, self.bias, self.bidirectional)
+            y, x_scale = emit_calibrated(y, quantizer), quantizer.scale
             for at in range(n):
                 states.append([States(s[at : at + 1], s[at : at + 1], y.new_ones(())) for s in last])
         return y, states
@@ -378,9 +387,8 @@ def _joined(outs: list[ops.Coded]) -> ops.Coded:
     """Both directions side by side; they share their scale, NaN in one is NaN in both."""
     if len(outs) == 1:
         return outs[0]
-    scale = outs[0].scale + (outs[1].scale - outs[1].scale)
     value, codes = (torch.cat([o[i] for o in outs], -1) for i in (0, 1))
-    return ops.Coded(value, codes, scale)
+    return ops.Coded(value, codes, outs[0].scale + (outs[1].scale - outs[1].scale))
 
 
 def _dropped(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:

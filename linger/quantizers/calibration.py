@@ -109,6 +109,7 @@ class _Session:
         # compiled code does not look at thread-local state: it runs in eager mode meanwhile
         self.eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
         self.records: dict[tuple[Quantizer, str], _Record] = {}
+        self.highest: dict[Quantizer, Callable[[], Tensor]] = {}  # in the order of the forward
 
     def method(self, quantizer: Quantizer) -> str:
         """The calibration method in force: the innermost context that names one, else the quantizer's own."""
@@ -129,6 +130,18 @@ class _Session:
             record = self.records.pop((quantizer, name))
             if record.total is not None:
                 quantizer.set_range(_BUILT_IN[name].result(record.total, record.n), record.n)
+
+    @torch.no_grad()
+    def settle(self, quantizers: set[Quantizer]) -> None:
+        """Lowers scales that the operands' new scales do not allow, producers first, as the next training step would."""
+        for quantizer, highest in self.highest.items():
+            if quantizer not in quantizers:
+                continue
+            try:
+                scale = highest()
+            except (TypeError, ValueError, NotImplementedError):
+                continue  # the next forward says what does not fit
+            quantizer.scale.copy_(torch.minimum(quantizer.scale, scale))
 
 
 class _Local(threading.local):
@@ -195,6 +208,14 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
     session.records[quantizer, name] = _Record(None, n)
 
 
+def bound(quantizer: Quantizer, highest: Callable[[], Tensor]) -> None:
+    """Announces the largest scale that an operator allows a quantizer, computed when all ranges of this calibration stand."""
+    session = _local.session
+    if session is not None:
+        session.highest.pop(quantizer, None)  # of a module used twice the last call decides, as in training
+        session.highest[quantizer] = highest
+
+
 def finalise(quantizer: Quantizer) -> None:
     """Stores what this thread's calibration has collected for one quantizer so far."""
     session = _local.session
@@ -241,7 +262,9 @@ class Calibration:
             self._undo(session, kind)
         elif not session.scopes:
             self._report(session)
+            seen = {key[0] for key in session.records}
             session.finalise(list(session.records))
+            session.settle(seen)
         else:
             for quantizer, state in self._saved.items():
                 session.scopes[-1]._saved.setdefault(quantizer, state)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import UnsupportedError
 from ..settings import QuantMode
-from .calibration import calibrating, finalise, observe
+from .calibration import bound, calibrating, finalise, observe
 
 if TYPE_CHECKING:
     from ..settings import ClampInfo
@@ -173,6 +173,14 @@ class Quantizer(nn.Module):
             ValueError: The calibration method is unknown.
         """
         observe(self, x.relu() if relu else x)
+
+    def bound_calibration(self, highest: Callable[[], Tensor]) -> None:
+        """Tells the running calibration which scale the operator allows at most.
+
+        Args:
+            highest: Called when every range of the calibration stands; gives a float32 ``[]``.
+        """
+        bound(self, highest)
 
     def finalise_calibration(self) -> None:
         """Makes what the running calibration has collected for this quantizer its statistics, before the end of it."""

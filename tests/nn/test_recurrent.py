@@ -498,3 +498,22 @@ def test_recorded_layers_as_modules(case, w):
     assert np.array_equal(y * 2.0 ** q["q_h"], a["out_0"])
     assert np.array_equal(h.flatten() * 2.0 ** q["q_h"], a["out_1"])
     assert np.array_equal(c.flatten() * cell, a["out_2"])
+
+
+def test_venus_gru_with_thresholds_needs_no_calibration(tmp_path):
+    """TQT's first threshold is too wide for sums that venus shifts right only: matrices start at their own range."""
+    torch.manual_seed(2)
+    model = initialised(Net("GRU", num_layers=2, bidirectional=True), tmp_path, "venus", "TQT")
+    example = torch.randn(T, 1, D)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    ranges = {d: getattr(model.rnn, d.parameter("weight_hh")).detach().abs().max() for d in model.rnn.directions()}
+    model(example)[0].square().sum().backward()
+    for d, largest in ranges.items():
+        threshold = getattr(model.rnn, d.quantizer("weighthh")).learning_data
+        assert threshold.item() == pytest.approx(largest.log2().item()) and threshold.grad is not None
+    optimizer.step()
+    file = str(tmp_path / "gru.onnx")
+    linger.onnx.export(model, (example,), file)
+    scores = model.eval()(example)[0]
+    found = OnnxRunner(file).run({"input": example.numpy()}, integers=True)
+    assert np.array_equal(next(iter(found.values())), (scores * info(scores).scale).detach().numpy())
