@@ -18,14 +18,21 @@ def replaced(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     The permissions of an old file stay. A link's target is replaced, not the link.
 
     Raises:
-        FileNotFoundError: The folder is missing; the message names what the caller named.
+        FileNotFoundError: The folder is missing; the message names what the caller named, as those of all errors do.
+        IsADirectoryError: The path is a folder.
         OSError: The folder is not writable.
     """
-    target = os.path.realpath(os.fsdecode(path))
+    given = os.fsdecode(path)
+    target = os.path.realpath(given)
     folder = os.path.dirname(target)
+    if not given or os.path.isdir(target):
+        raise IsADirectoryError(f"cannot write {given!r}: {'it is a folder' if given else 'the path is empty'}")
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"cannot write {os.fsdecode(path)!r}: there is no folder {folder!r}")
-    handle, name = tempfile.mkstemp(prefix=".linger-", dir=folder)
+        raise FileNotFoundError(f"cannot write {given!r}: there is no folder {folder!r}")
+    try:
+        handle, name = tempfile.mkstemp(prefix=".linger-", dir=folder)
+    except OSError as error:
+        raise type(error)(f"cannot write {given!r}: {error.strerror} in the folder {folder!r}") from error
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream

@@ -46,3 +46,14 @@ def test_a_missing_folder_is_named_as_the_caller_named_it(tmp_path, write):
         else:
             linger.config_save_to_yaml(path)
     assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named_as_the_caller_named_the_file(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied", str(tmp_path / ".linger-name"))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)  # root may write everywhere
+    match = r"cannot write .*model\.onnx': Permission denied in the folder"
+    with pytest.raises(PermissionError, match=match) as error, replaced(tmp_path / "model.onnx"):
+        pass
+    assert ".linger-name" not in str(error.value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import io
 import logging
 import os
 import warnings
@@ -19,6 +19,7 @@ from linger.errors import ExportError
 from linger.files import replaced
 from linger.runtime import ChipOutput, Node, Tape, Value, info, state
 
+from .arguments import arguments, copied, tensors_in
 from .serialise import GraphPort, build_model, live_nodes
 from .validate import validate
 
@@ -61,14 +62,17 @@ def export(
         input_names: Names of the tensors in ``args`` and then ``kwargs``, in order.
         output_names: Names of the outputs, in order.
         opset_version: 11 or 12.
-        dynamic_axes: ``{name: {axis: symbol}}`` or ``{name: [axes]}``, as ``torch.onnx.export`` takes it.
+        dynamic_axes: ``{name: {axis: symbol}}`` or ``{name: [axes]}``, as ``torch.onnx.export`` takes it. An output that is
+            not named follows the inputs where axis and size are the same.
         is_input_quant: Graph inputs are int8, without Quant nodes.
         **obsolete: Arguments of older exporters; accepted and ignored.
 
     Raises:
         ExportError: Something has no form in the file, a layer has seen no data, a parameter is not finite, or the chip
             cannot run a layer. The message names module, operator, file and line.
-        TypeError: An unknown argument.
+        TypeError: An unknown argument, or one of the wrong kind; tensors in something else than tuples, lists, dicts and
+            dataclasses.
+        OSError: The file cannot be written.
 
     Source: docs/numerics.md, "Files".
     """
@@ -76,7 +80,8 @@ def export(
     if unknown:
         raise TypeError(f"export: unknown argument {unknown[0]!r}")
     if opset_version not in (11, 12):
-        raise ExportError(f"export: opset_version must be 11 or 12 (axes are attributes there), got {opset_version}")
+        raise ExportError(f"export: opset_version must be 11 or 12 (axes are attributes there), got {opset_version!r}")
+    _check_arguments(model, f, {"input_names": input_names, "output_names": output_names})
     settings = model.__dict__.get("_linger_settings")
     if settings is None:
         raise ExportError(
@@ -107,6 +112,22 @@ def export(
     _write(proto, f)
 
 
+def _check_arguments(model: Any, f: Any, names: dict[str, Any]) -> None:
+    """Refuse at once what would fail at the end."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"export: model must be a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(f, (str, os.PathLike)) and (
+        isinstance(f, io.TextIOBase) or not callable(getattr(f, "write", None))
+    ):
+        text = " that takes text" if isinstance(f, io.TextIOBase) else ""
+        raise TypeError(
+            f"export: f must be a path or an object that bytes can be written to, got {type(f).__name__}{text}"
+        )
+    for key, given in names.items():
+        if given is not None and (isinstance(given, str) or not all(isinstance(name, str) for name in given)):
+            raise TypeError(f"export: {key} must be a list of names, got {given!r}")
+
+
 def _check_finite(model: nn.Module) -> None:
     for name, p in model.named_parameters():
         if not bool(torch.isfinite(p).all()):
@@ -124,60 +145,6 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
-
-
-def _leaves(value: Any) -> Iterable[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for v in value.values():
-            yield from _leaves(v)
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from _leaves(v)
-
-
-def _copied(value: Any, bind: Any) -> Any:
-    """The same nesting with fresh tensors, each announced to ``bind``."""
-    if isinstance(value, Tensor):
-        return bind(value.detach().clone())
-    if isinstance(value, dict):
-        return {k: _copied(v, bind) for k, v in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_copied(v, bind) for v in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(_copied(v, bind) for v in value)
-    return value
-
-
-def _arguments(model: nn.Module, args: Any, kwargs: dict[str, Any] | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of one call.
-
-    A dict at the end of a tuple is keywords, as torch's exporter has it, when all its keys are parameters that are still
-    free; otherwise, and where ``kwargs`` says the keywords, it is a positional argument.
-    """
-    if kwargs is not None:
-        if not isinstance(kwargs, dict) or isinstance(args, dict):
-            got = type(kwargs if not isinstance(kwargs, dict) else args).__name__
-            raise TypeError(f"export: kwargs must be a dict, and args next to it positional, got {got}")
-        return args if isinstance(args, tuple) else () if args is None else (args,), dict(kwargs)
-    if isinstance(args, dict):
-        return (), dict(args)
-    if not isinstance(args, tuple):
-        return (args,), {}
-    if not args or type(args[-1]) is not dict:
-        return args, {}
-    signature, last = inspect.signature(model.forward), args[-1]
-    named = all(key in signature.parameters for key in last) and _binds(signature, args[:-1], last)
-    return (args[:-1], last) if named and (last or not _binds(signature, args, {})) else (args, {})
-
-
-def _binds(signature: inspect.Signature, positional: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
-    try:
-        signature.bind(*positional, **keywords)
-    except TypeError:
-        return False
-    return True
 
 
 def record(
@@ -198,13 +165,15 @@ def record(
         inputs.append(GraphPort(name, t))
         return t
 
-    positional, keywords = _arguments(model, args, kwargs)
+    positional, keywords = arguments(model, args, kwargs)
     if state.frames or state.tape is not None:
         raise ExportError("export: called from inside a running model")
     for name in (*input_names, *output_names):
         tape.reserve(name)
     with _evaluating(model):
-        positional, keywords = _copied(positional, bind), _copied(keywords, bind)
+        positional, keywords = copied(positional, bind), copied(keywords, bind)
+        if not inputs:
+            raise ExportError("export: no argument of the model is a tensor, so that the file would have no input")
         if len(inputs) < len(input_names):
             raise ExportError(f"export: {len(input_names)} input names for {len(inputs)} tensors")
         state.tape = tape
@@ -212,9 +181,9 @@ def record(
             result = model(*positional, **keywords)
         finally:
             state.tape = None
-    results = list(_leaves(result))
+    results = list(tensors_in(result))
     if not results:
-        raise ExportError("export: the model returned no tensor")
+        raise ExportError(f"export: the model returned no tensor, but {type(result).__name__}")
     if len(output_names) > len(results):
         raise ExportError(f"export: {len(output_names)} output names for {len(results)} tensors")
     outputs = []

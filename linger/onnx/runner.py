@@ -264,7 +264,11 @@ def _check_shape(wanted: ValueDef, got: tuple[int, ...], sizes: dict[str, int]) 
     if fits:
         fits = all(sizes.setdefault(s, g) == g for s, g in zip(symbols, got, strict=True) if s)
     if not fits:
-        raise ValueError(f"run: input {wanted.name!r} must have shape {_shown(wanted)}, got {got}")
+        open_axes = len(got) == len(wanted.shape)
+        hint = (
+            f"; linger.onnx.export(..., dynamic_axes={{{wanted.name!r}: {{0: 'n'}}}}) leaves an axis open" * open_axes
+        )
+        raise ValueError(f"run: input {wanted.name!r} must have shape {_shown(wanted)}, got {got}{hint}")
 
 
 def _shown(value: ValueDef) -> str:
@@ -280,7 +284,9 @@ def _output(wanted: ValueDef, value: Value) -> Value:
     if declared == got:
         return value
     if [d for d in declared if d != 1] != [d for d in got if d != 1]:
-        raise ModelError(f"graph output {wanted.name!r}: declared shape {declared}, computed {got}")
+        raise ModelError(
+            f"graph output {wanted.name!r}: declared shape {declared}, computed {got}; dynamic_axes of export name what changes"
+        )
     codes = None if value.codes is None else value.codes.reshape(declared)
     return Value(value.tensor.reshape(declared), value.exp2, codes=codes)
 

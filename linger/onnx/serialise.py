@@ -44,16 +44,43 @@ def live_nodes(tape: Tape, wanted: set[str]) -> list[Node]:
     return keep[::-1]
 
 
-def _port(port: GraphPort, axes: Any, element: int | None = None) -> ValueInfoProto:
+def _symbols(port: GraphPort, axes: Any) -> dict[int, str]:
+    """Names of the open axes of a port, counted from the front."""
+    given, rank = axes.get(port.name, {}), port.tensor.dim()
+    if not isinstance(given, (dict, list, tuple)) or not all(isinstance(axis, int) for axis in given):
+        raise TypeError(f"export: dynamic_axes: '{port.name}' needs {{axis: symbol}} or a list of axes, got {given!r}")
+    found = {}
+    for axis in given:
+        symbol = given[axis] if isinstance(given, dict) else f"{port.name}_dynamic_{axis}"
+        if not -rank <= axis < rank:
+            raise ExportError(f"export: dynamic_axes: axis {axis} of '{port.name}', which has {rank} axes")
+        if not isinstance(symbol, str) or not symbol:
+            raise ExportError(f"export: dynamic_axes: axis {axis} of '{port.name}' needs a name, got {symbol!r}")
+        found[axis % rank] = symbol
+    return found
+
+
+def _open_axes(inputs: list[GraphPort], outputs: list[GraphPort], axes: Any) -> dict[str, dict[int, str]]:
+    """Open axes by port. An output that is not named follows the inputs: axes of the same place and size are open, too."""
+    if not isinstance(axes, dict):
+        raise TypeError(f"export: dynamic_axes must be a dict by tensor name, got {axes!r}")
+    ports = [p.name for p in (*inputs, *outputs)]
+    for name in set(axes) - set(ports):
+        known = ", ".join(map(repr, ports))
+        _log.warning("linger.onnx.export: dynamic_axes: %r is no input or output; there are %s", name, known)
+    found = {p.name: _symbols(p, axes) for p in (*inputs, *outputs)}
+    for out in outputs:
+        for port in inputs if out.name not in axes else ():
+            for axis, symbol in found[port.name].items():
+                if axis < out.tensor.dim() and out.tensor.shape[axis] == port.tensor.shape[axis]:
+                    found[out.name].setdefault(axis, symbol)
+    return found
+
+
+def _port(port: GraphPort, symbols: dict[int, str], element: int | None = None) -> ValueInfoProto:
     from onnx import helper
 
-    dims: list[int | str] = [int(s) for s in port.tensor.shape]
-    symbols = axes.get(port.name, {})
-    for axis in symbols:
-        symbol = symbols[axis] if isinstance(symbols, dict) else f"{port.name}_dynamic_{axis}"
-        if not -len(dims) <= int(axis) < len(dims):
-            raise ExportError(f"export: dynamic_axes: axis {axis} of '{port.name}', which has {len(dims)} axes")
-        dims[int(axis)] = str(symbol)
+    dims = [symbols.get(axis, int(size)) for axis, size in enumerate(port.tensor.shape)]
     kind = 1 if port.tensor.is_floating_point() else _TYPES.get(port.tensor.dtype)  # every float is float32 in a file
     if kind is None:
         raise ExportError(f"export: '{port.name}' has dtype {port.tensor.dtype}, which files do not carry")
@@ -97,18 +124,15 @@ def build_model(
     protos = [
         helper.make_node(n.op_type, n.inputs, n.outputs, name=n.name, domain=n.domain, **n.attributes) for n in nodes
     ]
-    ports = [p.name for p in (*inputs, *outputs)]
-    for name in set(dynamic_axes) - set(ports):
-        known = ", ".join(map(repr, ports))
-        _log.warning("linger.onnx.export: dynamic_axes: %r is no input or output; there are %s", name, known)
+    symbols = _open_axes(inputs, outputs, dynamic_axes)
     initializers = [numpy_helper.from_array(a, n) for n, a in tape.initializers.items() if n in used]
     if not initializers:
         raise ExportError("export: the graph has no parameter and no constant; the packer refuses such a model")
     graph = helper.make_graph(
         protos,
         "linger",
-        [_port(p, dynamic_axes, elements.get(p.name)) for p in inputs],
-        [_port(p, dynamic_axes, tape.port_types.get(p.name)) for p in outputs],
+        [_port(p, symbols[p.name], elements.get(p.name)) for p in inputs],
+        [_port(p, symbols[p.name], tape.port_types.get(p.name)) for p in outputs],
         initializers,
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("linger", 1)]
