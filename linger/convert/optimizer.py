@@ -74,6 +74,8 @@ def check_optimizer(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"check_optimizer: model must be a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(optimizer, (torch.optim.Optimizer, Iterable)):
+        raise TypeError(f"check_optimizer: optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     optimizers = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else list(optimizer)
     held: set[int] = set()
     for one in optimizers:

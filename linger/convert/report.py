@@ -146,8 +146,11 @@ def summary(model: nn.Module) -> Summary:
         model: The root that ``constrain`` or ``init`` returned.
 
     Raises:
+        TypeError: Something else was passed.
         ValueError: The model has not been converted.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"summary: model must be a torch.nn.Module, got {type(model).__name__}")
     record = model.__dict__.get("_linger_record")
     if record is None:
         raise ValueError("summary: the model was not converted: call linger.constrain or linger.init first")

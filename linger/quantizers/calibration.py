@@ -229,6 +229,8 @@ class Calibration:
     def __init__(
         self, model: nn.Module | None = None, a_calibrate_name: str | None = None, w_calibrate_name: str | None = None
     ) -> None:
+        if not isinstance(model, (nn.Module, type(None))):
+            raise TypeError(f"calibration: model must be a torch.nn.Module or None, got {type(model).__name__}")
         self.model = model
         self.a_calibrate_name = a_calibrate_name if a_calibrate_name is None else _check_method(a_calibrate_name)
         self.w_calibrate_name = w_calibrate_name if w_calibrate_name is None else _check_method(w_calibrate_name)

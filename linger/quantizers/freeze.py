@@ -18,6 +18,8 @@ class FrozenStatistics:
     """What :func:`freeze_statistics` returns: as a context manager, the end of the freeze."""
 
     def __init__(self, model: nn.Module, frozen: bool, batch_norm: bool) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"freeze_statistics: model must be a torch.nn.Module, got {type(model).__name__}")
         self._quantizers: list[tuple[Quantizer, bool]] = []
         self._norms: list[tuple[_BatchNorm, dict[str, Any]]] = []
         for module in model.modules():
@@ -70,6 +72,9 @@ def freeze_statistics(model: nn.Module, frozen: bool = True, batch_norm: bool = 
         model: The model, or any part of it.
         frozen: False lets the statistics move again.
         batch_norm: Include BatchNorm layers.
+
+    Raises:
+        TypeError: The model is no module.
 
     Example:
         >>> import torch, linger
