@@ -20,7 +20,7 @@ test-slow: build test-c
 	$(PY) -m pytest -m 'slow or not slow'
 
 test-c: $(VENV)/.ready
-	$(MAKE) -s -C tests/c
+	$(MAKE) -s -j$(shell nproc 2>/dev/null || echo 2) -C tests/c
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .

@@ -11,7 +11,7 @@ constexpr int kHidden[] = {2, 0, 1};      // n r z: W_hh
 constexpr int kBiasInput[] = {1, 2, 3};   // planes of db: n of W_hh, r, z, n of W_ih
 constexpr int kBiasHidden[] = {1, 2, 0};
 
-// value, codes, scale, h_n, its codes, peak, pre, codes of h0
+// value, codes, scale, h_n, its codes, peak, saved, codes of h0
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Results gru(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Tensor &ih_scale,
@@ -30,7 +30,7 @@ Results gru(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Te
     const lgr_recurrent_weights w = layer.pack(b_ih, b_hh);
     Tensor value = layer.rows_like(f32), codes = layer.rows_like(s8), hn = layer.states(s8),
            hv = layer.states(f32);
-    Tensor pre = layer.saved(save && !layer.nan, 4 * LGR_UNITS, aoti_torch_dtype_int32());
+    Tensor saved = layer.saved(save);
     const float none = lgr_exp2_scale(LGR_EXP2_NAN);
     if (layer.nan)
         return {lgr::filled(value, none),
@@ -39,7 +39,7 @@ Results gru(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Te
                 lgr::filled(hv, none),
                 lgr::zeroed(hn),
                 lgr::scalar_of(none),
-                pre,
+                saved,
                 h_codes};
     if (layer.leaves_rows()) { // rows that no step writes
         lgr::zeroed(value);
@@ -50,7 +50,7 @@ Results gru(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Te
                            codes.mutable_data_ptr<int8_t>(),
                            value.mutable_data_ptr<float>(),
                            hn.mutable_data_ptr<int8_t>(),
-                           save ? pre.mutable_data_ptr<int32_t>() : nullptr};
+                           save ? saved.mutable_data_ptr() : nullptr};
     const lgr_recurrent_seen seen =
         layer.forward([&](int32_t r0, int32_t r1, void *scratch, lgr_recurrent_seen *mine) {
             lgr_gru_forward(layer.engine, &p, &w, &io, r0, r1, scratch, mine);
@@ -59,7 +59,7 @@ Results gru(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Te
                "gru");
     return {value, codes,  lgr::scale_of(p.q_h),
             hv,    hn,     lgr::scalar_of(lgr_float_from_bits(seen.peak)),
-            pre,   h_codes};
+            saved, h_codes};
 }
 
 // dx, dw_ih, dw_hh, db_ih, db_hh, dh0, slope sum
@@ -68,7 +68,7 @@ using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Ten
 Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &x,
                        const Tensor &x_scale, const Tensor &w_ih, const Tensor &ih_scale,
                        const Tensor &w_hh, const Tensor &hh_scale, const Tensor &h_scale,
-                       const Tensor &h0, const Tensor &codes, const Tensor &pre,
+                       const Tensor &h0, const Tensor &codes, const Tensor &saved,
                        const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse,
                        int64_t batch, int64_t stride, bool want_x, bool want_slope) {
     const int32_t ex = lgr::exp2_of(x_scale, "gru"), e_ih = lgr::exp2_of(ih_scale, "gru"),
@@ -83,7 +83,7 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
                   fh = lgr_recurrent_panel_floats(3, p.h, p.h);
     Tensor dx = want_x ? lgr::fresh_like(lgr::contiguous(x), f32) : lgr::absent(f32),
            dh0 = layer.states(f32);
-    if (layer.nan || pre.numel() == 0) { // a NaN passes no gradient
+    if (layer.nan || saved.numel() == 0) { // a NaN passes no gradient
         const int64_t wi[] = {h3, p.d}, wh[] = {h3, p.h};
         return {lgr::zeroed(dx),
                 lgr::zeroed(lgr::fresh(wi, 2, f32)),
@@ -94,7 +94,7 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
                 lgr::scalar_of(0.0f)};
     }
     const Tensor kept_codes = layer.kept(codes, p.rows * p.h, false),
-                 kept_pre = layer.kept(pre, p.rows * hp * 4, false),
+                 kept_saved = layer.kept_saved(saved),
                  kept_h0 = layer.kept(h0, int64_t{p.batch} * p.h, true);
     const OptTensor y = lgr::dense_or_none(dy), hn = lgr::dense_or_none(dhn);
     STD_TORCH_CHECK((!y || y->numel() == codes.numel()) && (!hn || hn->numel() == dh0.numel()),
@@ -106,7 +106,7 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
     g.x = layer.x();
     g.y = kept_codes.const_data_ptr<int8_t>();
     g.h0 = lgr::data_or_null<int8_t>(kept_h0);
-    g.pre = kept_pre.const_data_ptr<int32_t>();
+    g.saved = kept_saved.const_data_ptr();
     g.inv_x = lgr_exp2_scale(-ex);
     g.inv_h = lgr_exp2_scale(-e_h);
     g.w_ih = lgr::data_or_null<float>(pi);
@@ -142,9 +142,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def("gru(" LGR_RECURRENT_SCHEMA
           "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, " LGR_WALK_SCHEMA
           ", bool save) -> (Tensor value, Tensor codes, Tensor scale, Tensor h_n, "
-          "Tensor h_codes, Tensor peak, Tensor pre, Tensor h0_codes)");
+          "Tensor h_codes, Tensor peak, Tensor saved, Tensor h0_codes)");
     m.def("gru_backward(Tensor? dy, Tensor? dhn, " LGR_RECURRENT_SCHEMA
-          "Tensor h_scale, Tensor h0, Tensor codes, Tensor pre, " LGR_WALK_SCHEMA
+          "Tensor h_scale, Tensor h0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
           ", bool want_x, bool want_slope) -> (Tensor dx, Tensor dw_ih, Tensor dw_hh, "
           "Tensor db_ih, Tensor db_hh, Tensor dh0, Tensor slope)");
 }

@@ -11,9 +11,9 @@ constexpr int kOrder[] = {0, 1, 2, 3};
 int32_t cell_exp2(int64_t chip) { return chip == LGR_VENUS ? 7 : 15; }
 int32_t cell_bits(int64_t chip) { return chip == LGR_VENUS ? 16 : 32; }
 
-// value, codes, scale, h_n, its codes, c_n, its codes, peak, saturated, pre, cell, codes of h0 and c0
+// value, codes, scale, h_n, its codes, c_n, its codes, peak, saturated, saved, codes of h0 and c0
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
-                           Tensor, Tensor, Tensor, Tensor>;
+                           Tensor, Tensor, Tensor>;
 
 Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Tensor &ih_scale,
              const Tensor &w_hh, const Tensor &hh_scale, const OptTensor &b_ih,
@@ -33,8 +33,7 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
     const lgr_recurrent_weights w = layer.pack(b_ih, b_hh);
     Tensor value = layer.rows_like(f32), codes = layer.rows_like(s8), hn = layer.states(s8),
            cn = layer.states(s32), hv = layer.states(f32), cv = layer.states(f32);
-    Tensor pre = layer.saved(save && !layer.nan, 4 * LGR_UNITS, s32),
-           cell = layer.saved(save && !layer.nan, LGR_UNITS, s32);
+    Tensor saved = layer.saved(save);
     const float none = lgr_exp2_scale(LGR_EXP2_NAN);
     Tensor saturated = lgr::fresh_1d(1, aoti_torch_dtype_int64());
     if (layer.nan) {
@@ -48,8 +47,7 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
                 lgr::zeroed(cn),
                 lgr::scalar_of(none),
                 saturated,
-                pre,
-                cell,
+                saved,
                 h_codes,
                 c_codes};
     }
@@ -64,8 +62,7 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
                             value.mutable_data_ptr<float>(),
                             hn.mutable_data_ptr<int8_t>(),
                             cn.mutable_data_ptr<int32_t>(),
-                            save ? pre.mutable_data_ptr<int32_t>() : nullptr,
-                            save ? cell.mutable_data_ptr<int32_t>() : nullptr};
+                            save ? saved.mutable_data_ptr() : nullptr};
     const lgr_recurrent_seen seen =
         layer.forward([&](int32_t r0, int32_t r1, void *scratch, lgr_recurrent_seen *mine) {
             lgr_lstm_forward(layer.engine, &p, &w, &io, r0, r1, scratch, mine);
@@ -85,8 +82,7 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
             cn,
             lgr::scalar_of(lgr_float_from_bits(seen.peak)),
             saturated,
-            pre,
-            cell,
+            saved,
             h_codes,
             c_codes};
 }
@@ -98,9 +94,9 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
                         const Tensor &x, const Tensor &x_scale, const Tensor &w_ih,
                         const Tensor &ih_scale, const Tensor &w_hh, const Tensor &hh_scale,
                         const Tensor &h_scale, const Tensor &h0, const Tensor &c0,
-                        const Tensor &codes, const Tensor &pre, const Tensor &cell,
-                        const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse,
-                        int64_t batch, int64_t stride, bool want_x, bool want_slope) {
+                        const Tensor &codes, const Tensor &saved, const Tensor &offsets,
+                        const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
+                        int64_t stride, bool want_x, bool want_slope) {
     const int32_t ex = lgr::exp2_of(x_scale, "lstm"), e_ih = lgr::exp2_of(ih_scale, "lstm"),
                   e_hh = lgr::exp2_of(hh_scale, "lstm"), e_h = lgr::exp2_of(h_scale, "lstm");
     const lgr::Recurrent layer(
@@ -112,7 +108,7 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
                   fh = lgr_recurrent_panel_floats(4, p.h, p.h);
     Tensor dx = want_x ? lgr::fresh_like(lgr::contiguous(x), f32) : lgr::absent(f32),
            dh0 = layer.states(f32), dc0 = layer.states(f32);
-    if (layer.nan || pre.numel() == 0) { // a NaN passes no gradient
+    if (layer.nan || saved.numel() == 0) { // a NaN passes no gradient
         const int64_t wi[] = {4 * int64_t{p.h}, p.d}, wh[] = {4 * int64_t{p.h}, p.h};
         return {lgr::zeroed(dx),
                 lgr::zeroed(lgr::fresh(wi, 2, f32)),
@@ -123,8 +119,7 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
                 lgr::scalar_of(0.0f)};
     }
     const Tensor kept_codes = layer.kept(codes, p.rows * p.h, false),
-                 kept_pre = layer.kept(pre, p.rows * hp * 4, false),
-                 kept_cell = layer.kept(cell, p.rows * hp, false),
+                 kept_saved = layer.kept_saved(saved),
                  kept_h0 = layer.kept(h0, int64_t{p.batch} * p.h, true),
                  kept_c0 = layer.kept(c0, int64_t{p.batch} * p.h, true);
     const OptTensor y = lgr::dense_or_none(dy), hn = lgr::dense_or_none(dhn),
@@ -140,8 +135,7 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
     g.y = kept_codes.const_data_ptr<int8_t>();
     g.h0 = lgr::data_or_null<int8_t>(kept_h0);
     g.c0 = lgr::data_or_null<int32_t>(kept_c0);
-    g.pre = kept_pre.const_data_ptr<int32_t>();
-    g.cell = kept_cell.const_data_ptr<int32_t>();
+    g.saved = kept_saved.const_data_ptr();
     g.inv_x = lgr_exp2_scale(-ex);
     g.inv_h = lgr_exp2_scale(-e_h);
     g.w_ih = lgr::data_or_null<float>(pi);
@@ -179,11 +173,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def("lstm(" LGR_RECURRENT_SCHEMA "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, "
           "Tensor? c0, " LGR_WALK_SCHEMA ", bool save) -> "
           "(Tensor value, Tensor codes, Tensor scale, Tensor h_n, Tensor h_codes, Tensor c_n, "
-          "Tensor c_codes, Tensor peak, Tensor saturated, Tensor pre, Tensor cell, "
+          "Tensor c_codes, Tensor peak, Tensor saturated, Tensor saved, "
           "Tensor h0_codes, Tensor c0_codes)");
     m.def("lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, " LGR_RECURRENT_SCHEMA
-          "Tensor h_scale, Tensor h0, Tensor c0, Tensor codes, Tensor pre, "
-          "Tensor cell, " LGR_WALK_SCHEMA ", bool want_x, bool want_slope) -> "
+          "Tensor h_scale, Tensor h0, Tensor c0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
+          ", bool want_x, bool want_slope) -> "
           "(Tensor dx, Tensor dw_ih, Tensor dw_hh, Tensor db, Tensor dh0, Tensor dc0, "
           "Tensor slope)");
 }

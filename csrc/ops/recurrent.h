@@ -76,9 +76,11 @@ class Recurrent {
         const int64_t sizes[] = {1, p.batch, p.h};
         return fresh(sizes, 3, dtype);
     }
-    Tensor saved(bool wanted, int64_t per_block, int32_t dtype) const {
-        return fresh_1d(wanted ? p.rows * blocks * per_block : 0, dtype);
+    // For backward; empty where nothing is kept.
+    Tensor saved(bool wanted) const {
+        return fresh_1d(wanted && !nan ? saved_bytes() : 0, aoti_torch_dtype_uint8());
     }
+    int64_t saved_bytes() const { return lgr_recurrent_saved_bytes(&p, gates_); }
     // Codes of a given state: int8 or int32 as they are, float32 quantized. Empty: none.
     Tensor state(const OptTensor &given, int32_t exp2, int32_t bits) {
         if (!given) return absent(code_dtype(bits));
@@ -107,6 +109,11 @@ class Recurrent {
         STD_TORCH_CHECK(t.numel() == n || (or_none && t.numel() == 0), op_,
                         ": what forward saved does not fit x");
         return lgr::contiguous(t);
+    }
+    Tensor kept_saved(const Tensor &t) const {
+        STD_TORCH_CHECK(t.scalar_type() == ScalarType::Byte, op_,
+                        ": what forward saved does not fit x");
+        return kept(t, saved_bytes(), false);
     }
     // Packs weights and biases for the engine; the result lives as long as this object.
     lgr_recurrent_weights pack(const OptTensor &b_ih, const OptTensor &b_hh) {
@@ -153,7 +160,7 @@ class Recurrent {
     static constexpr int64_t kGroupEntries = 8, kMostGroups = 16;
     // run(r0, r1, scratch, accumulator, slope) -> sum of `floats` floats per group, in group order.
     template <class F> Tensor backward(int64_t floats, double *slope, F &&run) const {
-        const int64_t room = p.rows * blocks * LGR_UNITS * (gates_ + 1) / floats,
+        const int64_t room = saved_bytes() / 4 / floats,
                       limit = room < 2             ? 2
                               : room < kMostGroups ? room
                                                    : kMostGroups,

@@ -17,7 +17,7 @@ from linger.ops.recurrent import (
     Weights,
     check_call,
     checked_codes,
-    padded_units,
+    saved_bytes,
     saved_weights,
     threshold_grad,
 )
@@ -114,8 +114,8 @@ def _forward(k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[
     ih = quantize_weight(w_ih, b_ih, k.scale, k.ih_out, grad)
     hh = quantize_weight(w_hh, b_hh, k.h_scale, k.hh_out, grad)
     call = (k.codes, k.scale, ih.codes, ih.scale, hh.codes, hh.scale, b_ih, b_hh, k.h_scale, h0)
-    *results, pre, h_given = _gru(*call, *k.walk.arguments, grad)
-    saved = (*ih, *hh, k.codes, k.scale, results[1], results[2], pre, h_given)
+    *results, kept, h_given = _gru(*call, *k.walk.arguments, grad)
+    saved = (*ih, *hh, k.codes, k.scale, results[1], results[2], kept, h_given)
     return tuple(results), saved
 
 
@@ -137,11 +137,11 @@ class _GRU(torch.autograd.Function):
             return (None,) * 10
         saved = ctx.saved_tensors
         ih, hh = saved_weights(saved)
-        x, x_scale, codes, scale, pre, h0, threshold = saved[8:]
+        x, x_scale, codes, scale, kept, h0, threshold = saved[8:]
         want_x, want_ih, want_hh, want_bi, want_bh, want_h, want_it, want_ht, want_t, _fixed = ctx.needs_input_grad
         weights = (x, x_scale, ih.codes, ih.scale, hh.codes, hh.scale)
         dx, dw_ih, dw_hh, db_ih, db_hh, dh0, slope = _backward(
-            dy, dh, *weights, scale, h0, codes, pre, *ctx.walk.arguments, want_x, want_t
+            dy, dh, *weights, scale, h0, codes, kept, *ctx.walk.arguments, want_x, want_t
         )
         g_ih, g_it = weight_gradients(dw_ih, ih, want_ih, want_it) if want_ih or want_it else (None, None)
         g_hh, g_ht = weight_gradients(dw_hh, hh, want_hh, want_ht) if want_hh or want_ht else (None, None)
@@ -170,7 +170,7 @@ def _fake_gru(
         fresh(states, torch.float32),
         fresh(states, torch.int8),
         fresh((), torch.float32),
-        fresh(rows * padded_units(hidden) * 4 if save else 0, torch.int32),
+        fresh(saved_bytes(3, chip, rows, hidden) if save else 0, torch.uint8),
         fresh(0 if h0 is None else h0.shape, torch.int8),
     )
 
@@ -178,7 +178,7 @@ def _fake_gru(
 @checks.fake("linger::gru_backward")
 def _fake_gru_backward(
     dy: Tensor | None, dhn: Tensor | None, x: Tensor, x_scale: Tensor, w_ih: Tensor, ih_scale: Tensor, w_hh: Tensor,
-    hh_scale: Tensor, h_scale: Tensor, h0: Tensor, codes: Tensor, pre: Tensor, offsets: Tensor, counts: Tensor,
+    hh_scale: Tensor, h_scale: Tensor, h0: Tensor, codes: Tensor, saved: Tensor, offsets: Tensor, counts: Tensor,
     chip: int, reverse: bool, batch: int, stride: int, want_x: bool, want_slope: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     def fresh(*shape: Any) -> Tensor:

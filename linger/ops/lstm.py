@@ -17,7 +17,7 @@ from linger.ops.recurrent import (
     Weights,
     check_call,
     checked_codes,
-    padded_units,
+    saved_bytes,
     saved_weights,
     threshold_grad,
 )
@@ -123,8 +123,8 @@ def _forward(k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[
     ih = quantize_weight(w_ih, b_ih, k.scale, k.ih_out, grad)
     hh = quantize_weight(w_hh, b_hh, k.h_scale, k.hh_out, grad)
     call = (k.codes, k.scale, ih.codes, ih.scale, hh.codes, hh.scale, b_ih, b_hh, k.h_scale, h0, c0)
-    *results, pre, cell, h_given, c_given = _lstm(*call, *k.walk.arguments, grad)
-    saved = (*ih, *hh, k.codes, k.scale, results[1], results[2], pre, cell, h_given, c_given)
+    *results, kept, h_given, c_given = _lstm(*call, *k.walk.arguments, grad)
+    saved = (*ih, *hh, k.codes, k.scale, results[1], results[2], kept, h_given, c_given)
     return tuple(results), saved
 
 
@@ -146,18 +146,18 @@ class _LSTM(torch.autograd.Function):
             return (None,) * 11
         saved = ctx.saved_tensors
         ih, hh = saved_weights(saved)
-        x, x_scale, codes, scale, pre, cell, h0, c0 = saved[8:16]
+        x, x_scale, codes, scale, kept, h0, c0 = saved[8:15]
         want_x, want_ih, want_hh, want_bi, want_bh, want_h, want_c, want_it, want_ht, want_t, _fixed = (
             ctx.needs_input_grad
         )
         weights = (x, x_scale, ih.codes, ih.scale, hh.codes, hh.scale)
-        results = (scale, h0, c0, codes, pre, cell)
+        results = (scale, h0, c0, codes, kept)
         dx, dw_ih, dw_hh, db, dh0, dc0, slope = _backward(
             dy, dh, dc, *weights, *results, *ctx.walk.arguments, want_x, want_t
         )
         g_ih, g_it = weight_gradients(dw_ih, ih, want_ih, want_it) if want_ih or want_it else (None, None)
         g_hh, g_ht = weight_gradients(dw_hh, hh, want_hh, want_ht) if want_hh or want_ht else (None, None)
-        g_t = threshold_grad(slope, scale, saved[16], ctx.bits, STATE_CAP[ctx.walk.chip]) if want_t else None
+        g_t = threshold_grad(slope, scale, saved[15], ctx.bits, STATE_CAP[ctx.walk.chip]) if want_t else None
         biases = db if want_bi else None, db.clone() if want_bh else None
         given = dh0.view(ctx.walk.batch, -1) if want_h else None, dc0.view(ctx.walk.batch, -1) if want_c else None
         return dx if want_x else None, g_ih, g_hh, *biases, *given, g_it, g_ht, g_t, None
@@ -174,7 +174,7 @@ def _fake_lstm(
     def fresh(shape: Any, dtype: torch.dtype) -> Tensor:
         return x.new_empty(shape, dtype=dtype)
 
-    y, states, blocks = (*x.shape[:-1], hidden), (1, batch, hidden), rows * padded_units(hidden)
+    y, states = (*x.shape[:-1], hidden), (1, batch, hidden)
     return (
         fresh(y, torch.float32),
         fresh(y, torch.int8),
@@ -185,8 +185,7 @@ def _fake_lstm(
         fresh(states, torch.int32),
         fresh((), torch.float32),
         fresh(1, torch.int64),
-        fresh(blocks * 4 if save else 0, torch.int32),
-        fresh(blocks if save else 0, torch.int32),
+        fresh(saved_bytes(4, chip, rows, hidden) if save else 0, torch.uint8),
         fresh(0 if h0 is None else h0.shape, torch.int8),
         fresh(0 if c0 is None else c0.shape, torch.int32),
     )
@@ -196,7 +195,7 @@ def _fake_lstm(
 def _fake_lstm_backward(
     dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None, x: Tensor, x_scale: Tensor, w_ih: Tensor,
     ih_scale: Tensor, w_hh: Tensor, hh_scale: Tensor, h_scale: Tensor, h0: Tensor, c0: Tensor, codes: Tensor,
-    pre: Tensor, cell: Tensor, offsets: Tensor, counts: Tensor, chip: int, reverse: bool, batch: int, stride: int,
+    saved: Tensor, offsets: Tensor, counts: Tensor, chip: int, reverse: bool, batch: int, stride: int,
     want_x: bool, want_slope: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     def fresh(*shape: Any) -> Tensor:

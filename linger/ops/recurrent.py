@@ -18,6 +18,7 @@ _hidden_observe = torch.ops.linger.hidden_observe.default
 
 CHIPS = {"arcs": 0, "mars": 0, "venusA": 1, "venus": 2}
 """Row of a chip's formulas in the kernels."""
+_SAVED = {4: (15, 15, 11), 3: (12, 15, 8)}
 
 
 class Walk(NamedTuple):
@@ -195,9 +196,9 @@ def whole(x: Tensor, chip: str, reverse: bool = False) -> Walk:
     return Walk(offsets, torch.full((steps,), batch, dtype=torch.int32), batch, 1, chip, reverse)
 
 
-def padded_units(hidden: int) -> int:
-    """Units in whole blocks of 16, as the kernels save them."""
-    return (hidden + 15) // 16 * 16
+def saved_bytes(gates: int, chip: int, rows: int, hidden: int) -> int:
+    """Bytes that a forward pass keeps for backward: units in whole blocks of 16."""
+    return rows * ((hidden + 15) // 16 * 16) * _SAVED[gates][chip]
 
 
 @checks.fake("linger::hidden_scale")

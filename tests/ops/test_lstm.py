@@ -257,7 +257,7 @@ def test_fake_kernels():
     call = (x, ex, w_ih, ei, w_hh, eh, b_ih, b_hh, e, h0, c0, *whole(x, "arcs").arguments)
     torch.library.opcheck(torch.ops.linger.lstm.default, (*call, True))
     results = torch.ops.linger.lstm(*call, True)
-    weights = (x, ex, w_ih, ei, w_hh, eh, e, h0, c0, results[1], results[9], results[10])
+    weights = (x, ex, w_ih, ei, w_hh, eh, e, h0, c0, results[1], results[9])
     grads = torch.randn(4, 3, 6), None, torch.randn(1, 3, 6)
     torch.library.opcheck(
         torch.ops.linger.lstm_backward.default, (*grads, *weights, *whole(x, "arcs").arguments, True, False)
@@ -271,8 +271,8 @@ def test_backward_refuses_what_forward_did_not_save():
     x, w_ih, w_hh, _, _, _, h0, c0 = case("arcs", (3, 4, 10, 20), 2)
     one, walk = torch.tensor(128.0), whole(x, "arcs").arguments
     call = (x, one, w_ih, one, w_hh, one, None, None, one, h0, c0)
-    y, codes, _, _, _, _, _, _, _, pre, cell, h_codes, c_codes = torch.ops.linger.lstm(*call, *walk, True)
-    saved = {"h0": h_codes, "c0": c_codes, "codes": codes, "pre": pre, "cell": cell}
+    y, codes, _, _, _, _, _, _, _, kept, h_codes, c_codes = torch.ops.linger.lstm(*call, *walk, True)
+    saved = {"h0": h_codes, "c0": c_codes, "codes": codes, "saved": kept}
 
     def backward(**other):
         given = (x, one, w_ih, one, w_hh, one, one, *{**saved, **other}.values(), *walk, True, True)

@@ -18,9 +18,9 @@ typedef struct lgr_gru_io {
     int8_t *y; /* [rows][h], Q.q_h */
     float *value; /* * [rows][h], y / 2^q_h */
     int8_t *hn; /* [batch][h] after the last step of each entry */
-    int32_t *
-        pre; /* * [rows][unit block][r z n b][16]: pre-activations Q27 (venus: Q11); b: the recurrent sum of n
-                     in the format of the gates (venusA: max(exp2_ih, exp2_hh)), on arcs the codes of r * h */
+    void *
+        saved; /* * lgr_recurrent_saved_bytes(p, 3) for backward: pre-activations r z n and, b, the recurrent sum of n in
+                    the format of the gates (venusA: max(exp2_ih, exp2_hh)), on arcs the codes of r * h */
 } lgr_gru_io;
 
 /* As lgr_lstm_forward; lgr_recurrent_check(p, 3). */
@@ -30,7 +30,7 @@ void lgr_gru_forward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
 
 typedef struct lgr_gru_grad {
     const int8_t *x, *y, *h0; /* as in lgr_gru_io */
-    const int32_t *pre;
+    const void *saved;
     float inv_x, inv_h; /* 2^-q_x, 2^-q_h */
     const float *w_ih, *w_hh; /* lgr_recurrent_panels in the order r z n; n r z */
     const float *dy, *dhn; /* * [rows][h], * [batch][h] */

@@ -19,8 +19,8 @@ typedef struct lgr_lstm_io {
     float *value; /* * [rows][h], y / 2^q_h */
     int8_t *hn; /* [batch][h] after the last step of each entry */
     int32_t *cn; /* [batch][h] */
-    int32_t *pre; /* * [rows][unit block][i f g o][16] pre-activations, Q27 (venus: Q11) */
-    int32_t *cell; /* with pre: [rows][unit block][16] the input of tanh, Q27 (venus: Q14) */
+    void *
+        saved; /* * lgr_recurrent_saved_bytes(p, 4) for backward: pre-activations and the input of tanh */
 } lgr_lstm_io;
 
 /**
@@ -38,7 +38,8 @@ void lgr_lstm_forward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
 
 typedef struct lgr_lstm_grad {
     const int8_t *x, *y, *h0; /* as in lgr_lstm_io */
-    const int32_t *c0, *pre, *cell;
+    const int32_t *c0;
+    const void *saved;
     float inv_x, inv_h; /* 2^-q_x, 2^-q_h */
     const float *w_ih, *w_hh; /* lgr_recurrent_panels in the order i f g o; w_ih only with dx */
     const float *dy, *dhn, *dcn; /* * [rows][h], * [batch][h], * [batch][h] */

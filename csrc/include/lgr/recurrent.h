@@ -62,6 +62,9 @@ int64_t lgr_recurrent_vector(int gates, const int32_t *v, int32_t h, int32_t *ou
 int64_t lgr_recurrent_forward_bytes(const lgr_recurrent *p, int gates, int32_t rows);
 int64_t lgr_recurrent_backward_bytes(const lgr_recurrent *p, int gates, int32_t rows);
 
+/* Bytes that forward saves for backward, at a multiple of 4: rows of unit blocks, planes of 16 units inside. */
+int64_t lgr_recurrent_saved_bytes(const lgr_recurrent *p, int gates);
+
 /* Floats of the panels of a matrix with k columns in backward, and of a gradient of it, gates * h rows. */
 int64_t lgr_recurrent_panel_floats(int gates, int32_t h, int32_t k);
 /* codes [gates * h][k] * inv -> [k / 32][gate in this order][unit block][16][32] float, padding 0. */

@@ -90,11 +90,26 @@ static int32_t unit_venus(const job *k, int64_t u, int32_t *pre)
     return mixed(z, 0x1p-15f, a, k->h[u]);
 }
 
+/* What backward needs of one unit, pre: r z n b; block: of its row. */
+static void save(char *block, int chip, int64_t u, const int32_t *pre)
+{
+    const lgr_saved_planes n = lgr_saved(chip, 3);
+    char *two = block + n.n32 * LGR_UNITS * 4, *one = two + n.n16 * LGR_UNITS * 2;
+    if (chip == LGR_VENUS) {
+        for (int g = 0; g < 4; ++g) lgr_put16(two + g * LGR_UNITS * 2, u, pre[g]);
+        return;
+    }
+    for (int i = 0; i < n.n32; ++i) lgr_put32(block + i * LGR_UNITS * 4, u, pre[i + 1]);
+    lgr_put16(two, u, pre[0] >> 16);
+    lgr_put8(one, u, pre[0] >> 8);
+    if (chip == LGR_ARCS) lgr_put8(one + LGR_UNITS, u, pre[3]);
+}
+
 void lgr_gru_forward_ref(const lgr_recurrent *p, const lgr_recurrent_weights *w,
                          const lgr_gru_io *io, int32_t r0, int32_t r1, void *scratch,
                          lgr_recurrent_seen *seen)
 {
-    const int64_t h = p->h, blocks = lgr_blocks(h);
+    const int64_t h = p->h, blocks = lgr_blocks(h), block = lgr_saved_block(p->chip, 3);
     int32_t peak = 0, *pre = (void *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
     int8_t *reset = (int8_t *)(pre + 4 * h);
     for (int32_t r = r0; r < r1; ++r) {
@@ -117,8 +132,9 @@ void lgr_gru_forward_ref(const lgr_recurrent *p, const lgr_recurrent_weights *w,
             }
             for (int64_t u = 0; u < h; ++u) {
                 if (io->value) io->value[row * h + u] = (float)k.next[u] * lgr_exp2_scale(-p->q_h);
-                for (int g = 0; io->pre && g < 4; ++g)
-                    io->pre[lgr_saved(row, blocks, g, u)] = pre[4 * u + g];
+                if (io->saved)
+                    save((char *)io->saved + (row * blocks + u / LGR_UNITS) * block, p->chip, u,
+                         pre + 4 * u);
             }
             memcpy(hn, k.next, (size_t)h);
         }

@@ -4,6 +4,7 @@
  */
 #include "kernels/gru/gru_isa.h"
 #include "kernels/recurrent/backward_products.h"
+#include "kernels/recurrent/saved_lanes.h"
 
 typedef struct
     factor { /* the value that the products used, and the derivative at the pre-activation */
@@ -41,6 +42,25 @@ LGR_VEC factor tanh_factor(const int chip, int q_h, vg v, vf *fine)
     return o;
 }
 
+/* r z n b of FL units from a block of what forward saved, e: the first of them */
+typedef struct kept {
+    vg r, z, n, b;
+} kept;
+LGR_VEC kept kept_of(const int chip, const char *block, int64_t e)
+{
+    const lgr_saved_planes n = lgr_saved(chip, 3);
+    const int word = LGR_UNITS * 4, half = LGR_UNITS * 2;
+    const char *four = block + 4 * e, *two = block + n.n32 * word + 2 * e,
+               *one = block + n.n32 * word + n.n16 * half + e;
+    if (chip == LGR_VENUS)
+        return (kept){g_load16(two), g_load16(two + half), g_load16(two + 2 * half),
+                      g_load16(two + 3 * half)};
+    return (kept){saved_q27(two, one, 0).v, g_load((const void *)four),
+                  g_load((const void *)(four + word)),
+                  chip == LGR_ARCS ? g_codes_n((const int8_t *)(one + LGR_UNITS), FL)
+                                   : g_load((const void *)(four + 2 * word))};
+}
+
 typedef struct plan {
     int64_t h, hp, hn, dn, blocks, cap, plane; /* plane: floats of one gate */
     float *dg, *cols_h, *cols_r, *cols_x, *dh, *drh;
@@ -56,14 +76,14 @@ LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_gru_grad *g,
 {
     for (int64_t u = 0; u < w->hp; u += FL) {
         const int64_t left = w->h - u, block = u / LGR_UNITS, e = u % LGR_UNITS;
-        const int32_t *pre = g->pre + (row * w->blocks + block) * 4 * LGR_UNITS + e;
+        const kept pre = kept_of(
+            chip, (const char *)g->saved + (row * w->blocks + block) * lgr_saved_block(chip, 3), e);
         float *out = w->dg + (block * w->cap + k) * LGR_UNITS + e, *dhp = w->dh + r * w->hn + u;
         vf dh = f_load(dhp), fine;
         if (g->dy) dh = dh + f_load_n(g->dy + row * w->h + u, left);
         const vf h = before_h ? f_from(g_codes_n(before_h + (left > 0 ? u : 0), left), w->inv_h)
                               : f_set(0.0f);
-        const factor z = sigmoid_factor(chip, g_load(pre + LGR_UNITS)),
-                     n = tanh_factor(chip, w->q_h, g_load(pre + 2 * LGR_UNITS), &fine);
+        const factor z = sigmoid_factor(chip, pre.z), n = tanh_factor(chip, w->q_h, pre.n, &fine);
         const vf rest = f_set(1.0f) - z.y, to_n = chip == LGR_VENUS ? z.y : rest,
                  to_h = chip == LGR_VENUS ? rest : z.y, far = chip == LGR_VENUS ? n.y - h : h - n.y;
         const vf dn = dh * to_n * n.d;
@@ -72,8 +92,8 @@ LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_gru_grad *g,
         if (chip == LGR_ARCS) {
             f_store(out, f_keep(dn, left));
         } else {
-            const factor rf = sigmoid_factor(chip, g_load(pre));
-            const vf b = f_from(g_load(pre + 3 * LGR_UNITS), w->inv_b);
+            const factor rf = sigmoid_factor(chip, pre.r);
+            const vf b = f_from(pre.b, w->inv_b);
             f_store(out, f_keep(dn * rf.y, left));
             f_store(out + w->plane, f_keep(dn * b * rf.d, left));
         }
@@ -91,16 +111,18 @@ LGR_VEC void row_reset(const plan *w, const lgr_gru_grad *g, int64_t row, const 
 {
     for (int64_t u = 0; u < w->hp; u += FL) {
         const int64_t left = w->h - u, block = u / LGR_UNITS, e = u % LGR_UNITS;
-        const int32_t *pre = g->pre + (row * w->blocks + block) * 4 * LGR_UNITS + e;
+        const kept pre = kept_of(
+            LGR_ARCS,
+            (const char *)g->saved + (row * w->blocks + block) * lgr_saved_block(LGR_ARCS, 3), e);
         float *out = w->dg + (block * w->cap + k) * LGR_UNITS + e, *dhp = w->dh + r * w->hn + u;
         const vf drh = f_load(w->drh + r * w->hn + u);
         const vf h = before_h ? f_from(g_codes_n(before_h + (left > 0 ? u : 0), left), w->inv_h)
                               : f_set(0.0f);
-        const factor rf = sigmoid_factor(LGR_ARCS, g_load(pre));
+        const factor rf = sigmoid_factor(LGR_ARCS, pre.r);
         f_store(out + w->plane, f_keep(drh * h * rf.d, left));
         f_store(dhp, f_keep(f_fma(drh, rf.y, f_load(dhp)), left));
         float *column_of = w->cols_r + (u / LGR_PANEL * w->cap + k) * LGR_PANEL + u % LGR_PANEL;
-        f_store(column_of, f_keep(f_from(g_load(pre + 3 * LGR_UNITS), 1.0f), left));
+        f_store(column_of, f_keep(f_from(pre.b, 1.0f), left));
     }
     for (int64_t u = w->hp; u < w->hn; ++u)
         w->cols_r[(u / LGR_PANEL * w->cap + k) * LGR_PANEL + u % LGR_PANEL] = 0.0f;

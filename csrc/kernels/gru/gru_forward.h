@@ -4,7 +4,9 @@
 
 typedef struct place { /* of LANES units of one row */
     const int32_t *a, *b; /* gate sums of input and state */
-    int32_t *pre, *z;     /* z: held between the two halves of an arcs step */
+    char *four, *two,
+        *one; /* where what backward needs is saved, or NULL: planes of words, halves, bytes */
+    int32_t *z; /* held between the two halves of an arcs step */
     const hcode *h;
     hcode *next, *reset;
     int8_t *y;
@@ -19,9 +21,22 @@ typedef struct rule {
     vi peak;
 } rule;
 
-LGR_VEC void save(const place *o, int gate, vi v)
+LGR_VEC void save32(const place *o, const int plane, vi v)
 {
-    if (o->pre) v_store(o->pre + LGR_UNITS * gate, v);
+    if (o->four) v_store((void *)(o->four + plane * LGR_UNITS * 4), v);
+}
+LGR_VEC void save16(const place *o, const int plane, vi v)
+{
+    if (o->two) v_put16(o->two + plane * LGR_UNITS * 2, v);
+}
+LGR_VEC void save8(const place *o, const int plane, vi v)
+{
+    if (o->one) v_put8(o->one + plane * LGR_UNITS, v_and(v, v_set(255)));
+}
+LGR_VEC void save24(const place *o, vi v) /* Q27 */
+{
+    save16(o, 0, v_down(v, 16));
+    save8(o, 0, v_down(v, 8));
 }
 LGR_VEC void cell_end(rule *k, const place *o, vi h)
 {
@@ -44,16 +59,16 @@ LGR_VEC void reset_arcs(const place *o)
     const vi rh = v_clamp(v_mul31(v_pwl27(sig, LGR_IS_SIGMOID, 0, r), v_codes(o->h)), -128, 127);
     v_put_code(o->reset, rh);
     v_store(o->z, z);
-    save(o, 0, r);
-    save(o, 1, z);
-    save(o, 3, rh);
+    save24(o, r);
+    save32(o, 0, z);
+    save8(o, 1, rh);
 }
 /* arcs, second half: b holds W_n (r * h) */
 LGR_VEC void cell_arcs(rule *k, const place *o)
 {
     const lgr_pwl *sig = &lgr_chip_tables[LGR_ARCS_SIGMOID];
     const vi n = v_sat_add(v_load(o->a + 2 * LGR_UNITS), v_load(o->b));
-    save(o, 2, n);
+    save32(o, 1, n);
     end31(k, o, v_pwl27(sig, LGR_IS_SIGMOID, 0, v_load(o->z)), v_pwl27(sig + 1, LGR_IS_TANH, 0, n));
 }
 LGR_VEC void cell_venusa(rule *k, const place *o)
@@ -64,10 +79,10 @@ LGR_VEC void cell_venusa(rule *k, const place *o)
              b = v_load(o->b + 2 * LGR_UNITS);
     const vi kept = v_mul31(v_pwl27(sig, LGR_IS_SIGMOID, 1, r), b);
     const vi n = fitted(&k->to27, v_sat_add(v_load(o->a + 2 * LGR_UNITS), kept));
-    save(o, 0, r);
-    save(o, 1, z);
-    save(o, 2, n);
-    save(o, 3, b);
+    save24(o, r);
+    save32(o, 0, z);
+    save32(o, 1, n);
+    save32(o, 2, b);
     end31(k, o, v_pwl27(sig, LGR_IS_SIGMOID, 1, z), v_pwl27(sig + 1, LGR_IS_TANH, 1, n));
 }
 /* venus: gates Q15; z multiplies the candidate */
@@ -81,10 +96,10 @@ LGR_VEC void cell_venus(rule *k, const place *o)
              a = v_clamp(v_load(o->a + 2 * LGR_UNITS), -32768, 32767);
     const vi kept = v_round(v_mul(v_pwl11(sig, LGR_IS_SIGMOID, r), b), 15);
     const vi n = v_clamp(v_add(v_clamp(kept, -32768, 32767), a), -32768, 32767);
-    save(o, 0, r);
-    save(o, 1, z);
-    save(o, 2, n);
-    save(o, 3, b);
+    save16(o, 0, r);
+    save16(o, 1, z);
+    save16(o, 2, n);
+    save16(o, 3, b);
     const vi share = v_pwl11(sig, LGR_IS_SIGMOID, z), h = v_codes(o->h),
              nq = v_round_by(v_pwl11(sig + 1, LGR_IS_TANH, n), k->shift, k->any),
              far = v_clamp(v_sub(nq, h), -32768, 32767);
@@ -101,6 +116,8 @@ LGR_VEC void forward(const int chip, const lgr_recurrent *p, const lgr_recurrent
     walk k = walk_begin(p, 3, r1 - r0, scratch);
     const int base = lgr_gru_base(p), s = (chip == LGR_VENUS ? 15 : 31) - p->q_h;
     const fit fx = fit_make(p->exp2_ih, base), fh = fit_make(p->exp2_hh, base);
+    const int64_t n32 = lgr_saved(chip, 3).n32, n16 = lgr_saved(chip, 3).n16,
+                  kept = lgr_saved_block(chip, 3);
     const int64_t h = p->h, hp = k.hp,
                   gate = k.groups_h * GROUP * LGR_UNITS * (int64_t)sizeof(hcode);
     const int gates = chip == LGR_ARCS ? 2 : 3; /* of the first half */
@@ -136,10 +153,16 @@ LGR_VEC void forward(const int chip, const lgr_recurrent *p, const lgr_recurrent
                             for (int64_t e = 0; e < LGR_UNITS; e += LANES) {
                                 const int64_t row = p->off[t] + (r0 + m + r) * p->row_stride,
                                               unit = u * LGR_UNITS + e;
+                                char *four = io->saved
+                                                 ? (char *)io->saved + (row * k.blocks + u) * kept
+                                                 : NULL;
+                                char *two = four ? four + n32 * LGR_UNITS * 4 : NULL,
+                                     *bytes = four ? two + n16 * LGR_UNITS * 2 : NULL;
                                 const place o = {a + (m + r) * hp * 3 + u * 48 + e,
                                                  k.sums + r * 64 + e,
-                                                 io->pre ? io->pre + (row * k.blocks + u) * 64 + e
-                                                         : NULL,
+                                                 four ? four + 4 * e : NULL,
+                                                 four ? two + 2 * e : NULL,
+                                                 four ? bytes + e : NULL,
                                                  k.held + r * hp + unit,
                                                  k.h + (m + r) * hp + unit,
                                                  k.next + (m + r) * hp + unit,

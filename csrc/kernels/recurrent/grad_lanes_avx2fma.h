@@ -42,6 +42,14 @@ LGR_VEC vg g_load_n(const int32_t *p, int64_t n)
     if (n > 0) memcpy(lane, p, f_first(n) * sizeof(int32_t));
     return g_load(lane);
 }
+/* 16-bit and byte planes of what forward saved */
+LGR_VEC vg g_load16(const void *p) { return _mm256_cvtepi16_epi32(_mm_loadu_si128(p)); }
+LGR_VEC vg g_load8(const void *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(p)); }
+LGR_VEC vg g_and(vg v, int bits) { return _mm256_and_si256(v, _mm256_set1_epi32(bits)); }
+LGR_VEC vg g_up(vg v, int s) { return _mm256_slli_epi32(v, s); }
+LGR_VEC vg g_add(vg a, vg b) { return _mm256_add_epi32(a, b); }
+LGR_VEC vg g_sub(vg a, vg b) { return _mm256_sub_epi32(a, b); }
+LGR_VEC vg g_plus(vg v, int n) { return _mm256_add_epi32(v, _mm256_set1_epi32(n)); }
 LGR_VEC vg g_codes_n(const int8_t *p, int64_t n)
 {
     int8_t lane[8] = {0};

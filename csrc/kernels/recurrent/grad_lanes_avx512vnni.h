@@ -34,6 +34,14 @@ LGR_VEC vg g_load_n(const int32_t *p, int64_t n)
     const __mmask16 k = f_first(n);
     return k ? _mm512_maskz_loadu_epi32(k, p) : _mm512_setzero_si512();
 }
+/* 16-bit and byte planes of what forward saved */
+LGR_VEC vg g_load16(const void *p) { return _mm512_cvtepi16_epi32(_mm256_loadu_si256(p)); }
+LGR_VEC vg g_load8(const void *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128(p)); }
+LGR_VEC vg g_and(vg v, int bits) { return _mm512_and_si512(v, _mm512_set1_epi32(bits)); }
+LGR_VEC vg g_up(vg v, int s) { return _mm512_slli_epi32(v, (unsigned)s); }
+LGR_VEC vg g_add(vg a, vg b) { return _mm512_add_epi32(a, b); }
+LGR_VEC vg g_sub(vg a, vg b) { return _mm512_sub_epi32(a, b); }
+LGR_VEC vg g_plus(vg v, int n) { return _mm512_add_epi32(v, _mm512_set1_epi32(n)); }
 LGR_VEC vg g_codes_n(const int8_t *p, int64_t n)
 {
     const __mmask16 k = f_first(n);

@@ -39,6 +39,32 @@ LGR_VEC vg g_load_n(const int32_t *p, int64_t n)
     return v;
 }
 LGR_VEC vg g_load(const int32_t *p) { return g_load_n(p, FL); }
+/* 16-bit and byte planes of what forward saved */
+LGR_VEC vg g_load16(const void *p)
+{
+    int16_t v[FL];
+    memcpy(v, p, sizeof v);
+    return (vg){v[0], v[1], v[2], v[3]};
+}
+LGR_VEC vg g_load8(const void *p)
+{
+    uint8_t v[FL];
+    memcpy(v, p, sizeof v);
+    return (vg){v[0], v[1], v[2], v[3]};
+}
+LGR_VEC vg g_and(vg v, int bits)
+{
+    for (int i = 0; i < FL; ++i) v[i] &= bits;
+    return v;
+}
+LGR_VEC vg g_up(vg v, int s)
+{
+    for (int i = 0; i < FL; ++i) v[i] = (int32_t)((uint32_t)v[i] << s);
+    return v;
+}
+LGR_VEC vg g_add(vg a, vg b) { return a + b; }
+LGR_VEC vg g_sub(vg a, vg b) { return a - b; }
+LGR_VEC vg g_plus(vg v, int n) { return v + n; }
 LGR_VEC vg g_codes_n(const int8_t *p, int64_t n)
 {
     vg v = {0, 0, 0, 0};

@@ -20,6 +20,8 @@ LGR_VEC vi v_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 LGR_VEC vi v_mul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
 LGR_VEC vi v_and(vi a, vi b) { return _mm256_and_si256(a, b); }
 LGR_VEC vi v_half(vi a) { return _mm256_srai_epi32(a, 1); }
+LGR_VEC vi v_or(vi a, vi b) { return _mm256_or_si256(a, b); }
+LGR_VEC vi v_down(vi v, const int s) { return _mm256_srai_epi32(v, s); }
 LGR_VEC vi v_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
 LGR_VEC vi v_abs(vi a) { return _mm256_abs_epi32(a); }
 LGR_VEC vi v_clamp(vi v, int lo, int hi) { return lgr_clamp8(v, lo, hi); }
@@ -89,6 +91,13 @@ LGR_VEC vi v_pwl11(const lgr_pwl *p, const int is, vi x) { return lgr_pwl11x8(p,
 LGR_VEC __m128i v_narrow(vi v) /* to int16 */
 {
     return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packs_epi32(v, v), 0x08));
+}
+/* lanes within int16; within a byte */
+LGR_VEC void v_put16(void *p, vi v) { _mm_storeu_si128(p, v_narrow(v)); }
+LGR_VEC void v_put8(void *p, vi v)
+{
+    const __m128i v16 = v_narrow(v);
+    _mm_storel_epi64(p, _mm_packus_epi16(v16, v16));
 }
 LGR_VEC vi v_codes(const hcode *h) /* codes of a state */
 {

@@ -20,6 +20,8 @@ LGR_VEC vi v_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 LGR_VEC vi v_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
 LGR_VEC vi v_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 LGR_VEC vi v_half(vi a) { return _mm512_srai_epi32(a, 1); }
+LGR_VEC vi v_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+LGR_VEC vi v_down(vi v, const int s) { return _mm512_srai_epi32(v, (unsigned)s); }
 LGR_VEC vi v_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
 LGR_VEC vi v_abs(vi a) { return _mm512_abs_epi32(a); }
 LGR_VEC vi v_clamp(vi v, int lo, int hi) { return lgr_clamp16(v, lo, hi); }
@@ -79,6 +81,9 @@ LGR_VEC __mmask16 v_first(int64_t n)
 {
     return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
 }
+/* lanes within int16; within a byte */
+LGR_VEC void v_put16(void *p, vi v) { _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(v)); }
+LGR_VEC void v_put8(void *p, vi v) { _mm_storeu_si128(p, _mm512_cvtepi32_epi8(v)); }
 LGR_VEC vi v_codes(const hcode *h) /* codes of a state */
 {
     const __m128i v = _mm_xor_si128(_mm_loadu_si128((const void *)h), _mm_set1_epi8((char)0x80));

@@ -128,6 +128,11 @@ int64_t lgr_recurrent_backward_bytes(const lgr_recurrent *p, int gates, int32_t 
     return (cap * hp * 4 + cap * columns + 3 * (int64_t)rows * hn) * 4 + cap * 8 + 512;
 }
 
+int64_t lgr_recurrent_saved_bytes(const lgr_recurrent *p, int gates)
+{
+    return p->rows * (lgr_padded(p->h, LGR_UNITS) / LGR_UNITS) * lgr_saved_block(p->chip, gates);
+}
+
 int64_t lgr_recurrent_panel_floats(int gates, int32_t h, int32_t k)
 {
     return lgr_padded(h, LGR_UNITS) * gates * lgr_padded(k, LGR_PANEL);

@@ -1,14 +1,23 @@
 /* recurrent_ref.h - scalar pieces of the reference kernels. */
 #ifndef LGR_RECURRENT_REF_H
 #define LGR_RECURRENT_REF_H
-#include "lgr/recurrent.h"
+#include "kernels/recurrent/recurrent_sizes.h"
 #include <string.h>
 
 static inline int64_t lgr_blocks(int64_t h) { return (h + LGR_UNITS - 1) / LGR_UNITS; }
-/* Index of unit u of one gate of one row in [row][unit block][4][16]. */
-static inline int64_t lgr_saved(int64_t row, int64_t blocks, int gate, int64_t u)
+/* Unit u of one plane of a block that forward saves. */
+static inline void lgr_put32(char *plane, int64_t u, int32_t v)
 {
-    return ((row * blocks + u / LGR_UNITS) * 4 + gate) * LGR_UNITS + u % LGR_UNITS;
+    memcpy(plane + u % LGR_UNITS * 4, &v, 4);
+}
+static inline void lgr_put16(char *plane, int64_t u, int32_t v)
+{
+    const int16_t low = (int16_t)v;
+    memcpy(plane + u % LGR_UNITS * 2, &low, 2);
+}
+static inline void lgr_put8(char *plane, int64_t u, int32_t v)
+{
+    plane[u % LGR_UNITS] = (char)(v & 255);
 }
 /* sat_32(w . x + bias) of one gate and unit; w [unit block][gate][k][16], bias [unit block][gate][16] */
 static inline int32_t lgr_gate(const void *packed, const int32_t *bias, int gates, int gate,

@@ -1,7 +1,7 @@
 /* recurrent_sizes.h - block sizes that the kernels and the sizes of their scratch memory share. */
 #ifndef LGR_RECURRENT_SIZES_H
 #define LGR_RECURRENT_SIZES_H
-#include <stdint.h>
+#include "lgr/recurrent.h"
 
 enum {
     LGR_PANEL = 32,            /* columns of one panel of a float matrix */
@@ -10,6 +10,29 @@ enum {
     LGR_PROJECTED_SUMS = 1 << 16, /* and most sums: they stay in the L2 cache */
     LGR_CHUNK_ROWS = 128,      /* rows of one chunk of gate gradients */
 };
+
+/* What backward needs of 16 units of one row: planes of 16 int32, then of int16, then of bytes.
+ *
+ * A number "in 24 bits" of Q27 is an int16 (the upper half) and a byte: its upper 6 bits follow, the lower 2 are those of the chip's
+ * value, so that backward finds that value exactly and the pre-activation to 2^-18. (Where no such value is rounded: 8 bits.)
+ *
+ * LSTM   arcs, venusA: i f g o and the input of tanh in 24 bits. venus: i f g o in 16; the input of tanh in 24 bits, exact.
+ * GRU    arcs: z n in 32 bits, r in 24, the code of r * h. venusA: z n b in 32 bits, r in 24. venus: r z n b in 16.
+ */
+typedef struct lgr_saved_planes {
+    int n32, n16, n8;
+} lgr_saved_planes;
+static inline lgr_saved_planes lgr_saved(int chip, int gates)
+{
+    if (gates == 4) return (lgr_saved_planes){0, 5, chip == LGR_VENUS ? 1 : 5};
+    if (chip == LGR_ARCS) return (lgr_saved_planes){2, 1, 2};
+    return chip == LGR_VENUS ? (lgr_saved_planes){0, 4, 0} : (lgr_saved_planes){3, 1, 1};
+}
+static inline int64_t lgr_saved_block(int chip, int gates) /* bytes */
+{
+    const lgr_saved_planes n = lgr_saved(chip, gates);
+    return LGR_UNITS * (4 * n.n32 + 2 * n.n16 + n.n8);
+}
 
 static inline int64_t lgr_padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 /* Rows projected together: whole steps of `rows` entries, at least one step. */
