@@ -10,6 +10,8 @@ from torch import Tensor
 
 from linger.runtime import Moved, Tape, current_tape, handles, info, resolve, tag
 
+from .recurrent_states import pick
+
 
 class Call(NamedTuple):
     """A call of a shape operator: the tensor it takes apart, the other arguments, what came out."""
@@ -78,6 +80,9 @@ def keeps(
         rest = args[1:] if args else args
         others = kwargs if args else {k: v for k, v in kwargs.items() if k != "input"}
         if fmt is None:
+            row = pick(name, func, x, rest, others)
+            if row is not NotImplemented:
+                return row
             if current_tape() is None or not takes(x, rest, others):
                 return NotImplemented
             return float_move(func, args, kwargs, x, lambda t, a, b: write(t, Call(func, a, rest, others, b)))
@@ -90,8 +95,7 @@ def keeps(
             with torch.no_grad():
                 moved = run(fmt.codes, *rest, **others)
         if isinstance(result, Tensor):
-            if result is not x:
-                result = tag(result, fmt.view(moved))
+            result = x if result is x else tag(result, fmt.view(moved))  # dynamo: x is what carries the format
         else:
             parts = (tag(p, fmt.view(None if moved is None else moved[i])) for i, p in enumerate(result))
             result = type(result)(parts)

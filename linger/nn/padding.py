@@ -176,7 +176,7 @@ def _filled(x: Tensor, pad: Sequence[int], fill: float, fmt: Format) -> tuple[Te
     return torch.where(border, number.to(x.dtype), F.pad(x, pad)), None
 
 
-@handles("padding", "F.pad torch.constant_pad_nd")
+@handles("padding", "F.pad _nn.pad torch.constant_pad_nd")  # dynamo looks into F.pad: it shows what that calls
 def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     names = ("input", "pad", "value") if func is torch.constant_pad_nd else ("input", "pad", "mode", "value")
     named = bind(names, args, kwargs)

@@ -123,8 +123,8 @@ def _write_transpose(tape: Tape, call: Call) -> None:
 keeps(
     "transpose",
     """torch.permute Tensor.permute torch.transpose Tensor.transpose torch.swapaxes Tensor.swapaxes torch.swapdims
-    Tensor.swapdims torch.movedim Tensor.movedim torch.moveaxis Tensor.moveaxis torch.t Tensor.t Tensor.T Tensor.mT
-    torch.adjoint""",
+    Tensor.swapdims torch.movedim Tensor.movedim torch.moveaxis Tensor.moveaxis torch.t Tensor.t Tensor.T Tensor.mT Tensor.H
+    Tensor.mH Tensor.adjoint torch.adjoint""",
     _write_transpose,
 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -38,23 +37,6 @@ def written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     return target if isinstance(target, Tensor) and (in_place or kwargs.get("inplace") is True) else None
 
 
-def dynamo_shows_functions() -> bool:
-    """Let dynamo hand to function modes what it keeps to itself: it looks into ``F.pad``, and asks nobody for ``F.sigmoid``.
-
-    The latter are functions of one line, whose inner call a mode sees in eager mode.
-    """
-    import torch._dynamo
-
-    torch._dynamo.allow_in_graph(torch.nn.functional.pad)  # type: ignore[no-untyped-call]
-    asked: Any = getattr(import_module("torch._dynamo.variables.torch"), "get_overridable_functions", set)()
-    ignored = torch.overrides.get_ignored_functions()
-    asked.update(f for f in ignored if f in HANDLERS and f.__module__ == "torch.nn.functional")
-    return True
-
-
-dynamo_shows_functions.__dict__["_dynamo_marked_constant"] = True  # runs while dynamo traces, once per graph
-
-
 def _reciprocal_times(y: Tensor, x: Any) -> Any:
     return y.reciprocal() * x
 
@@ -64,7 +46,9 @@ _PYTHON_METHODS: tuple[tuple[Any, Any], ...] = (
     (Tensor.unflatten, torch.unflatten),
     (Tensor.__rsub__, torch.rsub),
     (Tensor.__pow__, torch.pow),
+    (Tensor.__ipow__, Tensor.pow_),
     (Tensor.__rdiv__, _reciprocal_times),
+    (Tensor.__rtruediv__, _reciprocal_times),
 )
 
 
@@ -83,6 +67,8 @@ class Interception(TorchFunctionMode):
             for method, same in _PYTHON_METHODS:
                 if func is method:
                     func = same
+            if func is Tensor.__rmatmul__:
+                func, args = torch.matmul, args[::-1]
         if state.float_depth:
             return func(*args, **kwargs)
         handler = HANDLERS.get(func)

@@ -23,6 +23,7 @@ _SPACES: dict[str, Any] = {
     "operator": operator,
     "special": torch.special,
     "_VF": torch._VF,
+    "_nn": torch._C._nn,
 }
 
 
