@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from linger import ops
 from linger.errors import UnsupportedError
 from linger.ops.recurrent import Result, States, Walk, Weights, hidden_observe, hidden_scale
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once, in_recomputation
-from linger.runtime import Format, Leaf, current_tape, info, tag
+from linger.runtime import Leaf, current_tape, info
 
 from .base import (
     accept,
@@ -31,8 +30,8 @@ from .base import (
 )
 from .packing import Padded, padded
 from .recurrent_float import FloatRows, run_float
+from .recurrent_states import dropped, joined, mark_rows, tagged
 from .recurrent_write import Direction, Recording
-from .shape import fixed_output
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -245,7 +244,7 @@ class RecurrentInt(Leaf):
         y = x
         for layer in range(self.num_layers):
             if layer and self.training and self.dropout > 0.0:
-                operand = _dropped(operand, y, self.dropout)
+                operand = dropped(operand, y, self.dropout)
             quantizer = self.output_quantizer_of(layer)
             warn_without_data(quantizer)
             out, cap = quantizer.output(), self.state_caps[self.quant.platform]
@@ -257,12 +256,12 @@ class RecurrentInt(Leaf):
                 walk = rows.walk(self.quant.platform, d.reverse)
                 results.append(self.step(operand, self.weights(d), scale, out, walk, mine))
             self._observe(results, out, cap, operand)
-            joined = _joined([r.out for r in results])
-            y = emit(joined, quantizer)
+            out_rows = joined([r.out for r in results])
+            y = emit(out_rows, quantizer)
             states += [[s for s in (r.h, r.c) if s is not None] for r in results]
             if recording is not None:
-                recording.layer(layer, operand, joined)
-            operand = joined._replace(value=y) if y.dtype == torch.float32 else joined
+                recording.layer(layer, operand, out_rows)
+            operand = out_rows._replace(value=y) if y.dtype == torch.float32 else out_rows
         if recording is not None:
             recording.finish(y)
             self.__dict__["_recording"] = recording
@@ -297,19 +296,28 @@ class RecurrentInt(Leaf):
     def _results(self, y: Tensor, states: list[list[States]], rows: Sequence) -> Any:
         recording: Recording | None = self.__dict__.pop("_recording", None)
         order = None if rows.packed is None else rows.packed.unsorted_indices
+
+        def placed(t: Tensor) -> Tensor:
+            t = t if order is None else t.index_select(1, order)
+            return t.squeeze(1) if rows.unbatched else t
+
         last = []
         for i, parts in enumerate(zip(*states, strict=True)):
-            value = parts[0].value if len(parts) == 1 else torch.cat([p.value for p in parts])
-            codes = parts[0].codes if len(parts) == 1 else torch.cat([p.codes for p in parts])
-            if order is not None:
-                value, codes = value.index_select(1, order), codes.index_select(1, order)
-            if rows.unbatched:
-                value, codes = value.squeeze(1), codes.squeeze(1)
-            value = value if value.dtype == y.dtype or i else value.to(y.dtype)
-            shared = self.num_layers == 1 and not calibrating()  # one scale
-            if shared and (recording is None or len(parts) == 1 or i == 0):
-                bits = 8 if i == 0 else 16 if self.quant.platform == "venus" else 32
-                value = tag(value, Format(parts[0].scale, bits, codes))
+            bits = 8 if i == 0 else 16 if self.quant.platform == "venus" else 32
+            values = [placed(p.value) for p in parts]
+            values = values if values[0].dtype == y.dtype or i else [v.to(y.dtype) for v in values]
+            formats = [(p.scale, bits, None if calibrating() else placed(p.codes)) for p in parts]
+            value = values[0] if len(values) == 1 else torch.cat(values)
+            if len(parts) == 1:
+                value = tagged(value, *formats[0])
+            elif self.num_layers == 1 and (recording is None or i == 0):  # one scale
+                codes = None if calibrating() else torch.cat([cast(Tensor, f[2]) for f in formats])
+                value = tagged(value, parts[0].scale, bits, codes)
+            else:
+                made = [tagged(v, *f) for v, f in zip(values, formats, strict=True)]
+                value = mark_rows(value, made)
+                if recording is not None:
+                    recording.rows_of_state(i, made)
             if recording is not None:
                 recording.state(i, value)
             last.append(value)
@@ -325,6 +333,7 @@ class RecurrentInt(Leaf):
         states: list[list[States]] = []
         n = 2 if self.bidirectional else 1
         y = x
+        cell = x.new_full((), 2.0 ** (7 if self.quant.platform == "venus" else 15))
         x_scale, cap = operand_scale(x, self.input_quantizer), self.state_caps[self.quant.platform]
         for layer in range(self.num_layers):
             quantizer = self.output_quantizer_of(layer)
@@ -344,7 +353,7 @@ class RecurrentInt(Leaf):
             y, last = run_float(self.gates, y, how, starts, tensors, self.bias, self.bidirectional)
             y, x_scale = emit_calibrated(y, quantizer), quantizer.scale
             for at in range(n):
-                states.append([States(s[at : at + 1], s[at : at + 1], y.new_ones(())) for s in last])
+                states.append([States(s[at : at + 1], s, f) for s, f in zip(last, (x_scale, cell), strict=False)])
         return y, states
 
     # ---- reports
@@ -381,21 +390,6 @@ class RecurrentInt(Leaf):
             f"{super().extra_repr()}, data_bits:{q.input_bits}, o_bits:8, weight_bits:{q.weight_bits}, "
             f"bias_bits:32, mode:QuantMode.{q.rounding.name}, platform:{q.platform}"
         )
-
-
-def _joined(outs: list[ops.Coded]) -> ops.Coded:
-    """Both directions side by side; they share their scale, NaN in one is NaN in both."""
-    if len(outs) == 1:
-        return outs[0]
-    value, codes = (torch.cat([o[i] for o in outs], -1) for i in (0, 1))
-    return ops.Coded(value, codes, outs[0].scale + (outs[1].scale - outs[1].scale))
-
-
-def _dropped(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:
-    """Dropout between layers: the scaled survivors are rounded back to the same grid."""
-    fmt = info(y)
-    assert fmt is not None
-    return ops.quantize(F.dropout(x.value, p), fixed_output(fmt))
 
 
 __all__ = ["RecurrentInt"]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.runtime import Operand, Tape, Value, info, remembered
+from linger.chip import Violation
+from linger.runtime import ChipOutput, Operand, Tape, Value, info, remembered
 
 from .functional import common
 from .packing import Padded, mark_padded
@@ -205,6 +206,14 @@ class Recording:
         else:
             tape.node("Transpose", [x], [y], {"perm": [1, 0, 2]}, hint=self.name)
 
+    def rows_of_state(self, i: int, parts: Sequence[Tensor]) -> None:
+        """The last states of every layer and direction on their own: what ``h_n[-1]`` takes."""
+        for made, part in zip(self.last, parts, strict=True):
+            if self.rows.unbatched:
+                self.tape.node("Squeeze", [made[i]], [part], {"axes": [1]}, hint=self.name)
+            else:
+                self.tape.bind(part, made[i].name)
+
     def state(self, i: int, value: Tensor) -> None:
         """The last states as the caller gets them: hidden (0) or cell (1)."""
         tape, parts = self.tape, [made[i] for made in self.last]
@@ -214,18 +223,40 @@ class Recording:
             joined = self.cat(parts, 0, self.scales[0])
         else:  # several scales, or int32: side by side in float
             cell = 2.0 ** (7 if tape.platform == "venus" else 15)
-            floats = [
-                self._linger("Dequant", part, {"scale_o": cell if i else scale})
-                for part, scale in zip(parts, self.scales, strict=True)
-            ]
+            scales = [cell] * len(parts) if i else self.scales
+            floats = [self._linger("Dequant", p, {"scale_o": s}) for p, s in zip(parts, scales, strict=True)]
             joined = self.tape.value(f"{self.name}.states")
             tape.node("Concat", floats, [joined], {"axis": 0}, hint=self.name)
+            tape.note(value, ChipOutput(value, lambda name: self._leaving(i, parts, joined, name)))
         if self.rows.unbatched:
             tape.node("Squeeze", [joined], [value], {"axes": [1]}, hint=self.name)
         else:
             tape.bind(value, joined.name)
         if i == 1 and len(parts) == 1:
             tape.wide[tape.name_of(value)] = _ONNX[16 if tape.platform == "venus" else 32]
+
+    def _leaving(self, i: int, parts: list[Value], joined: Value, name: Value) -> None:
+        """Last states of several layers as an output of the file: int8 codes of one scale side by side, else in float."""
+        tape, exact = self.tape, i == 0 and len(set(self.scales)) == 1
+        if exact:
+            joined = self.cat(parts, 0, self.scales[0])
+        if self.rows.unbatched:
+            flat = tape.value(f"{self.name}.flat")
+            tape.node("Squeeze", [joined], [flat], {"axes": [1]}, hint=self.name)
+            joined = flat
+        if exact:
+            tape.node("Dequant", [joined], [name], {"scale_o": self.scales[0]}, domain="linger", hint=self.name)
+            return
+        tape.node("Identity", [joined], [name], {}, hint=self.name)
+        cells, what = ("cell states", "c_n") if i else ("hidden states", "h_n")
+        why = "cells are wider than the 8 bits that iqCat takes" if i else "the layers have different scales"
+        limit = f"{why}: they are put side by side in float"
+        remedy = (
+            f"return {what}[0], {what}[1] ...: the states of each layer and direction are then outputs of their own"
+        )
+        tape.violations.append(
+            Violation(self.name, cells, f"of {len(parts)} layers and directions", limit, remedy, "error", False)
+        )
 
 
 __all__ = ["Direction", "Recording"]
