@@ -204,7 +204,7 @@ class AvgPoolInt(FunctionalLayer):
     Shape:
         x any -> the same shape, float32 on a power-of-two grid, tagged with its format.
 
-    Source: docs/numerics.md, "Average pooling: AvgPool2dInt".
+    Source: docs/numerics.md, "AvgPool2dInt".
     """
 
     operator = "avg_pool"
