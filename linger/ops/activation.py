@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from linger.ops import checks
+from linger.ops import checks, gradients
 from linger.ops.bilinear import codes_dtype, fake_outputs
 from linger.ops.spec import Coded, Output, flags_of
 
@@ -17,47 +17,56 @@ _activation = torch.ops.linger.activation.default
 _quantized = torch.ops.linger.activation_quantized.default
 _codes = torch.ops.linger.activation_codes.default
 _grad = torch.ops.linger.activation_grad.default
+_REAL = (torch.sigmoid, torch.tanh) * 3 + (F.gelu, F.silu)  # by table
 Q27 = 27  # exponent of the 32-bit results of GELU and swish
 
 
 class _Activation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Tensor, codes: Tensor, scale: Tensor, table: int, bits: int) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, value: Tensor, codes: Tensor, scale: Tensor, table: int, bits: int, links: gradients.Links
+    ) -> tuple[Tensor, ...]:
         y, y_codes, y_scale = _activation(codes, scale, table, bits)
         ctx.save_for_backward(codes, scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.table = table
+        ctx.table, ctx.links = table, links
         return y, y_codes, y_scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        none = (None,) * 4
-        return (None if grad is None else _grad(grad, *ctx.saved_tensors, ctx.table)), *none
+        return (None if grad is None else _slope(ctx, grad, *ctx.saved_tensors)), *(None,) * 5
 
 
 class _Quantized(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, table: int, out: Output
-    ) -> tuple[Tensor, ...]:
+        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, table: int, out: Output,
+        links: gradients.Links,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         y, y_codes, y_scale, _, slope = _call(codes, scale, table, out, t is not None)
         ctx.save_for_backward(codes, scale, slope, y_scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.table, ctx.layout = table, checks.layout_of(y)
+        ctx.table, ctx.links, ctx.layout = table, links, checks.layout_of(y)
         return y, y_codes, y_scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return (None,) * 6
+            return (None,) * 7
         for_x, for_t, *_rest = ctx.needs_input_grad
         codes, scale, slope, y_scale = ctx.saved_tensors
-        gt = checks.threshold_grad(checks.in_layout(grad, ctx.layout), slope, y_scale) if for_t else None
-        return _grad(grad, codes, scale, ctx.table) if for_x else None, gt, None, None, None, None
+        gt = gradients.of_threshold(ctx, checks.in_layout(grad, ctx.layout), slope, y_scale) if for_t else None
+        return _slope(ctx, grad, codes, scale) if for_x else None, gt, *(None,) * 5
+
+
+def _slope(ctx: Any, grad: Tensor, codes: Tensor, scale: Tensor) -> Tensor | None:
+    """Gradient of the operand: that of the exact function."""
+    if gradients.again(ctx):
+        return gradients.differentiated(_REAL[ctx.table], grad, gradients.operand(ctx.links[0], codes, scale))[0]
+    gx: Tensor = _grad(grad, codes, scale, ctx.table)
+    return gx
 
 
 def _call(codes: Tensor, scale: Tensor, table: int, out: Output, grad: bool) -> tuple[Tensor, ...]:
@@ -111,7 +120,9 @@ def activation(x: Coded, table: int, bits: int) -> Coded:
     checks.check_device("activation", x.codes)
     value = checks.as_float32(x.value)
     if checks.needs_grad(value):
-        y, codes, scale = _Activation.apply(value, x.codes, x.scale, table, bits)  # type: ignore[no-untyped-call]
+        y, codes, scale = _Activation.apply(  # type: ignore[no-untyped-call]
+            value, x.codes, x.scale, table, bits, gradients.links(value)
+        )
     else:
         y, codes, scale = _activation(x.codes, x.scale, table, bits)
     return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
@@ -140,7 +151,9 @@ def quantized_activation(x: Coded, table: int, out: Output) -> Coded:
     checks.check_device("activation_quantized", x.codes)
     value, t = checks.as_float32(x.value), out.threshold
     if checks.needs_grad(value, t):
-        y, codes, scale = _Quantized.apply(value, t, x.codes, x.scale, table, out)  # type: ignore[no-untyped-call]
+        y, codes, scale = _Quantized.apply(  # type: ignore[no-untyped-call]
+            value, t, x.codes, x.scale, table, out, gradients.links(value, t)
+        )
     else:
         y, codes, scale, _, _ = _call(x.codes, x.scale, table, out, False)
     return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)

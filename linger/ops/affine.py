@@ -35,7 +35,7 @@ class _Affine(torch.autograd.Function):
             return (None,) * 5
         mask, *rest = ctx.saved_tensors
         grad = checks.in_layout(grad, ctx.layout)
-        gt = checks.threshold_grad(grad, *rest) if for_t else None
+        gt = checks.threshold_grad(grad, *rest, ctx.threshold) if for_t else None
         grad = checks.mask_grad(grad, mask, grad.numel())
         return grad * ctx.factor if for_x else None, grad.sum().reshape(ctx.b_shape) if for_b else None, gt, None, None
 

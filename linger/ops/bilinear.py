@@ -1,18 +1,17 @@
-"""What convolution and linear share: checks of operands, the quantized weight, what backward needs of both."""
+"""What convolutions and linear share: checks of operands, the quantized weight, forward and backward around the engine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from linger.errors import UnsupportedError
-from linger.ops import checks
-from linger.ops.spec import GRAD, Coded, Output
+from linger.ops import checks, gradients
+from linger.ops.spec import GRAD, Coded, Output, flags_of
 
-_dequantize = torch.ops.linger.dequantize.default
 _quantize_weight = torch.ops.linger.quantize_weight.default
 _weight_key = torch.ops.linger.weight_key.default
 _mask_grad_in_place = torch.ops.linger.mask_grad_.default
@@ -26,6 +25,32 @@ class Weight(NamedTuple):
     scale: Tensor
     mask: Tensor
     slope: Tensor
+
+
+class Form(Protocol):
+    """One bilinear operator: its engine on codes, and its float form on real numbers."""
+
+    def arranged(self, codes: Tensor) -> Tensor:
+        """Weight codes as the engine takes them."""
+
+    def packing(self) -> tuple[Sequence[int], int]:
+        """Stride and groups, for the packed form of the weight."""
+
+    def run(
+        self, x: Coded, w: Weight, bias: Tensor | None, out: Output, flags: int, packed: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Value, codes, scale, mask in rows of outputs, slope; ``w.codes`` are arranged."""
+
+    def ordered(self, grad: Tensor) -> Tensor:
+        """A gradient in the memory order of the result."""
+
+    def gradients(
+        self, grad: Tensor, x: Coded, w: Weight, want: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        """Gradients of the float operator with respect to x, weight and bias."""
+
+    def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+        """The float operator."""
 
 
 class KeptWeight:
@@ -101,15 +126,9 @@ def quantize_weight(weight: Tensor, bias: Tensor | None, x_scale: Tensor, out: O
 
 
 def evaluation_weight(
-    kept: KeptWeight | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    x: Coded,
-    out: Output,
-    stride: Sequence[int] = (1, 1),
-    groups: int = 1,
+    kept: KeptWeight | None, weight: Tensor, bias: Tensor | None, x: Coded, out: Output, form: Form
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Codes, scale and packed form of a weight outside training; from ``kept`` while nothing has changed.
+    """Arranged codes, scale and packed form of a weight outside training; from ``kept`` while nothing has changed.
 
     Only parameters are kept, not weights that a forward computes. Compiled and traced code quantizes and packs in every call:
     what is packed belongs to one processor.
@@ -120,31 +139,101 @@ def evaluation_weight(
     traced = torch.compiler.is_compiling() or type(x.codes) is not Tensor or torch._C._get_tracing_state() is not None
     if kept is None or not lasting or out.observe or traced:
         w = quantize_weight(weight, bias, x.scale, out, False)
-        return w.codes, w.scale, None
+        return form.arranged(w.codes), w.scale, None
     version = (None if weight.is_inference() else weight._version, out.bits)
     key = _weight_key(weight, *out.stats, out.threshold, bias, x.scale, out.bits)
     entry = kept.entry
     if entry is None or entry[0] != version or not torch.equal(entry[1], key):
         w = quantize_weight(weight, bias, x.scale, out, False)
-        kept.entry = entry = (version, key, w.codes, w.scale, _conv_pack(w.codes, stride, groups))
+        codes = form.arranged(w.codes)
+        kept.entry = entry = (version, key, codes, w.scale, _conv_pack(codes, *form.packing()))
     return entry[2:]
 
 
-def dequantized(codes: Tensor, scale: Tensor) -> Tensor:
-    """A saved operand for the float gradients. Behind a NaN its codes are 0 and its scale is NaN: it then counts as 0."""
-    value: Tensor = _dequantize(codes, torch.where(scale.isnan(), 1.0, scale))
-    return value
+class _Bilinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        weight_threshold: Tensor | None,
+        out_threshold: Tensor | None,
+        codes: Tensor,
+        scale: Tensor,
+        form: Form,
+        weight_out: Output,
+        out: Output,
+        links: gradients.Links,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        w = quantize_weight(weight, bias, scale, weight_out, ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
+        engine = w._replace(codes=form.arranged(w.codes))
+        y, y_codes, y_scale, mask, slope = form.run(
+            Coded(value, codes, scale), engine, bias, out, flags_of(out, True), None
+        )
+        ctx.form, ctx.links, ctx.outputs = form, links, engine.codes.shape[0]
+        ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
+        ctx.mark_non_differentiable(y_codes, y_scale)
+        ctx.set_materialize_grads(False)
+        return y, y_codes, y_scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        if grad is None:
+            return (None,) * 11
+        codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
+        w, form = Weight(*weight), ctx.form
+        want_x, want_w, want_b, want_wt, want_ot, *_rest = ctx.needs_input_grad
+        grad = form.ordered(grad)
+        grad_t = gradients.of_threshold(ctx, grad, slope, y_scale) if want_ot else None
+        gx = gw = gb = gwt = None
+        if want_x or want_w or want_wt or want_b:
+            grad = checks.mask_grad(grad, mask, ctx.outputs)
+            weights = want_w or want_wt
+            if gradients.again(ctx):
+                gx, gw, gb = _as_graph(ctx, grad, codes, scale, w)
+            else:
+                gx, gw, gb = form.gradients(grad, Coded(grad, codes, scale), w, (want_x, weights, want_b))
+            if weights:
+                gw, gwt = weight_gradients(gw, w, want_w, want_wt, ctx.links and ctx.links[3])
+        return gx, gw, gb, gwt, grad_t, *(None,) * 6
 
 
-def weight_gradients(grad: Tensor, w: Weight, want_weight: bool, want_threshold: bool) -> tuple[Any, Any]:
+def _as_graph(ctx: Any, grad: Tensor, codes: Tensor, scale: Tensor, w: Weight) -> tuple[Any, ...]:
+    at_x, at_w, _at_b, at_t, _out = ctx.links
+    x, weight = gradients.operand(at_x, codes, scale), gradients.weight_operand(at_w, at_t, w)
+    bias = grad.new_zeros(ctx.outputs, requires_grad=ctx.needs_input_grad[2])
+    return gradients.differentiated(ctx.form.real, grad, x, weight, bias)
+
+
+def bilinear(
+    form: Form, x: Coded, weight: Tensor, bias: Tensor | None, weight_out: Output, out: Output, kept: KeptWeight | None
+) -> Coded:
+    """A bilinear operator on checked operands."""
+    weight = checks.as_float32(weight)
+    bias = None if bias is None else checks.as_float32(bias)
+    value = checks.as_float32(x.value)
+    floats = (value, weight, bias, weight_out.threshold, out.threshold)
+    if checks.needs_grad(*floats):
+        call = (*floats, x.codes, x.scale, form, weight_out, out, gradients.links(*floats))
+        y, codes, scale = _Bilinear.apply(*call)  # type: ignore[no-untyped-call]
+    else:
+        w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out, form)
+        y, codes, scale, _, _ = form.run(x, Weight(w, w_scale, w, w), bias, out, flags_of(out, False), packed)
+    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+
+
+def weight_gradients(
+    grad: Tensor, w: Weight, want_weight: bool, want_threshold: bool, threshold: Tensor | None = None
+) -> tuple[Any, Any]:
     """Gradients of the float weight and of its threshold from that of the quantized weight, which is written over."""
     grad = checks.in_layout(grad, checks.layout_of(w.codes))
-    threshold = checks.threshold_grad(grad, w.slope, w.scale) if want_threshold else None
-    if want_weight and torch.compiler.is_compiling():
+    slope = checks.threshold_grad(grad, w.slope, w.scale, threshold) if want_threshold else None
+    if want_weight and (torch.is_grad_enabled() or torch.compiler.is_compiling()):
         grad = checks.mask_grad(grad, w.mask)
     elif want_weight:
         _mask_grad_in_place(grad, w.mask)
-    return grad if want_weight else None, threshold
+    return grad if want_weight else None, slope
 
 
 def fake_outputs(

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from linger.errors import UnsupportedError
-from linger.ops import checks
+from linger.ops import checks, gradients
 from linger.ops.spec import Coded, Output, flags_of
 
 _conv = torch.ops.linger.conv.default
@@ -44,7 +43,7 @@ def _matrices(rows: Tensor, b: int) -> Tensor:
 class _Bmm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output
+        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output, links: gradients.Links
     ) -> tuple[Tensor, ...]:
         value, codes, scale, mask, slope = _call(operands, t, out, True)
         ctx.save_for_backward(*operands, mask, _rows(slope) if t is not None else slope, scale)
@@ -52,24 +51,29 @@ class _Bmm(torch.autograd.Function):
         b = operands[0].shape[0]
         value, codes = _matrices(_rows(value), b), _matrices(_rows(codes), b)
         ctx.mark_non_differentiable(codes, scale)
+        ctx.links = links
         return value, codes, scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return (None,) * 5
-        for_x, for_y, for_t, _, _ = ctx.needs_input_grad
+            return (None,) * 6
+        for_x, for_y, for_t, *_rest = ctx.needs_input_grad
         x, x_scale, y, y_scale, mask, slope, scale = ctx.saved_tensors
         b, m, n = grad.shape
         rows = grad.transpose(0, 1).reshape(m, b * n).contiguous()
-        gt = checks.threshold_grad(rows, slope, scale) if for_t else None
+        gt = gradients.of_threshold(ctx, rows, slope, scale) if for_t else None
         gx = gy = None
         if for_x or for_y:
             grad = _matrices(checks.mask_grad(rows, mask, b * n), b)
+        if gradients.again(ctx):
+            at_x, at_y, _ = ctx.links
+            factors = gradients.operand(at_x, x, x_scale), gradients.operand(at_y, y, y_scale)
+            gx, gy = gradients.differentiated(torch.bmm, grad, *factors)
+        elif for_x or for_y:
             gx = grad @ _dequantize(y, y_scale).transpose(1, 2) if for_x else None
             gy = _dequantize(x, x_scale).transpose(1, 2) @ grad if for_y else None
-        return gx, gy, gt, None, None
+        return gx, gy, gt, None, None, None
 
 
 def _call(operands: _Operands, t: Tensor | None, out: Output, grad: bool) -> tuple[Tensor, ...]:
@@ -110,7 +114,7 @@ def bmm(x: Coded, y: Coded, out: Output) -> Coded:
     operands = (x.codes, x.scale, y.codes, y.scale)
     xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
     if checks.needs_grad(xv, yv, t):
-        value, codes, scale = _Bmm.apply(xv, yv, t, operands, out)  # type: ignore[no-untyped-call]
+        value, codes, scale = _Bmm.apply(xv, yv, t, operands, out, gradients.links(xv, yv, t))  # type: ignore[no-untyped-call]
     else:
         value, codes, scale, _, _ = _call(operands, t, out, False)
         value, codes = (_matrices(_rows(part), x.codes.shape[0]) for part in (value, codes))

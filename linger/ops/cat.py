@@ -28,7 +28,7 @@ class _Rescale(torch.autograd.Function):
             ctx.save_for_backward(mask, slope, scale, moves)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes)
-        ctx.layout = checks.layout_of(y)
+        ctx.layout, ctx.threshold = checks.layout_of(y), None if torch.compiler.is_compiling() else t
         return y, y_codes
 
     @staticmethod
@@ -41,7 +41,7 @@ class _Rescale(torch.autograd.Function):
         gt = None
         if for_t:
             slope, scale, moves = rest
-            gt = checks.threshold_grad(grad, slope, scale) * moves
+            gt = checks.threshold_grad(grad, slope, scale, ctx.threshold) * moves
         return checks.mask_grad(grad, mask) if for_x else None, gt, None, None, None, None, None
 
 

@@ -231,19 +231,21 @@ def mask_grad(grad: Tensor, mask: Tensor, row: int = 0) -> Tensor:
     return out
 
 
-def threshold_grad(grad: Tensor, slope: Tensor, scale: Tensor) -> Tensor:
-    """Gradient of a TQT threshold, ``ln 2 / scale * sum(grad * slope)``; differentiable in ``grad``.
+def threshold_grad(grad: Tensor, slope: Tensor, scale: Tensor, threshold: Tensor | None = None) -> Tensor:
+    """Gradient of a TQT threshold, ``ln 2 / scale * sum(grad * slope)``; differentiable in ``grad`` and, by the scale, in t.
 
     Args:
         grad: float32, the shape of ``slope``.
-        slope: float32, from a quantizing operator.
-        scale: float32 ``[]`` snapshot of that call.
+        slope: float32, from a quantizing operator; a constant.
+        scale: float32 ``[]`` snapshot of that call, ``2**-t`` times a constant.
+        threshold: t, float32 ``[1]``; None where no second derivative of it is wanted.
 
     Returns:
         float32 ``[1]``; the sum is taken in float64 in a fixed order, whatever the number of threads.
     """
-    if grad.requires_grad and torch.is_grad_enabled():
-        return (grad * slope).sum().reshape(1) * (math.log(2.0) / scale)
+    if torch.is_grad_enabled() and (grad.requires_grad or threshold is not None):
+        real = (grad * slope).sum(dtype=torch.float64).to(torch.float32).reshape(1) * (math.log(2.0) / scale)
+        return real if threshold is None else real * torch.exp2(threshold - threshold.detach())  # times 1
     out: Tensor = _native_threshold_grad(grad, slope, scale)
     return out
 
@@ -256,6 +258,7 @@ def save_output(
         ctx.save_for_backward(mask)
     else:
         ctx.save_for_backward(mask, slope, scale)
+    ctx.threshold = None if torch.compiler.is_compiling() else t
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(codes, scale)
     ctx.layout = layout_of(value)
@@ -267,7 +270,7 @@ def output_grads(ctx: Any, grad: Tensor | None, for_x: bool, for_t: bool) -> tup
         return None, None
     mask, *rest = ctx.saved_tensors
     grad = in_layout(grad, ctx.layout)
-    return mask_grad(grad, mask) if for_x else None, threshold_grad(grad, *rest) if for_t else None
+    return mask_grad(grad, mask) if for_x else None, threshold_grad(grad, *rest, ctx.threshold) if for_t else None
 
 
 def check_coded(op: str, name: str, x: Any) -> None:

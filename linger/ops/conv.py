@@ -7,26 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.bilinear import (
-    KeptWeight,
-    Weight,
-    check_codes,
-    check_operands,
-    codes_dtype,
-    dequantized,
-    evaluation_weight,
-    fake_outputs,
-    quantize_weight,
-    weight_gradients,
-)
-from linger.ops.spec import Coded, Output, flags_of
+from linger.ops.bilinear import KeptWeight, Weight, bilinear, check_codes, check_operands, codes_dtype, fake_outputs
+from linger.ops.gradients import dequantized
+from linger.ops.spec import Coded, Output
 
 _conv = torch.ops.linger.conv.default
 _conv_codes = torch.ops.linger.conv_codes.default
+_float_backward = torch.ops.aten.convolution_backward.default
 
 
 class Geometry(NamedTuple):
@@ -43,6 +33,61 @@ class Geometry(NamedTuple):
     padding: Sequence[int] = (0, 0, 0, 0)
     dilation: Sequence[int] = (1, 1)
     groups: int = 1
+
+    def arranged(self, codes: Tensor) -> Tensor:
+        """Weight codes as the engine takes them."""
+        return codes
+
+    def packing(self) -> tuple[Sequence[int], int]:
+        """Stride and groups."""
+        return self.stride, self.groups
+
+    def run(
+        self, x: Coded, w: Weight, bias: Tensor | None, out: Output, flags: int, packed: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """The integer convolution with its output quantizer: value, codes, scale, mask, slope."""
+        state = (*out.stats, out.threshold, out.bits, float(out.clamp), int(out.rounding))
+        result: tuple[Tensor, ...] = _conv(x.codes, x.scale, w.codes, w.scale, bias, *self, *state, flags, packed)
+        return result
+
+    def ordered(self, grad: Tensor) -> Tensor:
+        """A gradient in the memory order of the result."""
+        return grad.contiguous(memory_format=torch.channels_last)
+
+    def gradients(
+        self, grad: Tensor, x: Coded, w: Weight, want: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        """Gradients as torch computes them of the convolution of the dequantized operands: of x, w and bias."""
+        top, left, bottom, right = self.padding
+        height, width = x.codes.shape[2:]
+        real = dequantized(x.codes, x.scale)
+        pads = [top, left]
+        uneven = (top, left) != (bottom, right)
+        if uneven:
+            real = F.pad(real, (left, right, top, bottom))
+            pads = [0, 0]
+        gx, gw, gb = _float_backward(
+            grad,
+            real,
+            dequantized(w.codes, w.scale),
+            [w.codes.shape[0]],
+            list(self.stride),
+            pads,
+            list(self.dilation),
+            False,
+            [0, 0],
+            self.groups,
+            list(want),
+        )
+        if uneven and gx is not None:
+            gx = gx[:, :, top : top + height, left : left + width]
+        return gx, gw, gb
+
+    def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+        """The float convolution."""
+        top, left, bottom, right = self.padding
+        padded = F.pad(x, (left, right, top, bottom))
+        return F.conv2d(padded, w, bias, tuple(self.stride), 0, tuple(self.dilation), self.groups)
 
 
 def conv(
@@ -80,17 +125,8 @@ def conv(
     """
     check_operands("conv", x, weight, bias, weight_out, out)
     _check_geometry("conv", x.codes, weight, geometry)
-    weight = checks.as_float32(weight)
-    bias = None if bias is None else checks.as_float32(bias)
-    value = checks.as_float32(x.value)
-    geometry = Geometry(list(geometry.stride), list(geometry.padding), list(geometry.dilation), int(geometry.groups))
-    if checks.needs_grad(value, weight, bias, weight_out.threshold, out.threshold):
-        call = (value, weight, bias, weight_out.threshold, out.threshold, x.codes, x.scale, geometry, weight_out, out)
-        y, codes, scale = _Conv.apply(*call)  # type: ignore[no-untyped-call]
-    else:
-        w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out, geometry.stride, geometry.groups)
-        y, codes, scale, _, _ = _forward(x.codes, x.scale, w, w_scale, bias, geometry, out, False, packed)
-    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+    plain = Geometry(list(geometry.stride), list(geometry.padding), list(geometry.dilation), int(geometry.groups))
+    return bilinear(plain, x, weight, bias, weight_out, out, kept)
 
 
 def conv_codes(
@@ -153,97 +189,6 @@ def _out_size(x: Tensor, w: Tensor, g: Geometry) -> tuple[Any, Any]:
     t, left, b, right = g.padding
     h = (x.shape[2] + t + b - g.dilation[0] * (w.shape[2] - 1) - 1) // g.stride[0] + 1
     return h, (x.shape[3] + left + right - g.dilation[1] * (w.shape[3] - 1) - 1) // g.stride[1] + 1
-
-
-def _forward(
-    x: Tensor,
-    x_scale: Tensor,
-    w: Tensor,
-    w_scale: Tensor,
-    bias: Tensor | None,
-    g: Geometry,
-    out: Output,
-    grad: bool,
-    packed: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    state = (*out.stats, out.threshold)
-    flags = flags_of(out, grad)
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _conv(
-        x, x_scale, w, w_scale, bias, *g, *state, out.bits, float(out.clamp), int(out.rounding), flags, packed
-    )
-    return result
-
-
-class _Conv(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        value: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        weight_threshold: Tensor | None,
-        out_threshold: Tensor | None,
-        codes: Tensor,
-        scale: Tensor,
-        geometry: Geometry,
-        weight_out: Output,
-        out: Output,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        w = quantize_weight(weight, bias, scale, weight_out, ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
-        y, y_codes, y_scale, mask, slope = _forward(codes, scale, w.codes, w.scale, bias, geometry, out, True)
-        ctx.geometry = geometry
-        ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
-        ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.set_materialize_grads(False)
-        return y, y_codes, y_scale
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        if grad is None:
-            return (None,) * 10
-        codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
-        w = Weight(*weight)
-        want_x, want_w, want_b, want_wt, want_ot, *_rest = ctx.needs_input_grad
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_t = checks.threshold_grad(grad, slope, y_scale) if want_ot else None
-        gx = gw = gb = gwt = None
-        if want_x or want_w or want_wt or want_b:
-            grad = checks.mask_grad(grad, mask, w.codes.shape[0])
-            weights = want_w or want_wt
-            gx, gw, gb = _float_gradients(grad, codes, scale, w, ctx.geometry, (want_x, weights, want_b))
-            if weights:
-                gw, gwt = weight_gradients(gw, w, want_w, want_wt)
-        return gx, gw, gb, gwt, grad_t, None, None, None, None, None
-
-
-def _float_gradients(
-    grad: Tensor, codes: Tensor, scale: Tensor, w: Weight, g: Geometry, want: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Any, Tensor | None]:
-    """Gradients as torch computes them of the convolution of the dequantized operands with respect to x, w and bias."""
-    top, left, bottom, right = g.padding
-    x = dequantized(codes, scale)
-    pads = [top, left]
-    uneven = (top, left) != (bottom, right)
-    if uneven:
-        x = F.pad(x, (left, right, top, bottom))
-        pads = [0, 0]
-    gx, gw, gb = torch.ops.aten.convolution_backward(
-        grad,
-        x,
-        dequantized(w.codes, w.scale),
-        [w.codes.shape[0]],
-        list(g.stride),
-        pads,
-        list(g.dilation),
-        False,
-        [0, 0],
-        g.groups,
-        list(want),
-    )
-    if uneven and gx is not None:
-        gx = gx[:, :, top : top + codes.shape[2], left : left + codes.shape[3]]
-    return gx, gw, gb
 
 
 @checks.fake("linger::conv")

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from linger.ops import checks
+from linger.ops import checks, gradients
 from linger.ops.quantize import quantize
 from linger.ops.spec import Coded, Output
 
@@ -19,23 +18,32 @@ _dequantize = torch.ops.linger.dequantize.default
 
 class _Div(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, a: Coded, b: Coded, scale: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, a: Coded, b: Coded, scale: Tensor, links: gradients.Links
+    ) -> tuple[Tensor, Tensor]:
         value, codes = _div(a.codes, a.scale, b.codes, b.scale, scale)
         ctx.save_for_backward(a.codes, a.scale, b.codes, b.scale, codes)
         ctx.mark_non_differentiable(codes)
+        ctx.links = links
         return value, codes
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         for_x, for_y, *_rest = ctx.needs_input_grad
         x, x_scale, y, y_scale, codes = ctx.saved_tensors
         info = torch.iinfo(torch.int32)
         inside = (codes > info.min) & (codes < info.max) & (y != 0)
+        if gradients.again(ctx):
+            at_x, at_y = ctx.links
+            parts = gradients.operand(at_x, x, x_scale), gradients.operand(at_y, y, y_scale)
+            both = gradients.differentiated(
+                lambda a, b: a / torch.where(inside, b, 1.0), torch.where(inside, grad, 0.0), *parts
+            )
+            return *both, None, None, None, None
         divisor = _dequantize(y, y_scale)
         gx = torch.where(inside, grad / divisor, 0.0)
         gy = -gx * _dequantize(x, x_scale) / divisor if for_y else None
-        return gx if for_x else None, None if gy is None else torch.where(inside, gy, 0.0), None, None, None
+        return gx if for_x else None, None if gy is None else torch.where(inside, gy, 0.0), None, None, None, None
 
 
 def div(x: Coded, y: Coded, out: Output) -> Coded:
@@ -64,7 +72,11 @@ def div(x: Coded, y: Coded, out: Output) -> Coded:
         real = torch.where(y.codes == 0, 0.0, x.value.detach() / y.value.detach())
         seen = quantize(checks.as_float32(real), out._replace(threshold=None)).scale
         scale = torch.maximum(seen, x.scale / y.scale)
-    value, codes = _Div.apply(checks.as_float32(x.value), checks.as_float32(y.value), x, y, scale)  # type: ignore[no-untyped-call]
+    xv, yv = checks.as_float32(x.value), checks.as_float32(y.value)
+    if checks.needs_grad(xv, yv):
+        value, codes = _Div.apply(xv, yv, x, y, scale, gradients.links(xv, yv))  # type: ignore[no-untyped-call]
+    else:
+        value, codes = _div(x.codes, x.scale, y.codes, y.scale, scale)
     return Coded(value, codes, scale)
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from linger.errors import UnsupportedError
-from linger.ops import checks
+from linger.ops import checks, gradients
 from linger.ops.bilinear import codes_dtype, fake_outputs
 from linger.ops.spec import Coded, Output, flags_of
 
@@ -22,25 +22,32 @@ GATE_EXP2 = (31, 15, 7)  # exponent of the gate, by chip
 class _Glu(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, chip: int, out: Output
-    ) -> tuple[Tensor, ...]:
+        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, chip: int, out: Output,
+        links: gradients.Links,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         y, y_codes, y_scale, mask, slope = _call(codes, scale, chip, out, True)
         ctx.save_for_backward(codes, scale, mask, slope, y_scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes, y_scale)
+        ctx.links = links
         return y, y_codes, y_scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return (None,) * 6
+            return (None,) * 7
         for_x, for_t, *_rest = ctx.needs_input_grad
         codes, scale, mask, slope, y_scale = ctx.saved_tensors
         grad = grad.contiguous()
-        gt = checks.threshold_grad(grad, slope, y_scale) if for_t else None
-        gx = _grad(checks.mask_grad(grad, mask, grad.numel()), codes, scale) if for_x else None
-        return gx, gt, None, None, None, None
+        gt = gradients.of_threshold(ctx, grad, slope, y_scale) if for_t else None
+        gx = None
+        if for_x:
+            grad = checks.mask_grad(grad, mask, grad.numel())
+            if gradients.again(ctx):
+                (gx,) = gradients.differentiated(F.glu, grad, gradients.operand(ctx.links[0], codes, scale))
+            else:
+                gx = _grad(grad, codes, scale)
+        return gx, gt, *(None,) * 5
 
 
 def _call(codes: Tensor, scale: Tensor, chip: int, out: Output, grad: bool) -> tuple[Tensor, ...]:
@@ -77,7 +84,9 @@ def glu(x: Coded, out: Output, *, chip: int, dim: int = -1) -> Coded:
     checks.check_device("glu", x.codes)
     value, codes, t = checks.as_float32(x.value).movedim(dim, -1), x.codes.movedim(dim, -1), out.threshold
     if checks.needs_grad(value, t):
-        y, q, scale = _Glu.apply(value, t, codes, x.scale, chip, out)  # type: ignore[no-untyped-call]
+        y, q, scale = _Glu.apply(  # type: ignore[no-untyped-call]
+            value, t, codes, x.scale, chip, out, gradients.links(value, t)
+        )
     else:
         y, q, scale, _, _ = _call(codes, x.scale, chip, out, False)
     y, q = y.movedim(-1, dim), q.movedim(-1, dim)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from linger.errors import UnsupportedError
-from linger.ops import checks
-from linger.ops.bilinear import Weight, codes_dtype, dequantized, fake_outputs, quantize_weight, weight_gradients
+from linger.ops import checks, gradients
+from linger.ops.bilinear import Weight, codes_dtype, fake_outputs, quantize_weight, weight_gradients
 from linger.ops.spec import Coded, Output, flags_of
 
 _layer_norm = torch.ops.linger.layer_norm.default
@@ -75,7 +75,8 @@ def layer_norm(
     beta = None if beta is None else checks.as_float32(beta)
     gamma_threshold = None if gamma is None else gamma_out.threshold
     if checks.needs_grad(value, gamma, beta, gamma_threshold, out.threshold):
-        call = (value, gamma, beta, gamma_threshold, out.threshold, x.codes, x.scale, gamma_out, out, shape, settings)
+        floats = (value, gamma, beta, gamma_threshold, out.threshold)
+        call = (*floats, x.codes, x.scale, gamma_out, out, shape, settings, gradients.links(*floats))
         y, codes, scale = _LayerNorm.apply(*call)  # type: ignore[no-untyped-call]
     else:
         w = quantize_gamma(x.scale, gamma, beta, gamma_out, shape, False)
@@ -196,35 +197,53 @@ class _LayerNorm(torch.autograd.Function):
         out: Output,
         shape: tuple[int, ...],
         settings: tuple[int, int],
+        links: gradients.Links,
     ) -> tuple[Tensor, Tensor, Tensor]:
         w = quantize_gamma(scale, gamma, beta, gamma_out, shape, ctx.needs_input_grad[3])
         y, y_codes, y_scale, mask, slope = _forward(codes, scale, w, beta, out, settings, True)
         ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
         ctx.mark_non_differentiable(y_codes, y_scale)
         ctx.set_materialize_grads(False)
-        ctx.shape, ctx.eps = shape, CHIP_EPS * 4.0 ** settings[0]
+        ctx.links, ctx.shape, ctx.eps = links, shape, CHIP_EPS * 4.0 ** settings[0]
         return y, y_codes, y_scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         if grad is None:
-            return (None,) * 11
+            return (None,) * 12
         codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
         w, n = Weight(*weight), math.prod(ctx.shape)
         want_x, want_gamma, want_beta, want_gt, want_ot, *_rest = ctx.needs_input_grad
         grad = grad.contiguous()
-        grad_t = checks.threshold_grad(grad, slope, y_scale) if want_ot else None
+        grad_t = gradients.of_threshold(ctx, grad, slope, y_scale) if want_ot else None
         grad = checks.mask_grad(grad, mask, n)
+        if gradients.again(ctx):
+            return *_again(ctx, grad, codes, scale, w, want_beta), grad_t, *(None,) * 7
         gamma_t = None
         with checks.no_autocast(grad):
-            x, gamma = dequantized(codes.contiguous(), scale), dequantized(w.codes, w.scale)
+            x, gamma = gradients.dequantized(codes.contiguous(), scale), gradients.dequantized(w.codes, w.scale)
             _normal, mean, factor = torch.native_layer_norm(x, list(ctx.shape), None, None, ctx.eps)
             wanted = [want_x, want_gamma or want_gt, want_beta]
             gx, gw, gb = _float_backward(grad, x, list(ctx.shape), mean, factor, gamma, torch.zeros_like(gamma), wanted)
         if want_gt:
             _, gamma_t = weight_gradients(gw, w, False, True)
-        return gx, gw if want_gamma else None, gb, gamma_t, grad_t, None, None, None, None, None, None
+        return gx, gw if want_gamma else None, gb, gamma_t, grad_t, *(None,) * 7
+
+
+def _again(
+    ctx: Any, grad: Tensor, codes: Tensor, scale: Tensor, w: Weight, want_beta: bool
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x, gamma, beta and gamma's threshold as a graph."""
+    at_x, at_gamma, _beta, at_t, _t = ctx.links
+    x = gradients.operand(at_x, codes.contiguous(), scale)
+    if at_t is None:
+        gamma = gradients.operand(at_gamma, w.codes, w.scale)
+    else:  # the gradient of gamma passes where its code saturates, too
+        gamma = gradients.weight_operand(at_gamma, at_t, w._replace(mask=torch.full_like(w.mask, 255)))
+    gx, gw = gradients.differentiated(lambda v, g: F.layer_norm(v, ctx.shape, g, None, ctx.eps), grad, x, gamma)
+    gb = grad.reshape(-1, *ctx.shape).sum(0) if want_beta else None
+    gt = None if gw is None or at_t is None else checks.threshold_grad(gw, w.slope, w.scale, at_t)
+    return gx, gw if at_gamma is not None else None, gb, gt
 
 
 @checks.fake("linger::layer_norm")

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.bilinear import (
-    KeptWeight,
-    Weight,
-    check_codes,
-    check_operands,
-    codes_dtype,
-    dequantized,
-    evaluation_weight,
-    fake_outputs,
-    quantize_weight,
-    weight_gradients,
-)
-from linger.ops.spec import Coded, Output, flags_of
+from linger.ops.bilinear import KeptWeight, Weight, bilinear, check_codes, check_operands, codes_dtype, fake_outputs
+from linger.ops.gradients import dequantized
+from linger.ops.spec import Coded, Output
 
 _linear = torch.ops.linger.linear.default
 _linear_codes = torch.ops.linger.linear_codes.default
@@ -59,16 +50,7 @@ def linear(
     """
     check_operands("linear", x, weight, bias, weight_out, out)
     _check_shapes("linear", x.codes, weight)
-    weight = checks.as_float32(weight)
-    bias = None if bias is None else checks.as_float32(bias)
-    value = checks.as_float32(x.value)
-    if checks.needs_grad(value, weight, bias, weight_out.threshold, out.threshold):
-        call = (value, weight, bias, weight_out.threshold, out.threshold, x.codes, x.scale, weight_out, out)
-        y, codes, scale = _Linear.apply(*call)  # type: ignore[no-untyped-call]
-    else:
-        w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out)
-        y, codes, scale, _, _ = _forward(x.codes, x.scale, w, w_scale, bias, out, False, packed)
-    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+    return bilinear(_Product(), x, weight, bias, weight_out, out, kept)
 
 
 def linear_codes(x: Tensor, w: Tensor, bias: Tensor | None, shift: int, bits: int, relu: bool) -> Tensor:
@@ -101,68 +83,37 @@ def _check_shapes(op: str, x: Tensor, w: Tensor) -> None:
         raise ValueError(f"{op}: weight must not be empty, got {tuple(w.shape)}")
 
 
-def _forward(
-    x: Tensor,
-    x_scale: Tensor,
-    w: Tensor,
-    w_scale: Tensor,
-    bias: Tensor | None,
-    out: Output,
-    grad: bool,
-    packed: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    state = (*out.stats, out.threshold)
-    flags = flags_of(out, grad)
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _linear(
-        x, x_scale, w, w_scale, bias, *state, out.bits, float(out.clamp), int(out.rounding), flags, packed
-    )
-    return result
+class _Product(NamedTuple):
+    """The form of ``x @ weight.T``."""
 
+    def arranged(self, codes: Tensor) -> Tensor:
+        return codes
 
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        value: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        weight_threshold: Tensor | None,
-        out_threshold: Tensor | None,
-        codes: Tensor,
-        scale: Tensor,
-        weight_out: Output,
-        out: Output,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        w = quantize_weight(weight, bias, scale, weight_out, ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
-        y, y_codes, y_scale, mask, slope = _forward(codes, scale, w.codes, w.scale, bias, out, True)
-        ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
-        ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.set_materialize_grads(False)
-        return y, y_codes, y_scale
+    def packing(self) -> tuple[Sequence[int], int]:
+        return (1, 1), 1
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        if grad is None:
-            return (None,) * 9
-        codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
-        w = Weight(*weight)
+    def run(
+        self, x: Coded, w: Weight, bias: Tensor | None, out: Output, flags: int, packed: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        state = (*out.stats, out.threshold, out.bits, float(out.clamp), int(out.rounding))
+        result: tuple[Tensor, ...] = _linear(x.codes, x.scale, w.codes, w.scale, bias, *state, flags, packed)
+        return result
+
+    def ordered(self, grad: Tensor) -> Tensor:
+        return grad.contiguous()
+
+    def gradients(
+        self, grad: Tensor, x: Coded, w: Weight, want: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
         o, k = w.codes.shape
-        want_x, want_w, want_b, want_wt, want_ot, *_rest = ctx.needs_input_grad
-        grad = grad.contiguous()
-        grad_t = checks.threshold_grad(grad, slope, y_scale) if want_ot else None
-        gx = gw = gb = gwt = None
-        rows = checks.mask_grad(grad, mask, o).view(-1, o)
+        rows = grad.view(-1, o)
         with checks.no_autocast(rows):
-            if want_x:
-                gx = (rows @ dequantized(w.codes, w.scale)).view(codes.shape)
-            if want_w or want_wt:
-                gw = rows.t() @ dequantized(codes, scale).reshape(-1, k)
-        if gw is not None:
-            gw, gwt = weight_gradients(gw, w, want_w, want_wt)
-        if want_b:
-            gb = rows.sum(0)
-        return gx, gw, gb, gwt, grad_t, None, None, None, None
+            gx = (rows @ dequantized(w.codes, w.scale)).view(x.codes.shape) if want[0] else None
+            gw = rows.t() @ dequantized(x.codes, x.scale).reshape(-1, k) if want[1] else None
+        return gx, gw, rows.sum(0) if want[2] else None
+
+    def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
+        return F.linear(x, w, bias)
 
 
 @checks.fake("linger::linear")

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from linger.ops import checks
+from linger.ops import checks, gradients
 from linger.ops.elementwise import _pair
 from linger.ops.quantize import fake_quantized
 from linger.ops.spec import GRAD, Coded, Output, flags_of
@@ -22,30 +21,34 @@ _Operands = tuple[Tensor, Tensor, Tensor, Tensor]
 class _Mul(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output
+        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output, links: gradients.Links
     ) -> tuple[Tensor, ...]:
         value, codes, scale, mask, slope = _call(operands, t, out, True)
         ctx.save_for_backward(*operands, mask, slope, scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(codes, scale)
-        ctx.layout, ctx.y_shape = checks.layout_of(value), y.shape
+        ctx.layout, ctx.y_shape, ctx.links = checks.layout_of(value), y.shape, links
         return value, codes, scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return (None,) * 5
-        for_x, for_y, for_t, _, _ = ctx.needs_input_grad
+            return (None,) * 6
+        for_x, for_y, for_t, *_rest = ctx.needs_input_grad
         x, x_scale, y, y_scale, mask, slope, scale = ctx.saved_tensors
         grad = checks.in_layout(grad, ctx.layout)
         gx = gy = None
-        gt = checks.threshold_grad(grad, slope, scale) if for_t else None
+        gt = gradients.of_threshold(ctx, grad, slope, scale) if for_t else None
         if for_x or for_y:
             grad = checks.mask_grad(grad, mask, grad.numel())
+        if gradients.again(ctx):
+            at_x, at_y, _ = ctx.links
+            factors = gradients.operand(at_x, x, x_scale), gradients.operand(at_y, y, y_scale)
+            gx, gy = gradients.differentiated(torch.mul, grad, *factors)
+        elif for_x or for_y:
             gx = grad * _dequantize(y, y_scale) if for_x else None
             gy = (grad * _dequantize(x, x_scale)).sum_to_size(ctx.y_shape) if for_y else None
-        return gx, gy, gt, None, None
+        return gx, gy, gt, None, None, None
 
 
 def _call(operands: _Operands, t: Tensor | None, out: Output, grad: bool) -> tuple[Tensor, ...]:
@@ -90,7 +93,7 @@ def mul(x: Coded, y: Coded, out: Output) -> Coded:
     operands = (xq, x.scale, yq, y.scale)
     xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
     if checks.needs_grad(xv, yv, t):
-        value, codes, scale = _Mul.apply(xv, yv, t, operands, out)  # type: ignore[no-untyped-call]
+        value, codes, scale = _Mul.apply(xv, yv, t, operands, out, gradients.links(xv, yv, t))  # type: ignore[no-untyped-call]
     else:
         value, codes, scale, _, _ = _call(operands, t, out, False)
     dtype = torch.promote_types(x.value.dtype, y.value.dtype)

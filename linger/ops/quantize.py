@@ -32,6 +32,7 @@ class _Quantize(torch.autograd.Function):
             ctx.save_for_backward(mask)
         else:
             ctx.save_for_backward(mask, slope, scale)
+            ctx.threshold = None if aside is None else t
         if aside is None:
             ctx.set_materialize_grads(False)
             ctx.mark_non_differentiable(codes, scale)

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from linger.ops import checks
+from linger.ops import checks, gradients
 from linger.ops.bilinear import codes_dtype, fake_outputs
 from linger.ops.spec import Coded, Output, flags_of
 
@@ -22,25 +22,56 @@ Q15 = 15  # exponent of the chips' results
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output
-    ) -> tuple[Tensor, ...]:
+        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output,
+        links: gradients.Links,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         y, y_codes, y_scale, _, slope = _call(codes, scale, chip, log, out, t is not None)
         ctx.save_for_backward(*((codes, scale) if log else (y_codes, y_scale)), slope, y_scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.log = log
+        ctx.log, ctx.links = log, links
         return y, y_codes, y_scale
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         if grad is None:
-            return (None,) * 7
+            return (None,) * 8
         for_x, for_t, *_rest = ctx.needs_input_grad
         codes, scale, slope, y_scale = ctx.saved_tensors
         grad = grad.contiguous()
-        gt = checks.threshold_grad(grad, slope, y_scale) if for_t else None
-        return _grad(grad, codes, scale, ctx.log) if for_x else None, gt, None, None, None, None, None
+        gt = gradients.of_threshold(ctx, grad, slope, y_scale) if for_t else None
+        gx = None
+        if for_x and gradients.again(ctx) and ctx.log:
+            x = gradients.operand(ctx.links[0], codes, scale)
+            (gx,) = gradients.differentiated(lambda v: F.log_softmax(v, -1), grad, x)
+        elif for_x and gradients.again(ctx):
+            gx = _jacobian(grad, _Result.apply(*ctx.links, codes, scale, slope))  # type: ignore[no-untyped-call]
+        elif for_x:
+            gx = _grad(grad, codes, scale, ctx.log)
+        return gx, gt, *(None,) * 6
+
+
+def _jacobian(grad: Tensor, y: Tensor) -> Tensor:
+    product = grad * y
+    return product - y * product.sum(-1, keepdim=True)
+
+
+class _Result(torch.autograd.Function):
+    """The computed softmax in a graph, with the gradients of the operator itself: for those who differentiate again."""
+
+    @staticmethod
+    def forward(ctx: Any, place: Tensor | None, t: Tensor | None, *saved: Tensor) -> Tensor:
+        ctx.save_for_backward(*saved)
+        ctx.links = place, t
+        return gradients.dequantized(*saved[:2])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        for_x, for_t, *_rest = ctx.needs_input_grad
+        codes, scale, slope = ctx.saved_tensors
+        gt = gradients.of_threshold(ctx, grad.contiguous(), slope, scale) if for_t else None
+        gx = _jacobian(grad, _Result.apply(*ctx.links, codes, scale, slope)) if for_x else None  # type: ignore[no-untyped-call]
+        return gx, gt, None, None, None
 
 
 def _call(codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output, grad: bool) -> tuple[Tensor, ...]:
@@ -109,7 +140,9 @@ def softmax(x: Coded, out: Output, *, chip: int, log: bool = False, dim: int = -
     checks.check_device("softmax", x.codes)
     value, codes, t = checks.as_float32(x.value).movedim(dim, -1), x.codes.movedim(dim, -1), out.threshold
     if checks.needs_grad(value, t):
-        y, q, scale = _Softmax.apply(value, t, codes, x.scale, chip, log, out)  # type: ignore[no-untyped-call]
+        y, q, scale = _Softmax.apply(  # type: ignore[no-untyped-call]
+            value, t, codes, x.scale, chip, log, out, gradients.links(value, t)
+        )
     else:
         y, q, scale, _, _ = _call(codes, x.scale, chip, log, out, False)
     y, q = y.movedim(-1, dim), q.movedim(-1, dim)

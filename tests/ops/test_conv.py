@@ -286,15 +286,6 @@ def test_saved_for_backward_are_codes_and_bits():
     assert saved <= codes.numel() + 8 * 32 * 32 * 2 + w.numel() * 1.2 + 100
 
 
-def test_double_backward_is_refused():
-    x = Coded(torch.zeros(1, 2, 4, 4), oracle.codes("random", (1, 2, 4, 4)), torch.tensor(16.0))
-    w = torch.randn(3, 2, 3, 3, requires_grad=True)
-    y = ops.conv(x, w, None, Geometry(), oracle.output(), oracle.output())
-    (g,) = torch.autograd.grad(y.value.pow(2).sum(), w, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        g.sum().backward()
-
-
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_packed_weights_give_the_same_result(groups, isa):
     x, w = oracle.codes("random", (2, 4, 7, 6)), oracle.codes("random", (8, 4 // groups, 3, 2))
