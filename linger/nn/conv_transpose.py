@@ -1,4 +1,4 @@
-"""Transposed convolutions: a convolution of the input with zeros put between its elements, in forward and in the reader."""
+"""Transposed convolutions; in the reader a convolution of the input with zeros put between its elements."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from linger import ops
 from linger.chip import NodeFacts, TensorFacts
 from linger.ops.conv import conv_codes
+from linger.ops.conv_transpose import edges, spread, turned
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import NodeReader, Operand, Tape, Value, current_tape, reads
 
@@ -30,31 +30,6 @@ from .reading import bias, bits8, borders, operand, positive, right_shift, weigh
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
-
-
-def spread(x: Tensor, stride: tuple[int, int], edges: tuple[int, int, int, int]) -> Tensor:
-    """``x`` (N, C, H, W) with ``stride - 1`` zeros between neighbours and (top, left, bottom, right) around; negative crops."""
-    n, c, h, w = x.shape
-    sh, sw = stride
-    if sh > 1 or sw > 1:
-        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, sw - 1, 0, 0, 0, sh - 1)).reshape(n, c, h * sh, w * sw)
-    top, left, bottom, right = edges
-    return F.pad(x, (left, right - (sw - 1), top, bottom - (sh - 1)))
-
-
-def turned(weight: Tensor, groups: int) -> Tensor:
-    """Weight (C, O/groups, kh, kw) of a transposed convolution as that of the convolution: (O, C/groups, kh, kw), reversed."""
-    c, o, kh, kw = weight.shape
-    grouped = weight.reshape(groups, c // groups, o, kh, kw).transpose(1, 2)
-    return grouped.reshape(groups * o, c // groups, kh, kw).flip(2, 3)
-
-
-def _edges(
-    kernel: tuple[int, ...], pads: tuple[int, ...], extra: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[int, int, int, int]:
-    """Border of the spread input; ``pads`` is (top, left, bottom, right)."""
-    reach = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
-    return (reach[0] - pads[0], reach[1] - pads[1], reach[0] - pads[2] + extra[0], reach[1] - pads[3] + extra[1])
 
 
 def without_groups(weight: Any, groups: int) -> Any:
@@ -107,16 +82,13 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
                 value, codes = value.unsqueeze(axis), codes.unsqueeze(axis)
             stride, dilation = self._two(self.stride, 1), self._two(self.dilation, 1)
             pad, more = self._two(self.padding, 0), self._two(extra, 0)
-            kernel = self._two(self.kernel_size, 1)
-            edges = _edges(kernel, (*pad, *pad), more, dilation)
-            spaced = ops.Coded(spread(value, stride, edges), spread(codes, stride, edges), source.scale)
+            spacing = ops.Spacing(stride, pad, more, dilation, self.groups)
             weight = self.weight.unsqueeze(2) if n == 1 else self.weight
             warn_without_data(self.output_quantizer)
             target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
-            geometry = ops.Geometry((1, 1), (0, 0, 0, 0), dilation, self.groups)
-            folded = turned(weight, self.groups)
-            out = ops.conv(
-                spaced, folded, self.bias, geometry, self.weight_quantizer.output(), target, self.kept_weight
+            lifted = ops.Coded(value, codes, source.scale)
+            out = ops.conv_transpose(
+                lifted, weight, self.bias, spacing, self.weight_quantizer.output(), target, self.kept_weight
             )
             for axis in reversed(lift):
                 out = ops.Coded(out.value.squeeze(axis), out.codes.squeeze(axis), out.scale)
@@ -233,7 +205,7 @@ def read_conv_transpose(node: NodeReader) -> None:
     if min(size) < 1:
         raise node.error(f"the output would have size {size}")
     node.room((x.shape[0], w.shape[1], *size), w.shape[0] * kernel[0] * kernel[1])
-    spaced = spread(x, (stride[0], stride[1]), _edges(kernel, pads, extra, (1, 1)))
+    spaced = spread(x, (stride[0], stride[1]), edges(kernel, pads, extra, (1, 1)))
     y = conv_codes(spaced, turned(w, 1), b, (1, 1), (0, 0, 0, 0), (1, 1), 1, shift, 8, act == 1)
     node.put(0, y, o_exp2)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linger import ops
+from linger.ops.fold_bn import folded_real
 
 from .constrained import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, momentum_of
 
@@ -63,14 +64,7 @@ def fold(first: Any, bn: Any, mean: Tensor, var: Tensor, limits: Limits = NO_LIM
             w, b, bn.weight, bn.bias, mean, var, bn.eps, groups, transposed,
             limits.weight or off, limits.factor or off, limits.bias or off,
         )  # fmt: skip
-    gain = torch.rsqrt(var + bn.eps) if bn.weight is None else bn.weight * torch.rsqrt(var + bn.eps)
-    shift = -mean if b is None else b - mean
-    shift = shift * gain if bn.bias is None else shift * gain + bn.bias
-    if transposed:  # (in, out / groups, ...): channel = group * (out / groups) + column
-        scaled = w.unflatten(0, (groups, -1)) * gain.view(groups, 1, -1, *[1] * (w.dim() - 2))
-        scaled = scaled.flatten(0, 1)
-    else:
-        scaled = w * gain.view(-1, *[1] * (w.dim() - 1))
+    scaled, shift = folded_real(w, b, bn.weight, bn.bias, mean, var, bn.eps, groups, transposed)
     return clamp_weight(scaled.to(w.dtype), limits.weight, limits.factor), clamp(shift.to(w.dtype), limits.bias)
 
 

@@ -9,6 +9,7 @@ from linger.ops.cat import cat
 from linger.ops.checks import fake_kernel
 from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Geometry, conv, conv_codes
+from linger.ops.conv_transpose import Spacing, conv_transpose
 from linger.ops.div import div, div_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
 from linger.ops.fold_bn import fold_bn
@@ -27,6 +28,7 @@ __all__ = [
     "Geometry",
     "KeptWeight",
     "Output",
+    "Spacing",
     "Stats",
     "activation",
     "activation_codes",
@@ -47,6 +49,7 @@ __all__ = [
     "codes_of",
     "conv",
     "conv_codes",
+    "conv_transpose",
     "dequantize",
     "div",
     "div_codes",

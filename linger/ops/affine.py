@@ -34,8 +34,10 @@ class _Affine(torch.autograd.Function):
         if grad is None:
             return (None,) * 5
         mask, *rest = ctx.saved_tensors
-        grad = checks.in_layout(grad, ctx.layout)
-        gt = checks.threshold_grad(grad, *rest, ctx.threshold) if for_t else None
+        grad, gt = checks.in_layout(grad, ctx.layout), None
+        if for_t:
+            slope, scale = rest
+            gt = checks.threshold_grad(grad, slope, scale, ctx.threshold)
         grad = checks.mask_grad(grad, mask, grad.numel())
         return grad * ctx.factor if for_x else None, grad.sum().reshape(ctx.b_shape) if for_b else None, gt, None, None
 

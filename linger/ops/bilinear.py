@@ -70,8 +70,10 @@ class KeptWeight:
         return (KeptWeight, ())
 
 
-def check_operands(op: str, x: Coded, weight: Tensor, bias: Tensor | None, weight_out: Output, out: Output) -> None:
-    """Refuses what no kernel computes.
+def check_operands(
+    op: str, x: Coded, weight: Tensor, bias: Tensor | None, weight_out: Output, out: Output, outputs: int | None = None
+) -> None:
+    """Refuses what no kernel computes; ``outputs`` is the length of the weight's first axis where nothing is said.
 
     Raises:
         UnsupportedError: Codes wider than 8 bits, or a device without a kernel.
@@ -90,8 +92,9 @@ def check_operands(op: str, x: Coded, weight: Tensor, bias: Tensor | None, weigh
     if bias is None:
         return
     checks.check_float(op, "bias", bias)
-    if bias.shape != weight.shape[:1]:
-        raise ValueError(f"{op}: bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+    outputs = weight.shape[0] if outputs is None else outputs
+    if tuple(bias.shape) != (outputs,):
+        raise ValueError(f"{op}: bias must have shape ({outputs},), got {tuple(bias.shape)}")
 
 
 def check_codes(op: str, x: Tensor, w: Tensor, bias: Tensor | None, shift: int, bits: int) -> None:

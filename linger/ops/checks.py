@@ -194,7 +194,7 @@ def layout_of(x: Tensor) -> tuple[int, ...] | None:
 def in_layout(grad: Tensor, layout: tuple[int, ...] | None) -> Tensor:
     """``grad`` in the memory order of the forward's result, which is the order of its mask."""
     if layout is None:
-        return grad.contiguous()
+        return grad if grad.is_contiguous() else grad.contiguous()
     if grad.stride() == layout:
         return grad
     return torch.empty_strided(grad.shape, layout, dtype=grad.dtype, device=grad.device).copy_(grad)
@@ -227,7 +227,7 @@ def mask_grad(grad: Tensor, mask: Tensor, row: int = 0) -> Tensor:
     if grad.requires_grad and torch.is_grad_enabled():
         doubly: Tensor = _MaskGrad.apply(grad, mask, row)  # type: ignore[no-untyped-call]
         return doubly
-    out: Tensor = _native_mask_grad(grad, mask, row)
+    out: Tensor = _native_mask_grad(grad, mask, row) if row else _native_mask_grad(grad, mask)
     return out
 
 
@@ -270,7 +270,11 @@ def output_grads(ctx: Any, grad: Tensor | None, for_x: bool, for_t: bool) -> tup
         return None, None
     mask, *rest = ctx.saved_tensors
     grad = in_layout(grad, ctx.layout)
-    return mask_grad(grad, mask) if for_x else None, threshold_grad(grad, *rest, ctx.threshold) if for_t else None
+    gt = None
+    if for_t:
+        slope, scale = rest
+        gt = threshold_grad(grad, slope, scale, ctx.threshold)
+    return mask_grad(grad, mask) if for_x else None, gt
 
 
 def check_coded(op: str, name: str, x: Any) -> None:
@@ -286,7 +290,7 @@ def check_coded(op: str, name: str, x: Any) -> None:
 
 
 @fake("linger::mask_grad")
-def _fake_mask_grad(grad: Tensor, mask: Tensor, row: int) -> Tensor:
+def _fake_mask_grad(grad: Tensor, mask: Tensor, row: int = 0) -> Tensor:
     return empty_dense(grad, torch.float32)
 
 

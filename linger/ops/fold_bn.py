@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from linger.ops import checks
+from linger.ops import checks, gradients
 
 _fold_bn = torch.ops.linger.fold_bn.default
 _fold_bn_backward = torch.ops.linger.fold_bn_backward.default
@@ -32,10 +31,46 @@ class _FoldBn(torch.autograd.Function):
         return w_folded, b_folded
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gw: Tensor, gb: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return *_again(ctx, gw, gb), *(None,) * 6
         grads = _fold_bn_backward(gw, gb, *ctx.saved_tensors, *ctx.shape)
         return *(g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)), *(None,) * 6
+
+
+def _again(ctx: Any, gw: Tensor, gb: Tensor) -> tuple[Tensor | None, ...]:
+    """The same gradients as a graph, for those who differentiate again."""
+    w, b, gamma, mean, var, w_mask, b_mask = ctx.saved_tensors
+    gw = checks.mask_grad(gw.contiguous(), w_mask) if w_mask.numel() else gw
+    gb = checks.mask_grad(gb.contiguous(), b_mask) if b_mask.numel() else gb
+    given = [t is not None for t in (b, gamma)]
+    operands = [t.view_as(t) for t in (w, mean, var, b, gamma) if t is not None]  # not the ones that gw came from
+
+    def product(w: Tensor, mean: Tensor, var: Tensor, *rest: Tensor) -> Tensor:
+        left = list(rest)
+        b, gamma = (left.pop(0) if has else None for has in given)
+        folded, shift = folded_real(w, b, gamma, None, mean, var, *ctx.shape)
+        return (folded * gw).sum() + (shift * gb).sum()
+
+    found = list(gradients.differentiated(product, torch.ones_like(gb[0]), *operands))
+    dw, dmean, dvar = found[:3]
+    db, dgamma = (found.pop(3) if has else None for has in given)
+    return dw, db, dgamma, gb if ctx.needs_input_grad[3] else None, dmean, dvar
+
+
+def folded_real(
+    w: Tensor, b: Tensor | None, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, var: Tensor, eps: float,
+    groups: int, transposed: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """:func:`fold_bn` without clamps in torch's operators: for other types and devices, and for second derivatives."""
+    gain = torch.rsqrt(var + eps) if gamma is None else gamma * torch.rsqrt(var + eps)
+    shift = -mean if b is None else b - mean
+    shift = shift * gain if beta is None else shift * gain + beta
+    if not transposed:
+        return w * gain.view(-1, *[1] * (w.dim() - 1)), shift
+    # (in, out / groups, ...): channel = group * (out / groups) + column
+    scaled = w.reshape(groups, -1, *w.shape[1:]) * gain.view(groups, 1, -1, *[1] * (w.dim() - 2))
+    return scaled.flatten(0, 1), shift
 
 
 def fold_bn(

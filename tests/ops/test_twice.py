@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from linger import ops
@@ -251,6 +251,29 @@ def test_conv(name, method):
     compare(out.value, quantized(z, out, to64), [x.value, w, b, tw, to], [x64, *others])
 
 
+SPACINGS = {
+    "plain": ((3, 4, 3, 3), ops.Spacing()),
+    "strided": ((3, 4, 3, 2), ops.Spacing((2, 3), (1, 0), (1, 2))),
+    "depthwise": ((3, 1, 3, 3), ops.Spacing((2, 2), (1, 1), (0, 0), (1, 2), 3)),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", SPACINGS)
+def test_conv_transpose(name, method):
+    shape, g = SPACINGS[name]
+    x, o = grid((2, 3, 4, 5)), shape[1] * g.groups
+    (w, b, tw, to), others = leaves(method, shape, o)
+    w_scale = ops.quantize_weight(w.detach(), oracle.output(threshold=tw), b.detach(), x.scale)[1]
+    out = ops.conv_transpose(x, w, b, g, oracle.output(threshold=tw), oracle.output(threshold=to))
+    x64 = same(x.value)
+    w64, b64, tw64, to64 = others
+    wq = quantized(w64, Coded(w, w, w_scale), tw64, half_even=True)
+    bias = b64 + bias_error(b64, x.scale, w_scale)
+    z = F.conv_transpose2d(x64, wq, bias, g.stride, g.padding, g.output_padding, g.groups, g.dilation)
+    compare(out.value, quantized(z, out, to64), [x.value, w, b, tw, to], [x64, *others])
+
+
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_layer_norm(method, affine):
@@ -297,4 +320,22 @@ def test_the_first_order_keeps_no_float_operand():
     node = product.grad_fn
     place = node.links[0]
     assert place.untyped_storage().nbytes() == 0 and place.grad_fn is not None
-    assert nn.Parameter(torch.ones(1)).is_leaf
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("affine", [True, False])
+def test_fold_bn(affine, transposed):
+    mine = [torch.randn(4, 2, 3).requires_grad_(), *(torch.rand(4).add(0.5).requires_grad_() for _ in range(5))]
+    if not affine:
+        mine[1] = mine[2] = mine[3] = None
+    others = [None if p is None else same(p) for p in mine]
+    limits = (0.8, 0.0, 0.7)
+    folded = ops.fold_bn(*mine, 1e-5, 2, transposed, *limits)
+    w, b, gamma, beta, mean, var = others
+    factor = (1.0 if gamma is None else gamma) / (var + 1e-5).sqrt()
+    shift = ((0.0 if b is None else b) - mean) * factor + (0.0 if beta is None else beta)
+    shape = (2, 1, 2, 1) if transposed else (4, 1, 1)
+    real = (w.reshape(2, 2, 2, 3) if transposed else w) * factor.reshape(shape)
+    parts = real.reshape(4, 2, 3).clamp(-0.8, 0.8), shift.clamp(-0.7, 0.7)
+    y, z = (torch.cat([p.flatten() for p in pair]) for pair in (folded, parts))
+    compare(y, z, mine, others)
