@@ -23,7 +23,7 @@ else:
 _ALL = 0xFFFFFFFF
 _HERE = _C.set_cpu_mask(_ALL)
 # name -> mask of what this processor has: the plain C reference, AVX2, and each newer instruction set on top of it
-_LEVELS = {"ref": 0} | {n: f | _C.CPU_FLAGS["avx2"] for n, f in _C.CPU_FLAGS.items() if f & _HERE}
+_LEVELS = {"ref": 0} | {n: (f | _C.CPU_FLAGS["avx2"]) & _HERE for n, f in _C.CPU_FLAGS.items() if f & _HERE}
 _LACKING = [n for n, f in _C.CPU_FLAGS.items() if not f & _HERE]
 
 

@@ -74,9 +74,9 @@ static inline void fill_bytes(int8_t *x, int64_t n)
         x[i] = random_bits() % 4 == 0 ? edges[random_bits() % 6] : (int8_t)(random_bits() & 0xff);
 }
 
-/* The instruction sets to compare with the reference (mask 0): AVX2, and each newer one on top of it. */
+/* The instruction sets to compare with the reference (mask 0): AVX2, each newer one on top of it, and ARM's. */
 static const unsigned isa_masks[] = {LGR_CPU_AVX2, LGR_CPU_AVX2 | LGR_CPU_AVXVNNI,
-                                     LGR_CPU_AVX2 | LGR_CPU_AVX512VNNI};
+                                     LGR_CPU_AVX2 | LGR_CPU_AVX512VNNI, LGR_CPU_DOTPROD};
 enum { N_ISA = sizeof isa_masks / sizeof *isa_masks };
 static inline int isa_use(unsigned mask)
 {

@@ -1,7 +1,7 @@
 /* conv.h - exact integer convolution and matrix product of int8 codes, NHWC results, output quantizer fused.
  *
- * A linear layer is a 1x1 convolution over rows. Three engines compute the same bits: the plain C reference (every
- * shape, 64-bit sums), AVX2 (vpmaddwd) and AVX-512 VNNI (vpdpbusd). The caller picks one, packs the weights for it once
+ * A linear layer is a 1x1 convolution over rows. All engines compute the same bits: the plain C reference (every
+ * shape, 64-bit sums), AVX2 (vpmaddwd), VNNI (vpdpbusd) and ARM's dot product (sdot). The caller picks one, packs the weights for it once
  * and runs ranges of work units from as many threads as it likes.
  * Source: docs/numerics.md, "Convolution and linear".
  */
@@ -31,6 +31,7 @@ typedef enum lgr_conv_engine {
     LGR_CONV_AVX2 = 1,
     LGR_CONV_AVX512VNNI = 2,
     LGR_CONV_AVXVNNI = 3,
+    LGR_CONV_DOTPROD = 4,
 } lgr_conv_engine;
 
 /* One call. Fill everything above the line, then lgr_conv_begin fills the rest; threads share it

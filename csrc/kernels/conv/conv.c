@@ -17,6 +17,9 @@ const lgr_conv_isa *lgr_conv_isa_of(lgr_conv_engine engine)
 #if LGR_HAVE_AVX512VNNI
     if (engine == LGR_CONV_AVX512VNNI) return &lgr_conv_isa_avx512vnni;
 #endif
+#if LGR_HAVE_DOTPROD
+    if (engine == LGR_CONV_DOTPROD) return &lgr_conv_isa_dotprod;
+#endif
     (void)engine;
     return NULL;
 }
@@ -25,6 +28,7 @@ static int has(lgr_conv_engine engine)
     const unsigned need = engine == LGR_CONV_AVX2         ? LGR_CPU_AVX2
                           : engine == LGR_CONV_AVXVNNI    ? LGR_CPU_AVX2 | LGR_CPU_AVXVNNI
                           : engine == LGR_CONV_AVX512VNNI ? LGR_CPU_AVX512VNNI
+                          : engine == LGR_CONV_DOTPROD    ? LGR_CPU_DOTPROD
                                                           : 0u;
     return engine == LGR_CONV_REF ||
            (lgr_conv_isa_of(engine) != NULL && (lgr_cpu_flags() & need) == need);
@@ -90,6 +94,7 @@ lgr_conv_engine lgr_conv_pick(const lgr_conv_params *p)
     if (!fits(p)) return LGR_CONV_REF;
     if (has(LGR_CONV_AVX512VNNI)) return LGR_CONV_AVX512VNNI;
     if (has(LGR_CONV_AVXVNNI)) return LGR_CONV_AVXVNNI;
+    if (has(LGR_CONV_DOTPROD)) return LGR_CONV_DOTPROD;
     return has(LGR_CONV_AVX2) ? LGR_CONV_AVX2 : LGR_CONV_REF;
 }
 
@@ -102,7 +107,7 @@ static void fill_init(lgr_conv_job *job, const lgr_conv_isa *isa, int with_bias)
         const int64_t o = job->depthwise ? i : i / padded * job->og + i % padded;
         const int real = job->depthwise ? i < job->p.o : i % padded < job->og;
         uint32_t v = with_bias && job->bias && real ? (uint32_t)job->bias[o] : 0u;
-        if (isa->element == 1) v -= 128u * (uint32_t)job->wsum[i];
+        if (isa->zero) v -= 128u * (uint32_t)job->wsum[i];
         job->init[i] = (int32_t)v;
     }
 }

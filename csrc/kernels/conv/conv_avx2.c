@@ -33,9 +33,9 @@ static void depthwise(void *state, const lgr_conv_span *s)
                 a = _mm256_add_epi32(a, _mm256_madd_epi16(_mm256_unpacklo_epi16(x0, x1), w0));
                 b = _mm256_add_epi32(b, _mm256_madd_epi16(_mm256_unpackhi_epi16(x0, x1), w1));
             }
-            store(s->sums + m * s->sums_stride + ch,
-                  _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), i0),
-                  _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x31), i1), s->outputs - ch);
+            const __m256i both[2] = {_mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20), i0),
+                                     _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x31), i1)};
+            store(s->sums + m * s->sums_stride + ch, both, s->outputs - ch);
         }
     }
 }

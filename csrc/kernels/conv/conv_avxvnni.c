@@ -61,9 +61,9 @@ static void depthwise(void *state, const lgr_conv_span *s)
                                      : _mm256_permute2x128_si256(a[0], a[1], 0x20);
                 const __m256i hi = l ? _mm256_permute2x128_si256(a[2], a[3], 0x31)
                                      : _mm256_permute2x128_si256(a[2], a[3], 0x20);
-                store(sums + 16 * l, _mm256_add_epi32(lo, _mm256_loadu_si256((const void *)init)),
-                      _mm256_add_epi32(hi, _mm256_loadu_si256((const void *)(init + 8))),
-                      left - 16 * l);
+                const __m256i both[2] = {_mm256_add_epi32(lo, LOAD(init)),
+                                         _mm256_add_epi32(hi, LOAD(init + 8))};
+                store(sums + 16 * l, both, left - 16 * l);
             }
         }
     }

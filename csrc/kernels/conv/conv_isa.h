@@ -24,8 +24,8 @@ typedef struct lgr_conv_span {
 
 typedef struct lgr_conv_isa {
     int64_t quantum; /* channels of one dot product, packed together */
-    int64_t element; /* bytes of a scratch element: 1 (code + 128, unsigned) or 2 (int16) */
-    int zero; /* byte that fills padding */
+    int64_t element; /* bytes of a scratch element: 1 or 2 (int16) */
+    int zero; /* byte that is 0: 0x80 where an element is code + 128, unsigned */
     int fuses; /* spans can quantize */
     void (*copy)(const int8_t *x, int64_t n, void *dst); /* contiguous codes to scratch */
     void (*begin)(const lgr_conv_job *job, void *state);
@@ -34,7 +34,8 @@ typedef struct lgr_conv_isa {
     void (*end)(void *state, int64_t amax[2]);
 } lgr_conv_isa;
 
-extern const lgr_conv_isa lgr_conv_isa_avx2, lgr_conv_isa_avxvnni, lgr_conv_isa_avx512vnni;
+extern const lgr_conv_isa lgr_conv_isa_avx2, lgr_conv_isa_avxvnni, lgr_conv_isa_avx512vnni,
+    lgr_conv_isa_dotprod;
 
 static inline int64_t lgr_conv_up(int64_t v, int64_t m) { return (v + m - 1) / m * m; }
 static inline int lgr_conv_is_depthwise(const lgr_conv_params *p)

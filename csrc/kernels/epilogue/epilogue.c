@@ -127,6 +127,8 @@ void lgr_epilogue_rows(const lgr_epilogue *ep, int narrow, const int32_t *sums, 
         lgr_epilogue_rows_avx2(ep, sums, stride, rows, n, ch, o, pixel, out, amax);
         return;
     }
+#else
+    (void)narrow;
 #endif
     lgr_epilogue_rows_ref(ep, sums, stride, bias, rows, n, ch, o, pixel, out, amax);
 }

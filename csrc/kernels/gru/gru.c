@@ -147,6 +147,7 @@ void lgr_gru_forward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
                      void *scratch, lgr_recurrent_seen *seen)
 {
     lgr_gru_forward_fn *run = lgr_gru_forward_ref;
+    (void)engine; /* where no twin is built */
 #if LGR_HAVE_AVX2
     if (engine == LGR_RECURRENT_AVX2) run = lgr_gru_forward_avx2;
 #endif
@@ -160,6 +161,7 @@ void lgr_gru_backward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
                       const lgr_gru_grad *g, int32_t r0, int32_t r1, void *scratch)
 {
     lgr_gru_backward_fn *run = lgr_gru_backward_ref;
+    (void)engine; /* where no twin is built */
 #if LGR_HAVE_AVX2
     if (engine == LGR_RECURRENT_AVX2) run = lgr_gru_backward_avx2fma;
 #endif

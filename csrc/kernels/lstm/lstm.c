@@ -104,6 +104,7 @@ void lgr_lstm_forward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
                       void *scratch, lgr_recurrent_seen *seen)
 {
     lgr_lstm_forward_fn *run = lgr_lstm_forward_ref;
+    (void)engine; /* where no twin is built */
 #if LGR_HAVE_AVX2
     if (engine == LGR_RECURRENT_AVX2) run = lgr_lstm_forward_avx2;
 #endif
@@ -117,6 +118,7 @@ void lgr_lstm_backward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
                        const lgr_lstm_grad *g, int32_t r0, int32_t r1, void *scratch)
 {
     lgr_lstm_backward_fn *run = lgr_lstm_backward_ref;
+    (void)engine; /* where no twin is built */
 #if LGR_HAVE_AVX2
     if (engine == LGR_RECURRENT_AVX2) run = lgr_lstm_backward_avx2fma;
 #endif
