@@ -6,13 +6,15 @@ using lgr::Tensor;
 using OptTensor = std::optional<Tensor>;
 
 // The scale for the whole pass: the threshold's or the stored one, 2^(bits - 1) before any data.
-Tensor hidden_scale(const Tensor &is_init, const Tensor &scale, const OptTensor &threshold,
-                    int64_t bits, int64_t cap) {
-    STD_TORCH_CHECK(is_init.numel() == 1 && scale.numel() == 1 && is_init.is_cpu() &&
-                        scale.is_cpu() && (!threshold || threshold->numel() == 1),
+Tensor hidden_scale(const Tensor &running, const Tensor &is_init, const Tensor &scale,
+                    const OptTensor &threshold, int64_t bits, int64_t cap) {
+    STD_TORCH_CHECK(running.numel() == 1 && is_init.numel() == 1 && scale.numel() == 1 &&
+                        running.is_cpu() && is_init.is_cpu() && scale.is_cpu() &&
+                        (!threshold || threshold->numel() == 1),
                     "hidden_scale: every state tensor must have one element, on the CPU");
     lgr_stats s = {};
-    float stored = *scale.const_data_ptr<float>();
+    float largest = *running.const_data_ptr<float>(), stored = *scale.const_data_ptr<float>();
+    s.running = &largest;
     uint8_t known = *lgr::flag("hidden_scale", is_init);
     s.is_init = &known;
     s.scale = &stored;
@@ -36,8 +38,8 @@ void hidden_observe(const Tensor &peak, const Tensor &running, const Tensor &is_
 } // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("hidden_scale(Tensor is_init, Tensor scale, Tensor? threshold, int bits, int cap) -> "
-          "Tensor");
+    m.def("hidden_scale(Tensor running, Tensor is_init, Tensor scale, Tensor? threshold, int bits, "
+          "int cap) -> Tensor");
     m.def("hidden_observe(Tensor peak, " LGR_STATE_SCHEMA ", int bits, int cap) -> ()");
 }
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {

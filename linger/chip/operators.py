@@ -206,7 +206,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "QSwish": _row(
         "F.silu",
-        _island("only venusA has the function"),
+        _rewrite("iqSigmoid, and iqMul by its operand"),
         venusA=_native("packer 562ddc7 has no operator for it", 8, 16, 32),
     ),
     "SoftmaxInt": _row(

@@ -142,11 +142,11 @@ def weight_scale(quantizer: Quantizer, weight: Tensor, bias: Tensor | None, x_sc
 def operand_zeros(x: Tensor, quantizer: Quantizer) -> Callable[[], ops.Coded]:
     """Inside ``calibration()``: zeros of an operand's shape and of the format that it will have."""
     fmt, shape, device = info(x), x.shape, x.device
-    dtype = torch.int8 if (quantizer if fmt is None else fmt).bits <= 8 else torch.int32
-    scale = operand_scale(x, quantizer)
+    bits, scale = (quantizer if fmt is None else fmt).bits, operand_scale(x, quantizer)
 
     def zeros() -> ops.Coded:
-        return ops.Coded(torch.zeros(shape, device=device), torch.zeros(shape, dtype=dtype, device=device), scale)
+        codes = torch.zeros(shape, dtype=torch.int8 if bits <= 8 else torch.int32, device=device)
+        return ops.Coded(tag(torch.zeros(shape, device=device), Format(scale, bits, codes)), codes, scale)
 
     return zeros
 

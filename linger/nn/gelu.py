@@ -1,4 +1,4 @@
-"""GELU and SiLU (swish), which one chip has (files are read back in ``function_nodes.py``)."""
+"""GELU and SiLU (swish), which one chip has; elsewhere SiLU is a product (files are read back in ``function_nodes.py``)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from linger.chip import CURVES
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
 from .functional import FunctionalLayer, common, platform_here, store
+from .mul import write_product
+from .sigmoid import write_curve
 
 
 class _Quantized(FunctionalLayer):
@@ -71,18 +73,48 @@ class SiluInt(_Quantized):
     real = staticmethod(F.silu)
 
 
+class SiluProductInt(FunctionalLayer):
+    """SiLU on the chips without the function: ``x`` times the chip's sigmoid of ``x``.
+
+    Shape:
+        any -> the same, float32 on a power-of-two grid, tagged with its format.
+
+    Source: docs/numerics.md, "GELU and swish".
+    """
+
+    operator, row = "silu", "QSwish"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Chip integers in forward; the gradient of the product of the two factors."""
+        gates: list[ops.Coded] = []
+
+        def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+            gates[:] = [ops.activation(operands[0], CURVES["sigmoid"][self.quant.platform].table, 8)]
+            return ops.mul(operands[0], gates[0], out)
+
+        def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, y: Tensor) -> None:
+            (a,) = operands
+            write_curve(tape, "iqSigmoid", a.value, 8, float(a.scale), gates[0].value, self.name)
+            write_product(tape, (a, gates[0]), out, y, self.name)
+
+        return self.compute((x,), F.silu, integers, write, widest=8)
+
+
 @factory("gelu")
 def _make_gelu(n_inputs: int, quant: Any) -> GeluInt:
     return GeluInt(n_inputs, quant)
 
 
 @factory("swish")
-def _make_silu(n_inputs: int, quant: Any) -> SiluInt:
-    return SiluInt(n_inputs, quant)
+def _make_silu(n_inputs: int, quant: Any) -> SiluInt | SiluProductInt:
+    return (SiluInt if quant.platform in CURVES["swish"] else SiluProductInt)(n_inputs, quant)
 
 
 def _applied(function: str, x: Any) -> Tensor | None:
-    if not isinstance(x, Tensor) or info(x) is None or platform_here() not in CURVES[function]:
+    fmt = info(x)
+    if not isinstance(x, Tensor) or fmt is None:
+        return None
+    if platform_here() not in CURVES[function] and (function == "gelu" or fmt.bits > 8):
         return None
     return cast(Tensor, operator_at_site(function, 1)(x))
 
@@ -105,4 +137,4 @@ def _silu(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     return store(cast(Tensor, x), y) if given.get("inplace") else y
 
 
-__all__ = ["GeluInt", "SiluInt"]
+__all__ = ["GeluInt", "SiluInt", "SiluProductInt"]

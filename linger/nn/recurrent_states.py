@@ -70,10 +70,9 @@ def pick(name: str, func: Callable[..., Any], t: Tensor, args: tuple[Any, ...], 
         return NotImplemented
     if name == "getitem":
         index = args[0] if isinstance(args[0], tuple) else (args[0],)
-        row, rest = (index[0], index[1:]) if index else (None, ())
-        if not _is_row(row, len(parts)):
+        if not index or not _is_row(index[0], len(parts)):
             return NotImplemented
-        return HANDLERS[func](func, (parts[row], (0, *rest)), {})
+        return HANDLERS[func](func, (parts[index[0]], (0, *index[1:])), {})
     if name == "select":
         named = {**dict(zip(("dim", "index"), args, strict=False)), **kwargs}
         if named.get("dim") not in (0, -t.dim()) or not _is_row(named.get("index"), len(parts)):

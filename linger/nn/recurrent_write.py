@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -206,7 +207,7 @@ class Recording:
         else:
             tape.node("Transpose", [x], [y], {"perm": [1, 0, 2]}, hint=self.name)
 
-    def rows_of_state(self, i: int, parts: Sequence[Tensor]) -> None:
+    def rows_of_state(self, i: int, parts: Iterable[Tensor]) -> None:
         """The last states of every layer and direction on their own: what ``h_n[-1]`` takes."""
         for made, part in zip(self.last, parts, strict=True):
             if self.rows.unbatched:

@@ -107,7 +107,8 @@ def hidden_scale(out: Output, cap: int = 126) -> Tensor:
     """
     checks.check_output("hidden_scale", out)
     checks.check_device("hidden_scale", out.stats.scale)
-    scale: Tensor = _hidden_scale(out.stats.is_init, out.stats.scale, out.threshold, out.bits, cap)
+    running, is_init, stored = out.stats[:3]
+    scale: Tensor = _hidden_scale(running, is_init, stored, out.threshold, out.bits, cap)
     return scale
 
 
@@ -202,7 +203,9 @@ def saved_bytes(gates: int, chip: int, rows: int, hidden: int) -> int:
 
 
 @checks.fake("linger::hidden_scale")
-def _fake_hidden_scale(is_init: Tensor, scale: Tensor, threshold: Tensor | None, bits: int, cap: int) -> Tensor:
+def _fake_hidden_scale(
+    running: Tensor, is_init: Tensor, scale: Tensor, threshold: Tensor | None, bits: int, cap: int
+) -> Tensor:
     return scale.new_empty(())
 
 

@@ -3,6 +3,7 @@
 import copy
 import io
 import logging
+import math
 
 import numpy as np
 import pytest
@@ -130,6 +131,69 @@ def test_gelu_and_silu(method, tmp_path):
     assert (nodes.count("QGelu"), nodes.count("QSwish")) == (2, 2)
 
 
+class Swishes(nn.Module):
+    """SiLU as module, in place and as a function, on two and four axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc, self.head = nn.Conv2d(2, 3, 3), nn.Linear(12, 8), nn.Linear(8, 4)
+        self.act, self.into = nn.SiLU(), nn.SiLU(inplace=True)
+
+    def forward(self, x):
+        x = self.act(self.conv(x)).flatten(1)
+        return F.silu(self.head(self.into(self.fc(x))), inplace=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_silu_runs_on_every_chip(platform, method, tmp_path):
+    nodes = assert_same_everywhere(Swishes(), batches((2, 4, 4)), tmp_path, platform, method)
+    if platform == "venusA":
+        assert nodes.count("QSwish") == 3
+    else:
+        assert (nodes.count("iqSigmoid"), nodes.count("iqMul")) == (3, 3)
+        assert nodes.count("Requant") == (3 if platform == "venus" else 0)
+
+
+@pytest.mark.parametrize("q_x", [0, 2, 4, 7])
+@pytest.mark.parametrize("platform", ["arcs", "mars", "venus"])
+def test_silu_is_the_product_with_the_sigmoid(platform, q_x):
+    """Every code: the chip's sigmoid in 8 bits, the exact product, one rounding; and the gradient of that product."""
+    linger.QUANT_CONFIGS.platform = platform
+    model = linger.init(nn.Sequential(nn.Linear(1, 1, bias=False), nn.SiLU()))
+    nn.init.ones_(model[0].weight)
+    x = torch.arange(-128, 128).reshape(-1, 1)
+    value = (x / 2.0**q_x).requires_grad_()
+    model(value)
+    quantizers = model[0].input_quantizer, model[0].output_quantizer
+    for quantizer, exp2 in (*((q, q_x) for q in quantizers), (model[0].weight_quantizer, 6)):
+        quantizer.scale.fill_(2.0**exp2)
+    y = model.eval()(value)
+    q_o = round(math.log2(info(y).scale))
+    if platform == "venus":
+        fixed = (x << 11 - q_x).clamp(-(2**15), 2**15 - 1).to(torch.int16)
+    else:
+        fixed = (x << 27 - q_x).clamp(-(2**31), 2**31 - 1).to(torch.int32)
+    gate = linger.chip.sigmoid(fixed, platform=platform, out_bits=8).long()
+    shift = q_x + 7 - q_o
+    want = (x * gate * 2 + 2**shift >> shift + 1).clamp(-128, 127)
+    assert torch.equal((y * 2.0**q_o).long(), want)
+    value.grad = None
+    y.sum().backward()
+    inner = torch.sigmoid(x.double() / 2.0**q_x)
+    slope = gate / 128 + x / 2.0**q_x * inner * (1 - inner)
+    inside = want.abs() < 127
+    torch.testing.assert_close(value.grad[inside].double(), slope[inside], rtol=1e-5, atol=1e-7)
+
+
+def test_wide_results_of_silu_are_refused_where_a_product_makes_them(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("platform: arcs\nact:\n  name: ['1*']\n  quant_info: {output_bits: 16}\n")
+    model = linger.init(nn.Sequential(nn.Linear(4, 4), nn.SiLU()), str(config))
+    with pytest.raises(linger.errors.UnsupportedError, match=r"output_bits 16 of .*QSwish.* arcs has 8"):
+        model(torch.randn(2, 4))
+
+
 @pytest.mark.parametrize(("net", "shape"), [(Smooth, (6,)), (Classifier, (2, 4, 5))])
 @pytest.mark.parametrize("platform", ["arcs", "mars", "venus"])
 def test_what_a_chip_lacks_is_an_island_that_the_file_keeps(net, shape, platform, tmp_path):
@@ -138,7 +202,7 @@ def test_what_a_chip_lacks_is_an_island_that_the_file_keeps(net, shape, platform
     for (x,) in batches(shape):
         model(x).sum().backward()
     found = {island.operator for island in islands_of(model)}
-    wanted = {"gelu", "silu"} if net is Smooth else {"log_softmax"} | ({"softmax"} if platform == "venus" else set())
+    wanted = {"gelu"} if net is Smooth else {"log_softmax"} | ({"softmax"} if platform == "venus" else set())
     assert found == wanted
     x = batches(shape)[0][0]
     linger.onnx.export(model.eval(), x, tmp_path / "m.onnx")
@@ -313,7 +377,8 @@ def _quant(platform, x_bits, o_bits):
 def test_the_table_says_what_runs():
     for function, node in (("gelu", "QGelu"), ("swish", "QSwish"), ("sigmoid", "iqSigmoid"), ("tanh", "iqTanh")):
         for platform in CHIPS:
-            assert (OPERATORS[node][platform].kind == "island") == (platform not in CURVES[function])
+            elsewhere = "rewrite" if function == "swish" else "island"
+            assert OPERATORS[node][platform].kind == ("native" if platform in CURVES[function] else elsewhere)
     assert {cls.node for cls in (GeluInt, SiluInt)} <= set(OPERATORS)
 
 

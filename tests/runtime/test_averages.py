@@ -147,3 +147,35 @@ def test_weights_written_behind_autograd_are_seen():
         for p in model.parameters():
             p.data = p.data * 0.5
         check()
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_an_average_of_recurrent_layers_has_the_scale_of_its_averaged_state(kind, tmp_path):
+    """Its averaged ``scale`` is no power of two; the averaged maximum says the exponent, in eval, in training and in the file."""
+    _use("MOM", tmp_path)
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = kind(4, 8, bias=False)  # its state follows the input
+
+        def forward(self, x):
+            return self.rnn(x)[0]
+
+    model = linger.init(Net())
+    average = swa_utils.AveragedModel(model, use_buffers=True)
+    for i in range(8):  # states grow, so that the scale moves
+        model(2.0 ** (i - 7) * torch.randn(5, 1, 4))
+        average.update_parameters(model)
+    mine = average.module
+    quantizer = mine.rnn.output_quantizer
+    assert math.frexp(float(quantizer.scale))[0] != 0.5
+    expected = _nearest_power(float(quantizer.running_data))
+    x = torch.randn(5, 1, 4)
+    y = mine.eval()(x)
+    assert float(info(y).scale) == expected and torch.equal(y * expected, (y * expected).round())
+    linger.onnx.export(mine, x, tmp_path / "m.onnx")
+    (got,) = linger.onnx.OnnxRunner(tmp_path / "m.onnx").run([x]).values()
+    assert torch.equal(torch.from_numpy(got), y.detach())
+    assert float(info(mine.train()(x)).scale) == expected
