@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from linger.ops import checks
 from linger.ops.bilinear import quantize_weight, weight_gradients
+from linger.ops.gradients import once
 from linger.ops.recurrent import (
     Result,
     States,
@@ -131,7 +131,7 @@ class _GRU(torch.autograd.Function):
         return results
 
     @staticmethod
-    @once_differentiable
+    @once("GRU", "a gradient penalty must leave recurrent layers out")
     def backward(ctx: Any, dy: Any, _c: Any, _s: Any, dh: Any, *_: Any) -> tuple[Any, ...]:
         if dy is None and dh is None:
             return (None,) * 10

@@ -164,3 +164,24 @@ def test_the_first_gradient_is_the_same_with_a_graph(use):
         assert (a is None) == (b is None)
         if a is not None:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+class _Recurrent(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0]
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_refuse_by_name(layer):
+    x = torch.randn(2, 5, 4, requires_grad=True)
+    model = linger.init(_Recurrent(layer(4, 3, batch_first=True)))
+    model(x)
+    model.eval()
+    (first,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
+    torch.testing.assert_close(first, torch.autograd.grad(model(x).sum(), x)[0])  # alone it is as good as any
+    with pytest.raises(RuntimeError, match=f"{layer.__name__} has no second derivative.*leave recurrent layers out"):
+        first.square().sum().backward()
