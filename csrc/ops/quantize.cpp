@@ -49,36 +49,60 @@ int32_t with_state(const Tensor &x, const lgr_stats &st, lgr_quantize_params p, 
     return now;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>
-quantize(const Tensor &x, const Tensor &running, const Tensor &is_init, const Tensor &scale,
-         const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold, int64_t bits,
-         double clamp, int64_t rounding, int64_t flags) {
+lgr::Made make(const Tensor &x, const Tensor &running, const Tensor &is_init, const Tensor &scale,
+               const Tensor &n_batches, const Tensor &n_skipped, int64_t settings,
+               const OptTensor &threshold, double clamp, bool grad) {
     check_float(x, "quantize", "x");
     const lgr_stats st =
         lgr::state("quantize", running, is_init, scale, n_batches, n_skipped, threshold);
+    const lgr::Settings how = lgr::unpack(settings, "quantize");
     const Tensor in = lgr::dense(x);
     const int64_t n = in.numel();
     lgr_quantize_params p = {};
-    p.bits = lgr::to_bits(bits, "quantize");
-    p.rounding = lgr::to_rounding(rounding, "quantize");
-    p.relu = (flags & LGR_RELU) != 0;
+    p.bits = how.bits;
+    p.rounding = how.rounding;
+    p.relu = how.relu;
     p.no_slope = lgr::slope_is_zero(st, p.bits, LGR_EXP2_MAX);
     p.stream = n >= lgr::kStream;
     p.clamp = static_cast<float>(clamp);
-    const bool grad = (flags & LGR_GRAD) != 0, slope = grad && threshold;
     const Tensor value = lgr::fresh_like(in, aoti_torch_dtype_float32());
     const Tensor codes = lgr::fresh_like(in, lgr::code_dtype(p.bits));
-    const Tensor mask = lgr::fresh_1d(grad ? lgr_mask_bytes(n) : 0, aoti_torch_dtype_uint8());
-    const Tensor slopes = slope ? lgr::fresh_like(in, aoti_torch_dtype_float32())
-                                : lgr::absent(aoti_torch_dtype_float32());
+    OptTensor mask, slope;
     lgr_quantize_out out = {};
     out.value = value.mutable_data_ptr<float>();
     out.codes = codes.mutable_data_ptr();
-    if (grad) out.mask = mask.mutable_data_ptr<uint8_t>();
-    if (slope) out.slope = slopes.mutable_data_ptr<float>();
-    const int32_t e =
-        with_state(in, st, p, LGR_EXP2_MAX, (flags & LGR_OBSERVE) != 0, out, "quantize");
-    return {value, codes, lgr::scale_of(e), mask, slopes};
+    if (grad) {
+        mask = lgr::fresh_1d(lgr_mask_bytes(n), aoti_torch_dtype_uint8());
+        out.mask = mask->mutable_data_ptr<uint8_t>();
+    }
+    if (grad && threshold) {
+        slope = lgr::fresh_like(in, aoti_torch_dtype_float32());
+        out.slope = slope->mutable_data_ptr<float>();
+    }
+    const int32_t e = with_state(in, st, p, LGR_EXP2_MAX, how.observe, out, "quantize");
+    return {value, codes, lgr::scale_of(e), mask, slope};
+}
+
+lgr::Three quantize(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                    const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                    int64_t settings, const OptTensor &threshold, double clamp) {
+    auto q =
+        make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp, false);
+    return {q.value, q.codes, q.scale};
+}
+lgr::Four quantize_mask(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                        const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                        int64_t settings, double clamp) {
+    auto q =
+        make(x, running, is_init, scale, n_batches, n_skipped, settings, std::nullopt, clamp, true);
+    return {q.value, q.codes, q.scale, *q.mask};
+}
+lgr::Five quantize_slope(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                         const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                         int64_t settings, const Tensor &threshold, double clamp) {
+    auto q =
+        make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp, true);
+    return {q.value, q.codes, q.scale, *q.mask, *q.slope};
 }
 
 // The cap that keeps the bias inside 32 bits, and whether the bias holds a NaN.
@@ -201,8 +225,13 @@ Tensor quantize_codes(const Tensor &x, int64_t exp2, int64_t bits) {
 } // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("quantize(Tensor x, " LGR_STATE_SCHEMA
-          ", int bits, float clamp, int rounding, int flags) -> "
+    m.def("quantize(Tensor x, " LGR_STATISTICS_SCHEMA
+          ", int settings, Tensor? threshold=None, float clamp=0.0) -> "
+          "(Tensor value, Tensor codes, Tensor scale_now)");
+    m.def("quantize_mask(Tensor x, " LGR_STATISTICS_SCHEMA ", int settings, float clamp=0.0) -> "
+          "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask)");
+    m.def("quantize_slope(Tensor x, " LGR_STATISTICS_SCHEMA
+          ", int settings, Tensor threshold, float clamp=0.0) -> "
           "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
     m.def("quantize_weight(Tensor w, " LGR_STATE_SCHEMA
           ", Tensor? bias, Tensor? x_scale, int bits, int flags) -> "
@@ -217,6 +246,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
 }
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
     m.impl("quantize", TORCH_BOX(&quantize));
+    m.impl("quantize_mask", TORCH_BOX(&quantize_mask));
+    m.impl("quantize_slope", TORCH_BOX(&quantize_slope));
     m.impl("quantize_weight", TORCH_BOX(&quantize_weight));
     m.impl("weight_key", TORCH_BOX(&weight_key));
     m.impl("quantize_bias", TORCH_BOX(&quantize_bias));

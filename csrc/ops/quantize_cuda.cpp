@@ -26,10 +26,9 @@ Tensor on_device_1d(const Tensor &like, int64_t n, int32_t dtype) {
     return on_device(like, &n, &one, 1, dtype);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>
-quantize(const Tensor &x, const Tensor &running, const Tensor &is_init, const Tensor &scale,
-         const Tensor &n_batches, const Tensor &n_skipped, const std::optional<Tensor> &threshold,
-         int64_t bits, double clamp, int64_t rounding, int64_t flags) {
+lgr::Made make(const Tensor &x, const Tensor &running, const Tensor &is_init, const Tensor &scale,
+               const Tensor &n_batches, const Tensor &n_skipped, int64_t settings,
+               const std::optional<Tensor> &threshold, double clamp, bool grad) {
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, "quantize: x must be float32");
     for (const Tensor *t : {&running, &is_init, &scale, &n_batches, &n_skipped})
         STD_TORCH_CHECK(t->numel() == 1 && t->is_cuda() &&
@@ -47,30 +46,57 @@ quantize(const Tensor &x, const Tensor &running, const Tensor &is_init, const Te
     st.n_batches = n_batches.mutable_data_ptr<int64_t>();
     st.n_skipped = n_skipped.mutable_data_ptr<int64_t>();
     st.threshold = threshold ? threshold->const_data_ptr<float>() : nullptr;
+    const lgr::Settings how = lgr::unpack(settings, "quantize");
     lgr_quantize_params p = {};
-    p.bits = lgr::to_bits(bits, "quantize");
-    p.rounding = lgr::to_rounding(rounding, "quantize");
-    p.relu = (flags & LGR_RELU) != 0;
+    p.bits = how.bits;
+    p.rounding = how.rounding;
+    p.relu = how.relu;
     p.clamp = static_cast<float>(clamp);
-    const bool grad = (flags & LGR_GRAD) != 0, slope = grad && threshold;
     const int32_t f32 = aoti_torch_dtype_float32();
     const Tensor value = on_device_like(in, f32),
                  codes = on_device_like(in, lgr::code_dtype(p.bits));
-    const Tensor mask = on_device_1d(in, grad ? lgr_mask_bytes(n) : 0, aoti_torch_dtype_uint8());
-    const Tensor slopes = slope ? on_device_like(in, f32) : on_device_1d(in, 0, f32);
+    std::optional<Tensor> mask, slope;
     const Tensor now = on_device(in, nullptr, nullptr, 0, f32);
     const Tensor scratch = on_device_1d(in, LGR_QUANTIZE_CUDA_SCRATCH, aoti_torch_dtype_uint8());
     lgr_quantize_out out = {};
     out.value = value.mutable_data_ptr<float>();
     out.codes = codes.mutable_data_ptr();
-    if (grad) out.mask = mask.mutable_data_ptr<uint8_t>();
-    if (slope) out.slope = slopes.mutable_data_ptr<float>();
-    lgr::check(lgr_quantize_state_f32_cuda(
-                   in.const_data_ptr<float>(), n, &st, &p, (flags & LGR_OBSERVE) != 0, &out,
-                   now.mutable_data_ptr<float>(), scratch.mutable_data_ptr(),
-                   lgr::current_cuda_stream(x.get_device_index())),
+    if (grad) {
+        mask = on_device_1d(in, lgr_mask_bytes(n), aoti_torch_dtype_uint8());
+        out.mask = mask->mutable_data_ptr<uint8_t>();
+    }
+    if (grad && threshold) {
+        slope = on_device_like(in, f32);
+        out.slope = slope->mutable_data_ptr<float>();
+    }
+    lgr::check(lgr_quantize_state_f32_cuda(in.const_data_ptr<float>(), n, &st, &p, how.observe,
+                                           &out, now.mutable_data_ptr<float>(),
+                                           scratch.mutable_data_ptr(),
+                                           lgr::current_cuda_stream(x.get_device_index())),
                "quantize");
-    return {value, codes, now, mask, slopes};
+    return {value, codes, now, mask, slope};
+}
+
+lgr::Three quantize(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                    const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                    int64_t settings, const std::optional<Tensor> &threshold, double clamp) {
+    auto q =
+        make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp, false);
+    return {q.value, q.codes, q.scale};
+}
+lgr::Four quantize_mask(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                        const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                        int64_t settings, double clamp) {
+    auto q =
+        make(x, running, is_init, scale, n_batches, n_skipped, settings, std::nullopt, clamp, true);
+    return {q.value, q.codes, q.scale, *q.mask};
+}
+lgr::Five quantize_slope(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                         const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                         int64_t settings, const Tensor &threshold, double clamp) {
+    auto q =
+        make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp, true);
+    return {q.value, q.codes, q.scale, *q.mask, *q.slope};
 }
 
 Tensor mask_grad(const Tensor &grad, const Tensor &mask, int64_t row) {
@@ -121,6 +147,8 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
 
 STABLE_TORCH_LIBRARY_IMPL(linger, CUDA, m) {
     m.impl("quantize", TORCH_BOX(&quantize));
+    m.impl("quantize_mask", TORCH_BOX(&quantize_mask));
+    m.impl("quantize_slope", TORCH_BOX(&quantize_slope));
     m.impl("mask_grad", TORCH_BOX(&mask_grad));
     m.impl("threshold_grad", TORCH_BOX(&threshold_grad));
 }

@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 from linger.ops import checks
-from linger.ops.spec import GRAD, OBSERVE, RELU, Coded, Output, Stats
+from linger.ops.spec import GRAD, OBSERVE, RELU, Coded, Output, Stats, settings_of
 
 _quantize = torch.ops.linger.quantize.default
+_quantize_mask = torch.ops.linger.quantize_mask.default
+_quantize_slope = torch.ops.linger.quantize_slope.default
 _quantize_weight = torch.ops.linger.quantize_weight.default
 _quantize_bias = torch.ops.linger.quantize_bias.default
 _dequantize = torch.ops.linger.dequantize.default
 _codes_of = torch.ops.linger.codes_of.default
 _quantize_codes = torch.ops.linger.quantize_codes.default
-_Settings = tuple[int, float, int, int]  # bits, clamp, rounding, flags
 
 
 class _Quantize(torch.autograd.Function):
@@ -24,15 +25,22 @@ class _Quantize(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, t: Tensor | None, stats: Stats, settings: _Settings, aside: list[Tensor] | None
+        ctx: Any,
+        x: Tensor,
+        t: Tensor | None,
+        stats: Stats,
+        settings: int,
+        clamp: float,
+        aside: list[Tensor] | None,
     ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        value, codes, scale, mask, slope = _quantize(x, *stats, t, *settings)
-        ctx.layout = checks.layout_of(value)
         if t is None:
+            value, codes, scale, mask = _quantize_mask(x, *stats, settings, clamp)
             ctx.save_for_backward(mask)
         else:
-            ctx.save_for_backward(mask, slope, scale)
+            value, codes, scale, *saved = _quantize_slope(x, *stats, settings, t, clamp)
+            ctx.save_for_backward(*saved, scale)
             ctx.threshold = None if aside is None else t
+        ctx.layout = checks.layout_of(value)
         if aside is None:
             ctx.set_materialize_grads(False)
             ctx.mark_non_differentiable(codes, scale)
@@ -45,10 +53,15 @@ class _Quantize(torch.autograd.Function):
         saved = ctx.saved_tensors
         if len(saved) > 1:
             for_x, for_t, *_rest = ctx.needs_input_grad
-            return *checks.output_grads(ctx, grad, for_x, for_t), None, None, None
+            return *checks.output_grads(ctx, grad, for_x, for_t), None, None, None, None
         if grad is None:
-            return None, None, None, None, None
-        return checks.mask_grad(checks.in_layout(grad, ctx.layout), saved[0]), None, None, None, None
+            return None, None, None, None, None, None
+        return checks.mask_grad(checks.in_layout(grad, ctx.layout), saved[0]), None, None, None, None, None
+
+
+_apply = super(
+    torch.autograd.Function, _Quantize
+).apply  # what Function.apply ends in where no torch.func transform runs
 
 
 def quantize(x: Tensor, out: Output) -> Coded:
@@ -77,19 +90,21 @@ def quantize(x: Tensor, out: Output) -> Coded:
     if not x.is_cpu:
         checks.check_device("quantize", x, cuda=True)
     stats, t, bits, rounding, clamp, observe, relu = out
+    settings = settings_of(bits, rounding, OBSERVE * observe + RELU * relu)
     real = x if x.dtype is torch.float32 else x.to(torch.float32)
-    flags = OBSERVE * observe + RELU * relu
     if torch.is_grad_enabled() and (x.requires_grad or (t is not None and t.requires_grad)):
-        settings = (bits, clamp, rounding, flags + GRAD)
         if torch.compiler.is_compiling():
-            value, codes, scale = _Quantize.apply(real, t, stats, settings, None)  # type: ignore[no-untyped-call]
+            value, codes, scale = _Quantize.apply(real, t, stats, settings, clamp, None)  # type: ignore[no-untyped-call]
         else:
             aside: list[Tensor] = []
-            value = _Quantize.apply(real, t, stats, settings, aside)  # type: ignore[no-untyped-call]
+            apply = _Quantize.apply if torch._C._are_functorch_transforms_active() else _apply
+            value = apply(real, t, stats, settings, clamp, aside)  # type: ignore[no-untyped-call]
             codes, scale = aside
+    elif t is None and not clamp:  # arguments left out are free
+        value, codes, scale = _quantize(real, *stats, settings)
     else:
-        value, codes, scale, _, _ = _quantize(real, *stats, t, bits, clamp, rounding, flags)
-    return Coded(value if x.dtype is torch.float32 else value.to(x.dtype), codes, scale)
+        value, codes, scale = _quantize(real, *stats, settings, t, clamp)
+    return Coded(value if real is x else value.to(x.dtype), codes, scale)
 
 
 def quantize_weight(
@@ -242,9 +257,25 @@ def fake_quantized(x: Tensor, bits: int, threshold: Tensor | None, flags: int) -
 @checks.fake("linger::quantize")
 def _fake_quantize(
     x: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
-    threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
+    settings: int, threshold: Tensor | None = None, clamp: float = 0.0,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    return fake_quantized(x, bits, threshold, flags)
+    return fake_quantized(x, settings & 255, threshold, 0)[:3]
+
+
+@checks.fake("linger::quantize_mask")
+def _fake_quantize_mask(
+    x: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
+    settings: int, clamp: float = 0.0,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return fake_quantized(x, settings & 255, None, GRAD)[:4]
+
+
+@checks.fake("linger::quantize_slope")
+def _fake_quantize_slope(
+    x: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
+    settings: int, threshold: Tensor, clamp: float = 0.0,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return fake_quantized(x, settings & 255, threshold, GRAD)
 
 
 @checks.fake("linger::quantize_weight")

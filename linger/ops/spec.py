@@ -73,3 +73,8 @@ def flags_of(out: Output, grad: bool) -> int:
         grad: Whether a gradient mask is needed.
     """
     return OBSERVE * out.observe + RELU * out.relu + GRAD * grad
+
+
+def settings_of(bits: int, rounding: int, flags: int) -> int:
+    """The ``settings`` argument of ``linger::quantize``, unpacked in ``csrc/ops/state.h``: a call pays for every argument."""
+    return bits | rounding << 8 | flags << 16

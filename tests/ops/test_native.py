@@ -6,7 +6,7 @@ from ops_oracle import LAYOUTS, fixed, output, packed, stats
 from torch import Tensor
 
 from linger import ops
-from linger.ops.spec import GRAD, OBSERVE, RELU
+from linger.ops.spec import GRAD, OBSERVE, RELU, settings_of
 
 native = torch.ops.linger
 
@@ -23,7 +23,7 @@ def test_native_refusals_name_the_argument() -> None:
         native.threshold_grad(x, torch.zeros(4), torch.ones(()))
     s = stats()._replace(running=torch.zeros(2))
     with pytest.raises(RuntimeError, match="quantize: every state tensor must have one element"):
-        native.quantize(x, *s, None, 8, 0.0, 1, 0)
+        native.quantize(x, *s, settings_of(8, 1, 0))
 
 
 @pytest.mark.parametrize("flags", [0, OBSERVE, GRAD | RELU])
@@ -31,7 +31,12 @@ def test_native_refusals_name_the_argument() -> None:
 @pytest.mark.parametrize("layout", ["channels_last", "sliced"])
 def test_opcheck_of_the_quantizing_operators(flags: int, threshold: Tensor | None, layout: str) -> None:
     x = LAYOUTS[layout](torch.randn(2, 3, 4, 5))
-    torch.library.opcheck(native.quantize.default, (x, *fixed(3), threshold, 8, 0.0, 1, flags))
+    settings = settings_of(8, 1, flags & ~GRAD)
+    torch.library.opcheck(native.quantize.default, (x, *fixed(3), settings, threshold))
+    if threshold is None:
+        torch.library.opcheck(native.quantize_mask.default, (x, *fixed(3), settings))
+    else:
+        torch.library.opcheck(native.quantize_slope.default, (x, *fixed(3), settings, threshold))
     call = (x, *fixed(3), threshold, torch.ones(2), torch.ones(()), 16, flags)
     torch.library.opcheck(native.quantize_weight.default, call)
 

@@ -8,14 +8,16 @@ from ops_oracle import LAYOUTS, SIZES, bits_of, exp2_of_peak, fixed, floats, lim
 from torch import Tensor
 
 from linger import ops
-from linger.ops.spec import GRAD, OBSERVE, RELU
+from linger.ops.spec import OBSERVE, RELU, settings_of
 
 native = torch.ops.linger
 
 
 def raw(x: Tensor, out: ops.Output) -> tuple[Tensor, ...]:
-    flags = OBSERVE * out.observe + RELU * out.relu + GRAD
-    return native.quantize(x, *out.stats, out.threshold, out.bits, out.clamp, out.rounding, flags)
+    settings = settings_of(out.bits, out.rounding, OBSERVE * out.observe + RELU * out.relu)
+    if out.threshold is None:
+        return (*native.quantize_mask(x, *out.stats, settings, out.clamp), torch.empty(0))
+    return native.quantize_slope(x, *out.stats, settings, out.threshold, out.clamp)
 
 
 @pytest.mark.parametrize("n", SIZES)
