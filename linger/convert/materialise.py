@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from linger.quantizers import Quantizer
 
 from .record import bind_inputs, undisturbed
 
-__all__ = ["materialise", "name_quantizers"]
+__all__ = ["materialise", "name_quantizers", "rest_unused"]
 
 
 def materialise(model: nn.Module, example_inputs: Any) -> None:
@@ -24,7 +25,7 @@ def materialise(model: nn.Module, example_inputs: Any) -> None:
     with undisturbed(model), torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="linger: .* have seen no data yet")
         model(*args, **kwargs)
-        idle = _idle(model)
+        idle = _idle(model, _was_run)
         for m in model.modules():
             if runtime.is_owner(m):
                 made.append((m, {k: v for k, v in m._modules.items() if k.startswith("_linger_")}))
@@ -48,16 +49,23 @@ def name_quantizers(model: nn.Module) -> None:
             m.name = name
 
 
-def _idle(model: nn.Module) -> list[Quantizer]:
-    """Input quantizers that nothing was shown to in the forward that has just run, of layers that ran."""
+def rest_unused(model: nn.Module) -> None:
+    """Thresholds of a loaded state that saw no float operand where it came from rest (:meth:`Quantizer.rest`)."""
+    for quantizer in _idle(model, lambda q: q.ready):
+        quantizer.rest()
+
+
+def _idle(model: nn.Module, used: Callable[[Quantizer], bool]) -> list[Quantizer]:
+    """Input quantizers that were not used, of layers whose output quantizer was."""
     found: list[Quantizer] = []
     for m in model.modules():
-        if _was_run(getattr(m, "output_quantizer", None)):
+        output = getattr(m, "output_quantizer", None)
+        if isinstance(output, Quantizer) and used(output):
             inputs = getattr(m, "input_quantizer", None)
             candidates = [inputs] if isinstance(inputs, Quantizer) else inputs or ()
-            found += [q for q in candidates if not _was_run(q)]
+            found += [q for q in candidates if not used(q)]
     return found
 
 
-def _was_run(quantizer: Any) -> bool:
-    return isinstance(quantizer, Quantizer) and "_warned" in quantizer.__dict__
+def _was_run(quantizer: Quantizer) -> bool:
+    return "_warned" in quantizer.__dict__

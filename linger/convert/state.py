@@ -16,6 +16,7 @@ from linger.nn.constrained import clamp, clamp_weight
 from linger.nn.folding import FOLDING
 from linger.nn.fused import MARK, FusedBN, fold
 
+from .materialise import rest_unused
 from .patterns import nearest
 from .prepare import Fusion, Record, record_of
 
@@ -104,6 +105,7 @@ def install(model: nn.Module, record: Record) -> None:
         model.__dict__["load_state_dict"] = _Loader(model)
         model.register_state_dict_post_hook(_write_metadata)  # type: ignore[no-untyped-call]
         model.register_load_state_dict_pre_hook(_adapt)  # type: ignore[no-untyped-call]
+        model.register_load_state_dict_post_hook(_loaded)  # type: ignore[no-untyped-call]
 
 
 def _write_metadata(model: nn.Module, state: State, prefix: str, local_metadata: dict[str, Any]) -> None:
@@ -138,6 +140,10 @@ def _adapt(
         _compare(record, theirs)
     model.__dict__.setdefault("_linger_hints", []).extend(_suggestions(model, given))
     state.update({prefix + k: v for k, v in given.items()})
+
+
+def _loaded(model: nn.Module, keys: Any) -> None:
+    rest_unused(model)
 
 
 def _take(given: State, prefix: str, names: tuple[str, ...]) -> dict[str, Any]:

@@ -155,6 +155,8 @@ def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
     """Inside ``calibration()``: observe a float operand that no quantized operator has produced."""
     if info(x) is None:
         quantizer.observe_calibration(x)
+    else:
+        quantizer.pass_calibration()
 
 
 _C = TypeVar("_C", bound="Converted")

@@ -99,7 +99,7 @@ class Quantizer(nn.Module):
             raise ValueError(f"Quantizer: role must be one of {', '.join(ROLES)}, got {role!r}")
         self.bits, self.method, self.role = bits, method, role
         self.rounding, self.calibrate = QuantMode(rounding), calibrate
-        self.name, self.frozen, self.resting = "", False, False
+        self.name, self.frozen, self.resting, self._shown = "", False, False, False
         self._ready = self._clamped = False  # True is remembered; False is read from the buffer again
         self._flag = "is_init" if method == "MOM" else "is_calibrate"
         self._limit = "running_data" if method == "MOM" else "_running"
@@ -172,7 +172,15 @@ class Quantizer(nn.Module):
             RuntimeError: No calibration is running.
             ValueError: The calibration method is unknown.
         """
+        if self.resting:
+            self.wake()
+        self._shown = True
         observe(self, x.relu() if relu else x)
+
+    def pass_calibration(self) -> None:
+        """Inside a calibration: the operand arrives quantized, so a threshold that no float operand has met rests."""
+        if not self._shown:
+            self.rest()
 
     def bound_calibration(self, highest: Callable[[], Tensor]) -> None:
         """Tells the running calibration which scale the operator allows at most.

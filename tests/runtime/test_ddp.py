@@ -120,6 +120,31 @@ def test_thresholds_of_quantized_operands_rest(tmp_path):
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+@pytest.mark.parametrize("how", ["calibrated", "loaded"])
+def test_unused_thresholds_rest_after_a_calibration_and_after_loading(how, tmp_path):
+    _use("TQT", tmp_path)
+    model = linger.init(Residual())
+    with linger.calibration():
+        model(_images(0))
+        model(_images(1))
+    if how == "loaded":
+        state = model.state_dict()
+        model = linger.init(Residual())
+        model.load_state_dict(state)
+    model(_images(0)).square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert sum(m.resting for m in model.modules() if isinstance(m, Quantizer)) == 4
+
+
+def test_a_threshold_that_a_calibration_shows_one_float_operand_trains(tmp_path):
+    _use("TQT", tmp_path)
+    model = linger.init(_Sometimes())
+    with linger.calibration():
+        for through in (True, False, True):
+            model(torch.randn(4, 8), through=through)
+    assert not model.b.input_quantizer.resting
+
+
 class _Sometimes(nn.Module):
     def __init__(self):
         super().__init__()
