@@ -13,7 +13,7 @@ from linger.settings import ClampInfo, Settings
 
 from .flow import Adjacency
 from .graph import blind_notes, discover, fusable_pairs
-from .leaves import left_alone, obstacle, target_class
+from .leaves import left_alone, obstacle, target_class, unsynchronised
 from .patterns import Selection, check_sections, names_of
 from .prepare import Fusion, Record, check_root, log_report, open_settings, place, record_of
 from .report import Report, Row
@@ -40,9 +40,10 @@ def fuse_pairs(
             continue
         name, was = names[id(pair.layer)], f"{type(pair.layer).__name__} + {type(pair.bn).__name__}"
         fusions.append(fusion_of(names, pair.layer, pair.bn, pair.fused.first))
+        note = f"with {names[id(pair.bn)]}{unsynchronised(pair.bn)}"
         fused = pair.fused.fuse(pair.layer, pair.bn, limits(name), blend)
         fused.ahead_relu = id(pair.bn) in found.before_relu
-        rows.append(Row(name, was, type(fused).__name__, f"with {names[id(pair.bn)]}", found.where.get(id(fused), "")))
+        rows.append(Row(name, was, type(fused).__name__, note, found.where.get(id(fused), "")))
     return fusions, rows
 
 

@@ -19,7 +19,7 @@ from linger.settings import Settings
 from .constrain import fusion_of
 from .flow import Adjacency
 from .graph import Pair, blind_notes, fusable_pairs
-from .leaves import left_alone, obstacle, target_class
+from .leaves import left_alone, obstacle, target_class, unsynchronised
 from .patterns import Selection, names_of
 from .prepare import Fusion, Record, record_of
 from .report import Report, Row
@@ -130,6 +130,7 @@ class Conversion:
         self.fusions.append(fusion_of(self.names, layer, bn, pair.fused.first))
         note = f"with {self.names[id(bn)]}"
         if self.fold_bn == "step":
+            note += unsynchronised(bn)
             self._finish(FOLDING[pair.fused.float_class].from_pair(layer, bn, self.settings.layer(name)), relu)
             note += ", folded in every step"
         else:

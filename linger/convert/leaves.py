@@ -14,7 +14,7 @@ from linger.nn.constrained import Constrained
 from linger.nn.fused import EmptyBatchNorm
 from linger.runtime import Leaf
 
-__all__ = ["forward_owner", "is_leaf", "left_alone", "obstacle", "target_class", "uninitialised"]
+__all__ = ["forward_owner", "is_leaf", "left_alone", "obstacle", "target_class", "uninitialised", "unsynchronised"]
 
 _TORCH = "torch.nn.modules."
 
@@ -93,6 +93,11 @@ def _transparent(m: nn.Module) -> bool:
     return isinstance(m, _TRANSPARENT)
 
 
+def unsynchronised(bn: nn.Module) -> str:
+    """What the report adds for a BatchNorm that goes on training inside the layer in front of it."""
+    return ", statistics of each process alone" if isinstance(bn, nn.SyncBatchNorm) else ""
+
+
 def left_alone(m: nn.Module, stage: str) -> str | None:
     """Reason to report for a module that no table has a form for; None where nothing is lost by leaving it.
 
@@ -109,4 +114,6 @@ def left_alone(m: nn.Module, stage: str) -> str | None:
         return None
     if stage == "constrain" and next(m.parameters(), None) is None:
         return None
+    if isinstance(m, nn.SyncBatchNorm):
+        return "SyncBatchNorm without a layer in front to fold it into: use BatchNorm1d or BatchNorm2d"
     return f"{type(m).__name__} has no {'quantized' if stage == 'init' else 'constrained'} form"

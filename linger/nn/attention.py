@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Composite, Format, Interception, current_tape, handles, info, state, tag
 
-from .base import Converted
+from .base import Converted, no_operand
 from .linear import LinearInt
 
 if TYPE_CHECKING:
@@ -105,6 +105,9 @@ class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """As ``torch.nn.MultiheadAttention``; ``is_causal`` is a hint there and here: ``attn_mask`` says what is masked."""
+        for i, t in enumerate((query, key, value)):
+            if not isinstance(t, Tensor):
+                raise no_operand(t, getattr(self, f"{'qkv'[i]}_proj").input_quantizer)
         batched = query.dim() == 3
         q = self._sequence_first(query)
         k = q if key is query else self._sequence_first(key)

@@ -68,8 +68,8 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
     known_format = None if known is None else info(known)
     if known is not None and known_format is not None:
         return coded(known, known_format)
-    if not x.is_floating_point():
-        raise TypeError(f"'{quantizer.name}': expected a floating point tensor, got {x.dtype}")
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise no_operand(x, quantizer)
     if in_recomputation() and not quantizer.ready:
         raise UnsupportedError(
             f"linger: recomputation in backward reached '{quantizer.name}' without its quantized input; checkpoint a whole "
@@ -85,6 +85,12 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
     if tape is not None:
         tape.quant(x, out.value, quantizer.bits, float(out.scale))
     return out
+
+
+def no_operand(x: object, quantizer: Quantizer) -> TypeError:
+    """What a layer says to an input that is no float tensor."""
+    got = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+    return TypeError(f"'{quantizer.name}': expected a floating point tensor, got {got}")
 
 
 def warn_without_data(quantizer: Quantizer) -> None:
@@ -154,6 +160,8 @@ def operand_zeros(x: Tensor, quantizer: Quantizer) -> Callable[[], ops.Coded]:
 def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
     """Inside ``calibration()``: observe a float operand that no quantized operator has produced."""
     if info(x) is None:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            raise no_operand(x, quantizer)
         quantizer.observe_calibration(x)
     else:
         quantizer.pass_calibration()

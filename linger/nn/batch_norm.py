@@ -18,6 +18,7 @@ from .base import (
     accept,
     calibrate_input,
     emit,
+    no_operand,
     warn_without_data,
     write_node,
 )
@@ -62,6 +63,8 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward; the gradients are those of the float layer, identity through the integer steps."""
+        if not isinstance(x, Tensor):
+            raise no_operand(x, self.input_quantizer)
         cast(Any, self)._check_input_dim(x)
         with torch._C.DisableTorchFunction():
             if calibrating():

@@ -71,8 +71,8 @@ class _ConvInt(QuantLayer, _ConvNd):
         return self.weight, self.bias
 
     def _integers(self, x: Tensor) -> Tensor:
-        flat = x.dim() == len(self.kernel_size) + 1  # torch's form without a batch axis
         source = accept(x, self.input_quantizer, 8)
+        flat = x.dim() == len(self.kernel_size) + 1  # torch's form without a batch axis
         operand = source
         if flat:
             operand = _each(operand, lambda t: t.unsqueeze(0))

@@ -149,7 +149,7 @@ class FusedBN(Constrained):
 
         Args:
             layer: Of class ``cls.float_class``.
-            bn: Of class ``cls.bn_class``, over the layer's output channels.
+            bn: Of class ``cls.bn_class``, or ``nn.SyncBatchNorm``, over the layer's output channels.
             info: The limits; None leaves them off.
             blend: See the class.
 
@@ -158,7 +158,7 @@ class FusedBN(Constrained):
         """
         inner, norm = copy_layer(layer), copy_layer(bn)
         for part, plain in ((inner, cls.float_class), (norm, cls.bn_class)):
-            if isinstance(part, Constrained):
+            if isinstance(part, (Constrained, nn.SyncBatchNorm)):  # the latter: statistics are then each process's own
                 part.__class__ = plain  # type: ignore[assignment]
         ahead_relu = bool(getattr(layer, "ahead_relu", False))
         _restart(layer, cls)
@@ -353,7 +353,7 @@ class EmptyBatchNorm(nn.Module):
 
 
 FUSED: dict[tuple[type[nn.Module], type[nn.Module]], type[FusedBN]] = {
-    (cls.float_class, cls.bn_class): cls
+    (cls.float_class, bn): cls
     for cls in (
         NormalizeConvBN1d,
         NormalizeConvBN2d,
@@ -361,4 +361,5 @@ FUSED: dict[tuple[type[nn.Module], type[nn.Module]], type[FusedBN]] = {
         NormalizeConvTransposeBN2d,
         NormalizeLinearBN1d,
     )
+    for bn in (cls.bn_class, nn.SyncBatchNorm)
 }
