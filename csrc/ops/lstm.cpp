@@ -146,17 +146,19 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
     g.dx = want_x ? dx.mutable_data_ptr<float>() : nullptr;
     g.dh0 = dh0.mutable_data_ptr<float>();
     g.dc0 = dc0.mutable_data_ptr<float>();
-    double slope = 0.0;
-    const Tensor sums =
-        layer.backward(fi + fh + 4 * hp, &slope,
-                       [&](int32_t r0, int32_t r1, void *scratch, float *acc, double *mine) {
-                           lgr_lstm_grad of = g;
-                           of.dw_ih = acc;
-                           of.dw_hh = acc + fi;
-                           of.db = acc + fi + fh;
-                           of.slope = want_slope ? mine : nullptr;
-                           lgr_lstm_backward(layer.engine, &p, &of, r0, r1, scratch);
-                       });
+    Tensor sums = layer.accumulator(fi + fh + 4 * hp);
+    g.dw_ih = sums.mutable_data_ptr<float>();
+    g.dw_hh = g.dw_ih + fi;
+    g.db = g.dw_hh + fh;
+    const double slope = layer.backward(
+        [&](const lgr_recurrent_chunk *c, int32_t r0, int32_t r1, double *mine) {
+            lgr_lstm_grad of = g;
+            of.slope = want_slope ? mine : nullptr;
+            lgr_lstm_backward(layer.engine, &p, &of, c, r0, r1);
+        },
+        [&](const lgr_recurrent_chunk *c, int64_t b0, int64_t b1) {
+            lgr_lstm_sums(layer.engine, &p, &g, c, b0, b1);
+        });
     ph = pi = lgr::absent(f32); // freed before the gradients are made
     const float *acc = sums.const_data_ptr<float>();
     return {dx,

@@ -154,34 +154,41 @@ class Recurrent {
         return {peak.load(), saturated.load()};
     }
 
-    // Groups of entries that share one accumulator of weight gradients. Their number depends on the batch alone, and they are
-    // summed in order: the number of threads does not change a bit.
-    // They hold at most what forward saved, or two.
-    static constexpr int64_t kGroupEntries = 8, kMostGroups = 16;
-    // run(r0, r1, scratch, accumulator, slope) -> sum of `floats` floats per group, in group order.
-    template <class F> Tensor backward(int64_t floats, double *slope, F &&run) const {
-        const int64_t room = saved_bytes() / 4 / floats,
-                      limit = room < 2             ? 2
-                              : room < kMostGroups ? room
-                                                   : kMostGroups,
-                      wanted = (p.batch + kGroupEntries - 1) / kGroupEntries,
-                      most = wanted < limit ? wanted : limit, size = (p.batch + most - 1) / most,
-                      groups = (p.batch + size - 1) / size;
-        Tensor sums = fresh_1d(groups * floats, aoti_torch_dtype_float32());
-        float *at = sums.mutable_data_ptr<float>();
-        std::vector<double> slopes(static_cast<size_t>(groups), 0.0);
-        torch::stable::parallel_for(0, groups, 1, [&](int64_t b, int64_t e) {
-            for (int64_t i = b; i < e; ++i) {
-                const auto r0 = static_cast<int32_t>(i * size),
-                           r1 = static_cast<int32_t>(r0 + size < p.batch ? r0 + size : p.batch);
-                memset(at + i * floats, 0, static_cast<size_t>(floats) * sizeof(float));
-                run(r0, r1, thread_scratch(lgr_recurrent_backward_bytes(&p, gates_, r1 - r0)),
-                    at + i * floats, &slopes[static_cast<size_t>(i)]);
+    // Groups of entries go backward through a chunk of steps side by side, then blocks of the weight gradients take its sums. Their
+    // sizes depend on the batch alone, and rows are summed in order: the number of threads does not change a bit.
+    static constexpr int64_t kGroupEntries = 8, kMostTogether = 128, kGrainBlocks = 4;
+    // steps(chunk, r0, r1, slope), then sums(chunk, b0, b1) into the accumulator that they share. Returns the slopes' sum.
+    template <class Steps, class Sums> double backward(Steps &&steps, Sums &&sums) const {
+        double total = 0.0;
+        for (int32_t first = 0; first < p.batch; first += kMostTogether) {
+            const int32_t left = p.batch - first,
+                          n = left < kMostTogether ? left : static_cast<int32_t>(kMostTogether);
+            const int64_t wanted = (n + kGroupEntries - 1) / kGroupEntries,
+                          size = (n + wanted - 1) / wanted, groups = (n + size - 1) / size;
+            std::vector<double> slopes(static_cast<size_t>(groups), 0.0);
+            lgr_recurrent_chunk c = lgr_recurrent_chunks(
+                &p, gates_, first, n, thread_scratch(lgr_recurrent_backward_bytes(&p, gates_, n)));
+            while (lgr_recurrent_chunk_next(&p, &c)) {
+                torch::stable::parallel_for(0, groups, 1, [&](int64_t b, int64_t e) {
+                    for (int64_t i = b; i < e; ++i) {
+                        const auto r0 = static_cast<int32_t>(i * size),
+                                   r1 = static_cast<int32_t>(r0 + size < n ? r0 + size : n);
+                        steps(&c, first + r0, first + r1, &slopes[static_cast<size_t>(i)]);
+                    }
+                });
+                if (c.rows == 0) continue;
+                torch::stable::parallel_for(0, 4 * blocks, kGrainBlocks,
+                                            [&](int64_t b, int64_t e) { sums(&c, b, e); });
             }
-        });
-        lgr_recurrent_total(groups, floats, at);
-        for (const double s : slopes) *slope += s;
-        return sums;
+            for (const double s : slopes) total += s;
+        }
+        return total;
+    }
+    // A zeroed accumulator.
+    static Tensor accumulator(int64_t floats) {
+        Tensor t = fresh_1d(floats, aoti_torch_dtype_float32());
+        memset(t.mutable_data_ptr(), 0, static_cast<size_t>(floats) * sizeof(float));
+        return t;
     }
     // Float panels of a matrix, its gates in `order`.
     Tensor panels(bool hidden, const int *order, int32_t exp2) const {

@@ -155,25 +155,38 @@ static void run_backward(struct net *k, enum lgr_recurrent_engine engine, struct
                  ph = block_new(lgr_recurrent_panel_floats(k->gates, k->p.h, k->p.h) * 4, 0);
     lgr_recurrent_panels(k->gates, order, s8(k->w_ih), k->p.h, k->p.d, 0x1p-8f, f32(pi));
     lgr_recurrent_panels(k->gates, second, s8(k->w_hh), k->p.h, k->p.h, 0x1p-8f, f32(ph));
-    struct block scratch = block_new(lgr_recurrent_backward_bytes(&k->p, k->gates, k->p.batch), 1);
     double slope = 0.0;
     const float inv_h = lgr_exp2_scale(-k->p.q_h);
-    if (k->lstm) {
-        const lgr_lstm_grad g = {s8(k->x),        s8(out[0]),    s8(k->h0),     s32(k->c0),
-                                 out[SAVED].data, 0x1p-5f,       inv_h,         f32(pi),
-                                 f32(ph),         f32(dy),       NULL,          NULL,
-                                 f32(grads[0]),   f32(grads[1]), f32(grads[2]), f32(grads[3]),
-                                 f32(grads[4]),   f32(grads[5]), &slope};
-        lgr_lstm_backward(engine, &k->p, &g, 0, k->p.batch, scratch.data);
-    } else {
-        const lgr_gru_grad g = {s8(k->x),      s8(out[0]),    s8(k->h0),     out[SAVED].data,
-                                0x1p-5f,       inv_h,         f32(pi),       f32(ph),
-                                f32(dy),       NULL,          f32(grads[0]), f32(grads[1]),
-                                f32(grads[3]), f32(grads[4]), f32(grads[5]), &slope};
-        lgr_gru_backward(engine, &k->p, &g, 0, k->p.batch, scratch.data);
+    const lgr_lstm_grad lstm = {s8(k->x),        s8(out[0]),    s8(k->h0),     s32(k->c0),
+                                out[SAVED].data, 0x1p-5f,       inv_h,         f32(pi),
+                                f32(ph),         f32(dy),       NULL,          NULL,
+                                f32(grads[0]),   f32(grads[1]), f32(grads[2]), f32(grads[3]),
+                                f32(grads[4]),   f32(grads[5]), &slope};
+    const lgr_gru_grad gru = {s8(k->x),      s8(out[0]),    s8(k->h0),     out[SAVED].data,
+                              0x1p-5f,       inv_h,         f32(pi),       f32(ph),
+                              f32(dy),       NULL,          f32(grads[0]), f32(grads[1]),
+                              f32(grads[3]), f32(grads[4]), f32(grads[5]), &slope};
+    const int32_t cuts[] = {0, k->p.batch / 3, k->p.batch};
+    for (int together = 0; together < 2; ++together) { /* entries of one round of chunks */
+        const int32_t first = cuts[together], n = cuts[together + 1] - first;
+        if (n == 0) continue;
+        struct block scratch = block_new(lgr_recurrent_backward_bytes(&k->p, k->gates, n), 1);
+        lgr_recurrent_chunk c = lgr_recurrent_chunks(&k->p, k->gates, first, n, scratch.data);
+        const int64_t blocks = 4 * k->units / LGR_UNITS, at[] = {0, blocks / 3, blocks};
+        while (lgr_recurrent_chunk_next(&k->p, &c)) {
+            const int32_t r[] = {first, first + n / 3, first + n};
+            for (int i = 0; i < 2; ++i) {
+                if (r[i] == r[i + 1]) continue;
+                if (k->lstm) lgr_lstm_backward(engine, &k->p, &lstm, &c, r[i], r[i + 1]);
+                else lgr_gru_backward(engine, &k->p, &gru, &c, r[i], r[i + 1]);
+            }
+            for (int i = 0; i < 2; ++i)
+                if (k->lstm) lgr_lstm_sums(engine, &k->p, &lstm, &c, at[i], at[i + 1]);
+                else lgr_gru_sums(engine, &k->p, &gru, &c, at[i], at[i + 1]);
+        }
+        block_end(scratch);
     }
     CHECK(slope == slope);
-    block_end(scratch);
     block_end(pi);
     block_end(ph);
 }

@@ -41,9 +41,11 @@ typedef struct lgr_gru_grad {
     double *slope; /* * sum of dh * (code - value * 2^q_h) over all states */
 } lgr_gru_grad;
 
-/* As lgr_lstm_backward. */
+/* As lgr_lstm_backward and lgr_lstm_sums. */
 void lgr_gru_backward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
-                      const lgr_gru_grad *g, int32_t r0, int32_t r1, void *scratch);
+                      const lgr_gru_grad *g, const lgr_recurrent_chunk *c, int32_t r0, int32_t r1);
+void lgr_gru_sums(enum lgr_recurrent_engine engine, const lgr_recurrent *p, const lgr_gru_grad *g,
+                  const lgr_recurrent_chunk *c, int64_t b0, int64_t b1);
 
 #ifdef __cplusplus
 }

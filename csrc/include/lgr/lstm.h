@@ -45,21 +45,28 @@ typedef struct lgr_lstm_grad {
     const float *dy, *dhn, *dcn; /* * [rows][h], * [batch][h], * [batch][h] */
     float *dx; /* * [rows][d] */
     float *dh0, *dc0; /* [batch][h] */
-    float *dw_ih, *dw_hh; /* accumulators of these entries, layout of lgr_recurrent_store */
+    float *dw_ih, *dw_hh; /* accumulators, layout of lgr_recurrent_store */
     float *db; /* [i f g o][unit block][16], an accumulator too */
     double *slope; /* * sum of dh * (code - value * 2^q_h) over all states */
 } lgr_lstm_grad;
 
 /**
- * Backward through time of entries [r0, r1): identity through roundings, shifts and saturations, true derivatives of sigmoid
- * and tanh at the saved pre-activations, the chip's own values as factors.
+ * Backward through time of the steps of one chunk, entries [r0, r1) of its: identity through roundings, shifts and saturations,
+ * true derivatives of sigmoid and tanh at the saved pre-activations, the chip's own values as factors. dx, dh0 and dc0 are written
+ * here. Entries share nothing; a thread may take any of them.
+ */
+void lgr_lstm_backward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
+                       const lgr_lstm_grad *g, const lgr_recurrent_chunk *c, int32_t r0,
+                       int32_t r1);
+/**
+ * After lgr_lstm_backward of all its entries: adds the chunk to rows of dw_ih, dw_hh and db.
  *
- * @param[in] scratch  lgr_recurrent_backward_bytes(p, 4, r1 - r0) bytes.
+ * @param[in] b0, b1  Blocks [b0, b1) of the 4 * unit blocks; a thread may take any of them.
  *
  * Float sums in an order fixed by the entries: the same bits in every run on one processor; engines differ in the last places.
  */
-void lgr_lstm_backward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
-                       const lgr_lstm_grad *g, int32_t r0, int32_t r1, void *scratch);
+void lgr_lstm_sums(enum lgr_recurrent_engine engine, const lgr_recurrent *p, const lgr_lstm_grad *g,
+                   const lgr_recurrent_chunk *c, int64_t b0, int64_t b1);
 
 #ifdef __cplusplus
 }

@@ -58,9 +58,26 @@ void lgr_recurrent_pack(enum lgr_recurrent_engine engine, int gates, const int8_
                         int32_t k, void *packed, int32_t *sum);
 /* Row g * h + u of v -> [unit block][gate][16], padding 0. Returns max|v|. */
 int64_t lgr_recurrent_vector(int gates, const int32_t *v, int32_t h, int32_t *out);
-/* Scratch bytes of a forward call over `rows` entries; of a backward call. */
+/* Scratch bytes of a forward call over `rows` entries. */
 int64_t lgr_recurrent_forward_bytes(const lgr_recurrent *p, int gates, int32_t rows);
-int64_t lgr_recurrent_backward_bytes(const lgr_recurrent *p, int gates, int32_t rows);
+
+/* Backward goes through chunks of steps, the last step first. In each, threads take entries (lgr_lstm_backward), and when all are
+ * done unit blocks of the weight gradients (lgr_lstm_sums): one accumulator serves all, its order is that of the rows. */
+typedef struct lgr_recurrent_chunk {
+    int32_t first, entries; /* entries [first, first + entries) */
+    int32_t from, to; /* of the steps, counted from the one that ran last */
+    int64_t rows, cap; /* rows now, and at most */
+    float *dg; /* [gate][unit block][cap][16] gate gradients */
+    float *cols_h, *cols_r, *cols_x; /* [column / 32][cap][32] codes of h, r * h (GRU) and x */
+    float *dh, *dc; /* [entry][h padded to 32] gradients of the states; GRU: of h and r * h */
+    int64_t *row_of; /* [cap] row of x */
+} lgr_recurrent_chunk;
+int64_t lgr_recurrent_backward_bytes(const lgr_recurrent *p, int gates, int32_t entries);
+/* Before the first chunk of entries [first, first + entries). */
+lgr_recurrent_chunk lgr_recurrent_chunks(const lgr_recurrent *p, int gates, int32_t first,
+                                         int32_t entries, void *scratch);
+/* Moves to the next chunk; 0: there is none. */
+int lgr_recurrent_chunk_next(const lgr_recurrent *p, lgr_recurrent_chunk *c);
 
 /* Bytes that forward saves for backward, at a multiple of 4: rows of unit blocks, planes of 16 units inside. */
 int64_t lgr_recurrent_saved_bytes(const lgr_recurrent *p, int gates);
@@ -73,8 +90,6 @@ void lgr_recurrent_panels(int gates, const int *order, const int8_t *w, int32_t 
 /* Gradient [gate in this order][unit block][16][k padded to 32] * inv -> [gates * h][k]. */
 void lgr_recurrent_store(int gates, const int *order, const float *grad, int32_t h, int32_t k,
                          float inv, float *out);
-/* sums[0] += sums[1] + sums[2] ... in this order; each of `floats` floats. */
-void lgr_recurrent_total(int64_t groups, int64_t floats, float *sums);
 
 #ifdef __cplusplus
 }

@@ -3,6 +3,7 @@
 #include "kernels/chip_functions/chip_functions_ref.h"
 #include "kernels/gru/gru_isa.h"
 #include "kernels/recurrent/recurrent_ref.h"
+#include "kernels/recurrent/recurrent_twin.h"
 #include <string.h>
 
 /* z * a + b in float32, in units of the code: what the state is before rounding */
@@ -146,27 +147,17 @@ void lgr_gru_forward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
                      const lgr_recurrent_weights *w, const lgr_gru_io *io, int32_t r0, int32_t r1,
                      void *scratch, lgr_recurrent_seen *seen)
 {
-    lgr_gru_forward_fn *run = lgr_gru_forward_ref;
-    (void)engine; /* where no twin is built */
-#if LGR_HAVE_AVX2
-    if (engine == LGR_RECURRENT_AVX2) run = lgr_gru_forward_avx2;
-#endif
-#if LGR_HAVE_AVX512VNNI
-    if (engine == LGR_RECURRENT_AVX512VNNI) run = lgr_gru_forward_avx512vnni;
-#endif
-    run(p, w, io, r0, r1, scratch, seen);
+    LGR_RECURRENT_TWIN(engine, lgr_gru_forward, _avx2)(p, w, io, r0, r1, scratch, seen);
 }
 
 void lgr_gru_backward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
-                      const lgr_gru_grad *g, int32_t r0, int32_t r1, void *scratch)
+                      const lgr_gru_grad *g, const lgr_recurrent_chunk *c, int32_t r0, int32_t r1)
 {
-    lgr_gru_backward_fn *run = lgr_gru_backward_ref;
-    (void)engine; /* where no twin is built */
-#if LGR_HAVE_AVX2
-    if (engine == LGR_RECURRENT_AVX2) run = lgr_gru_backward_avx2fma;
-#endif
-#if LGR_HAVE_AVX512VNNI
-    if (engine == LGR_RECURRENT_AVX512VNNI) run = lgr_gru_backward_avx512vnni;
-#endif
-    run(p, g, r0, r1, scratch);
+    LGR_RECURRENT_TWIN(engine, lgr_gru_backward, _avx2fma)(p, g, c, r0, r1);
+}
+
+void lgr_gru_sums(enum lgr_recurrent_engine engine, const lgr_recurrent *p, const lgr_gru_grad *g,
+                  const lgr_recurrent_chunk *c, int64_t b0, int64_t b1)
+{
+    LGR_RECURRENT_TWIN(engine, lgr_gru_sums, _avx2fma)(p, g, c, b0, b1);
 }

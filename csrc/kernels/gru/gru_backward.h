@@ -3,13 +3,8 @@
  * Planes of gate gradients: n of W_hh, r, z, n of W_ih. The recurrent products take the first three, those of x the last three.
  */
 #include "kernels/gru/gru_isa.h"
-#include "kernels/recurrent/backward_products.h"
-#include "kernels/recurrent/saved_lanes.h"
+#include "kernels/recurrent/backward_walk.h"
 
-typedef struct
-    factor { /* the value that the products used, and the derivative at the pre-activation */
-    vf y, d;
-} factor;
 LGR_VEC factor sigmoid_factor(const int chip, vg v)
 {
     factor o;
@@ -61,18 +56,10 @@ LGR_VEC kept kept_of(const int chip, const char *block, int64_t e)
                                    : g_load((const void *)(four + 2 * word))};
 }
 
-typedef struct plan {
-    int64_t h, hp, hn, dn, blocks, cap, plane; /* plane: floats of one gate */
-    float *dg, *cols_h, *cols_r, *cols_x, *dh, *drh;
-    int64_t *row_of;
-    int q_h;
-    float inv_h, inv_b, to_code; /* 2^-q_h; of the saved recurrent sum of n; 2^q_h */
-} plan;
-
 /* Gradients of one row's units; on arcs the share of r follows when that of r * h is known. dh becomes what reaches the state
- * before directly. */
+ * before directly. inv_b: of the saved recurrent sum of n. */
 LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_gru_grad *g, int64_t row,
-                           const int8_t *before_h, int64_t r, int64_t k)
+                           const int8_t *before_h, float inv_b, int64_t r, int64_t k)
 {
     for (int64_t u = 0; u < w->hp; u += FL) {
         const int64_t left = w->h - u, block = u / LGR_UNITS, e = u % LGR_UNITS;
@@ -93,7 +80,7 @@ LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_gru_grad *g,
             f_store(out, f_keep(dn, left));
         } else {
             const factor rf = sigmoid_factor(chip, pre.r);
-            const vf b = f_from(pre.b, w->inv_b);
+            const vf b = f_from(pre.b, inv_b);
             f_store(out, f_keep(dn * rf.y, left));
             f_store(out + w->plane, f_keep(dn * b * rf.d, left));
         }
@@ -115,7 +102,7 @@ LGR_VEC void row_reset(const plan *w, const lgr_gru_grad *g, int64_t row, const 
             LGR_ARCS,
             (const char *)g->saved + (row * w->blocks + block) * lgr_saved_block(LGR_ARCS, 3), e);
         float *out = w->dg + (block * w->cap + k) * LGR_UNITS + e, *dhp = w->dh + r * w->hn + u;
-        const vf drh = f_load(w->drh + r * w->hn + u);
+        const vf drh = f_load(w->dc + r * w->hn + u);
         const vf h = before_h ? f_from(g_codes_n(before_h + (left > 0 ? u : 0), left), w->inv_h)
                               : f_set(0.0f);
         const factor rf = sigmoid_factor(LGR_ARCS, pre.r);
@@ -128,96 +115,63 @@ LGR_VEC void row_reset(const plan *w, const lgr_gru_grad *g, int64_t row, const 
         w->cols_r[(u / LGR_PANEL * w->cap + k) * LGR_PANEL + u % LGR_PANEL] = 0.0f;
 }
 
-/* Weight gradients of the chunk, and dx. */
-LGR_VEC void chunk_end(const int chip, const plan *w, const lgr_recurrent *p, const lgr_gru_grad *g,
-                       int64_t k)
+LGR_VEC void backward(const int chip, const lgr_recurrent *p, const lgr_gru_grad *g,
+                      const lgr_recurrent_chunk *c, int32_t r0, int32_t r1)
 {
-    const int64_t n = w->blocks, panels = w->hn / LGR_PANEL, width = w->hn;
-    const float *x_side = w->dg + w->plane;
-    weights_plus(k, w->dg, w->cap, n, chip == LGR_ARCS ? w->cols_r : w->cols_h, panels, g->dw_hh);
-    weights_plus(k, x_side, w->cap, 2 * n, w->cols_h, panels, g->dw_hh + n * LGR_UNITS * width);
-    weights_plus(k, x_side, w->cap, 3 * n, w->cols_x, w->dn / LGR_PANEL, g->dw_ih);
-    bias_plus(k, w->dg, w->cap, 4 * n, g->db);
-    if (g->dx)
-        rows_times(k, x_side, w->cap, g->w_ih, 3 * n, 0, 3 * n, p->d, g->dx, p->d, w->row_of, 0);
-}
-
-LGR_VEC void backward(const int chip, const lgr_recurrent *p, const lgr_gru_grad *g, int32_t r0,
-                      int32_t r1, void *scratch)
-{
-    const int64_t h = p->h, d = p->d, rows = r1 - r0;
-    plan w = {.h = h,
-              .hp = lgr_padded(h, LGR_UNITS),
-              .hn = lgr_padded(h, LGR_PANEL),
-              .dn = lgr_padded(d, LGR_PANEL),
-              .cap = lgr_chunk_rows(rows),
-              .q_h = p->q_h,
-              .inv_h = lgr_exp2_scale(-p->q_h),
-              .to_code = lgr_exp2_scale(p->q_h),
-              .inv_b = lgr_exp2_scale(-lgr_gru_base(p))};
-    w.blocks = w.hp / LGR_UNITS;
-    w.plane = w.hp * w.cap;
-    w.dg = (void *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
-    w.cols_h = w.dg + w.cap * w.hp * 4;
-    w.cols_r = w.cols_h + w.cap * w.hn;
-    w.cols_x = w.cols_r + w.cap * w.hn;
-    w.dh = w.cols_x + w.cap * w.dn;
-    w.drh = w.dh + rows * w.hn;
-    w.row_of = (void *)(w.drh + rows * w.hn);
-    const int64_t n = w.blocks;
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t u = 0; u < w.hn; u += FL) {
-            const int64_t at = (r0 + r) * h + (u < h ? u : 0);
-            f_store(w.dh + r * w.hn + u, g->dhn ? f_load_n(g->dhn + at, h - u) : f_set(0.0f));
-        }
-    int64_t k = 0; /* rows of the chunk so far */
-    for (int32_t i = 0; i < p->steps; ++i) {
-        const int32_t t = p->reverse ? i : p->steps - 1 - i;
-        int32_t had, following;
-        const int32_t last = before(p, t, &had);
-        const int64_t act = (r1 < p->n[t] ? r1 : p->n[t]) - (int64_t)r0;
+    const plan w = plan_of(p, c, r0);
+    const int64_t h = p->h, n = w.blocks, begin = rows_begin(p, c, r0);
+    const float inv_b = lgr_exp2_scale(-lgr_gru_base(p));
+    if (c->from == 0) states_begin(&w, w.dh, g->dhn, r0, r1);
+    int64_t k = begin;
+    for (int32_t i = c->from; i < c->to; ++i) {
+        const moment m = moment_of(p, i, r0, r1);
         for (int half = 0; half < (chip == LGR_ARCS ? 2 : 1); ++half) {
-            for (int64_t r = 0; r < act; ++r) {
-                const int64_t entry = r0 + r, row = p->off[t] + entry * p->row_stride;
-                const int8_t *from = entry < had ? g->y + (p->off[last] + entry * p->row_stride) * h
-                                     : g->h0     ? g->h0 + entry * h
-                                                 : NULL;
+            for (int64_t r = 0; r < m.act; ++r) {
+                const int64_t entry = r0 + r, row = p->off[m.t] + entry * p->row_stride,
+                              prev = row_before(p, &m, entry);
+                const int8_t *from = prev >= 0 ? g->y + prev * h : g->h0 ? g->h0 + entry * h : NULL;
                 if (half) {
                     row_reset(&w, g, row, from, r, k + r);
                     continue;
                 }
-                w.row_of[k + r] = row;
-                column(from, h, k + r, w.cap, w.cols_h);
-                column(g->x + row * d, d, k + r, w.cap, w.cols_x);
-                row_gradients(chip, &w, g, row, from, r, k + r);
+                row_begin(p, c, g->x, from, row, k + r);
+                row_gradients(chip, &w, g, row, from, inv_b, r, k + r);
             }
-            if (act <= 0) continue;
+            if (m.act <= 0) continue;
             const float *dg = w.dg + k * LGR_UNITS;
             if (chip != LGR_ARCS)
-                rows_times(act, dg, w.cap, g->w_hh, 3 * n, 0, 3 * n, w.hn, w.dh, w.hn, NULL, 1);
+                rows_times(m.act, dg, w.cap, g->w_hh, 3 * n, 0, 3 * n, w.hn, w.dh, w.hn, NULL, 1);
             else if (half == 0)
-                rows_times(act, dg, w.cap, g->w_hh, 3 * n, 0, n, w.hn, w.drh, w.hn, NULL, 0);
+                rows_times(m.act, dg, w.cap, g->w_hh, 3 * n, 0, n, w.hn, w.dc, w.hn, NULL, 0);
             else
-                rows_times(act, dg + w.plane, w.cap, g->w_hh, 3 * n, n, 2 * n, w.hn, w.dh, w.hn,
+                rows_times(m.act, dg + w.plane, w.cap, g->w_hh, 3 * n, n, 2 * n, w.hn, w.dh, w.hn,
                            NULL, 1);
         }
-        k += act > 0 ? act : 0;
-        const int32_t next = before(p, t, &following) < 0 ? 0 : (r1 < following ? r1 : following);
-        if (k && (i + 1 == p->steps || k + (next > r0 ? next - r0 : 0) > w.cap)) {
-            chunk_end(chip, &w, p, g, k);
-            k = 0;
-        }
+        k += m.act > 0 ? m.act : 0;
     }
-    for (int64_t r = 0; r < rows; ++r)
-        memcpy(g->dh0 + (r0 + r) * h, w.dh + r * w.hn, (size_t)h * sizeof(float));
+    if (g->dx)
+        rows_times(k - begin, w.dg + w.plane + begin * LGR_UNITS, w.cap, g->w_ih, 3 * n, 0, 3 * n,
+                   p->d, g->dx, p->d, c->row_of + begin, 0);
+    if (c->to == p->steps) states_end(&w, w.dh, g->dh0, r0, r1);
 }
 
-void LGR_TWIN(lgr_gru_backward)(const lgr_recurrent *p, const lgr_gru_grad *g, int32_t r0,
-                                int32_t r1, void *scratch)
+void LGR_TWIN(lgr_gru_backward)(const lgr_recurrent *p, const lgr_gru_grad *g,
+                                const lgr_recurrent_chunk *c, int32_t r0, int32_t r1)
 {
     switch (p->chip) { /* a constant in each copy */
-    case LGR_ARCS: backward(LGR_ARCS, p, g, r0, r1, scratch); break;
-    case LGR_VENUSA: backward(LGR_VENUSA, p, g, r0, r1, scratch); break;
-    default: backward(LGR_VENUS, p, g, r0, r1, scratch); break;
+    case LGR_ARCS: backward(LGR_ARCS, p, g, c, r0, r1); break;
+    case LGR_VENUSA: backward(LGR_VENUSA, p, g, c, r0, r1); break;
+    default: backward(LGR_VENUS, p, g, c, r0, r1); break;
     }
+}
+
+void LGR_TWIN(lgr_gru_sums)(const lgr_recurrent *p, const lgr_gru_grad *g,
+                            const lgr_recurrent_chunk *c, int64_t b0, int64_t b1)
+{
+    const int64_t n = lgr_padded(p->h, LGR_UNITS) / LGR_UNITS;
+    float *rz = g->dw_hh + n * LGR_UNITS * lgr_padded(p->h, LGR_PANEL);
+    weights_part(c, b0, b1, 0, n, p->chip == LGR_ARCS ? c->cols_r : c->cols_h, p->h, g->dw_hh);
+    weights_part(c, b0, b1, n, 3 * n, c->cols_h, p->h, rz);
+    weights_part(c, b0, b1, n, 4 * n, c->cols_x, p->d, g->dw_ih);
+    bias_plus(c->rows, c->dg + b0 * c->cap * LGR_UNITS, c->cap, b1 - b0, g->db + b0 * LGR_UNITS);
 }

@@ -6,10 +6,13 @@
 typedef void lgr_gru_forward_fn(const lgr_recurrent *p, const lgr_recurrent_weights *w,
                                 const lgr_gru_io *io, int32_t r0, int32_t r1, void *scratch,
                                 lgr_recurrent_seen *seen);
-typedef void lgr_gru_backward_fn(const lgr_recurrent *p, const lgr_gru_grad *g, int32_t r0,
-                                 int32_t r1, void *scratch);
+typedef void lgr_gru_backward_fn(const lgr_recurrent *p, const lgr_gru_grad *g,
+                                 const lgr_recurrent_chunk *c, int32_t r0, int32_t r1);
+typedef void lgr_gru_sums_fn(const lgr_recurrent *p, const lgr_gru_grad *g,
+                             const lgr_recurrent_chunk *c, int64_t b0, int64_t b1);
 lgr_gru_forward_fn lgr_gru_forward_ref, lgr_gru_forward_avx2, lgr_gru_forward_avx512vnni;
 lgr_gru_backward_fn lgr_gru_backward_ref, lgr_gru_backward_avx2fma, lgr_gru_backward_avx512vnni;
+lgr_gru_sums_fn lgr_gru_sums_ref, lgr_gru_sums_avx2fma, lgr_gru_sums_avx512vnni;
 
 /* The format that both sums of the gates are brought to before they are added. */
 static inline int lgr_gru_base(const lgr_recurrent *p)

@@ -3,6 +3,7 @@
 #include "kernels/chip_functions/chip_functions_ref.h"
 #include "kernels/lstm/lstm_isa.h"
 #include "kernels/recurrent/recurrent_ref.h"
+#include "kernels/recurrent/recurrent_twin.h"
 #include <string.h>
 
 /* One unit: pre-activations -> cell state, hidden code. Returns o * tanh(c) before rounding. */
@@ -103,27 +104,17 @@ void lgr_lstm_forward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
                       const lgr_recurrent_weights *w, const lgr_lstm_io *io, int32_t r0, int32_t r1,
                       void *scratch, lgr_recurrent_seen *seen)
 {
-    lgr_lstm_forward_fn *run = lgr_lstm_forward_ref;
-    (void)engine; /* where no twin is built */
-#if LGR_HAVE_AVX2
-    if (engine == LGR_RECURRENT_AVX2) run = lgr_lstm_forward_avx2;
-#endif
-#if LGR_HAVE_AVX512VNNI
-    if (engine == LGR_RECURRENT_AVX512VNNI) run = lgr_lstm_forward_avx512vnni;
-#endif
-    run(p, w, io, r0, r1, scratch, seen);
+    LGR_RECURRENT_TWIN(engine, lgr_lstm_forward, _avx2)(p, w, io, r0, r1, scratch, seen);
 }
 
 void lgr_lstm_backward(enum lgr_recurrent_engine engine, const lgr_recurrent *p,
-                       const lgr_lstm_grad *g, int32_t r0, int32_t r1, void *scratch)
+                       const lgr_lstm_grad *g, const lgr_recurrent_chunk *c, int32_t r0, int32_t r1)
 {
-    lgr_lstm_backward_fn *run = lgr_lstm_backward_ref;
-    (void)engine; /* where no twin is built */
-#if LGR_HAVE_AVX2
-    if (engine == LGR_RECURRENT_AVX2) run = lgr_lstm_backward_avx2fma;
-#endif
-#if LGR_HAVE_AVX512VNNI
-    if (engine == LGR_RECURRENT_AVX512VNNI) run = lgr_lstm_backward_avx512vnni;
-#endif
-    run(p, g, r0, r1, scratch);
+    LGR_RECURRENT_TWIN(engine, lgr_lstm_backward, _avx2fma)(p, g, c, r0, r1);
+}
+
+void lgr_lstm_sums(enum lgr_recurrent_engine engine, const lgr_recurrent *p, const lgr_lstm_grad *g,
+                   const lgr_recurrent_chunk *c, int64_t b0, int64_t b1)
+{
+    LGR_RECURRENT_TWIN(engine, lgr_lstm_sums, _avx2fma)(p, g, c, b0, b1);
 }

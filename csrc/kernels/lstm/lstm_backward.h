@@ -1,12 +1,7 @@
 /* lstm_backward.h - backward through time, for the twins: built after a grad_lanes_*.h. */
 #include "kernels/lstm/lstm_isa.h"
-#include "kernels/recurrent/backward_products.h"
-#include "kernels/recurrent/saved_lanes.h"
+#include "kernels/recurrent/backward_walk.h"
 
-typedef struct
-    factor { /* the value that the product used, and the derivative at the pre-activation */
-    vf y, d;
-} factor;
 LGR_VEC factor gate_factor(const int chip, const int is_tanh, const char *two, const char *one)
 {
     const int table = 2 * chip + is_tanh;
@@ -54,13 +49,6 @@ LGR_VEC vf cell_value(const int chip, vg c)
                              : f_from(g_round(c, 12), 0x1p-15f);
 }
 
-typedef struct plan {
-    int64_t h, hp, hn, dn, blocks, cap;
-    float *dg, *cols_h, *cols_x, *dh, *dc;
-    int64_t *row_of;
-    float to_code; /* 2^q_h */
-} plan;
-
 /* The units of one row: gate gradients into row k of the chunk, dc of the step before. */
 LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_lstm_grad *g, int64_t row,
                            int64_t prev, int64_t entry, int64_t r, int64_t k)
@@ -72,7 +60,6 @@ LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_lstm_grad *g
                    *one = two + 5 * plane - e, *cell = chip == LGR_VENUS ? one : one + 2 * plane;
         const int64_t back = prev >= 0 ? (prev - row) * w->blocks * kept : 0;
         float *dc = w->dc + r * w->hn + u, *out = w->dg + (block * w->cap + k) * LGR_UNITS + e;
-        const int64_t gate = w->blocks * w->cap * LGR_UNITS;
         vf dh = f_load(w->dh + r * w->hn + u), cp = f_set(0.0f);
         if (prev >= 0)
             cp = cell_value(chip, cell_saved(chip, two + 4 * plane + back, cell + back).v);
@@ -87,9 +74,9 @@ LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_lstm_grad *g
                      th = cell_factor(chip, cell_saved(chip, two + 4 * plane, cell));
         const vf dcv = f_fma(dh * o.y, th.d, f_load(dc));
         f_store(out, f_keep(dcv * c.y * i.d, left));
-        f_store(out + gate, f_keep(dcv * cp * f.d, left));
-        f_store(out + 2 * gate, f_keep(dcv * i.y * c.d, left));
-        f_store(out + 3 * gate, f_keep(dh * th.y * o.d, left));
+        f_store(out + w->plane, f_keep(dcv * cp * f.d, left));
+        f_store(out + 2 * w->plane, f_keep(dcv * i.y * c.d, left));
+        f_store(out + 3 * w->plane, f_keep(dh * th.y * o.d, left));
         f_store(dc, dcv * f.y);
         if (g->slope) {
             const vf code = f_from(g_codes_n(g->y + row * w->h + u, left), 1.0f);
@@ -99,73 +86,53 @@ LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_lstm_grad *g
     }
 }
 
-LGR_VEC void backward(const int chip, const lgr_recurrent *p, const lgr_lstm_grad *g, int32_t r0,
-                      int32_t r1, void *scratch)
+LGR_VEC void backward(const int chip, const lgr_recurrent *p, const lgr_lstm_grad *g,
+                      const lgr_recurrent_chunk *c, int32_t r0, int32_t r1)
 {
-    const int64_t h = p->h, d = p->d, rows = r1 - r0;
-    plan w = {.h = h,
-              .hp = lgr_padded(h, LGR_UNITS),
-              .hn = lgr_padded(h, LGR_PANEL),
-              .dn = lgr_padded(d, LGR_PANEL),
-              .cap = lgr_chunk_rows(rows),
-              .to_code = lgr_exp2_scale(p->q_h)};
-    w.blocks = w.hp / LGR_UNITS;
-    w.dg = (void *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
-    w.cols_h = w.dg + w.cap * w.hp * 4;
-    w.cols_x = w.cols_h + w.cap * w.hn;
-    w.dh = w.cols_x + w.cap * w.dn;
-    w.dc = w.dh + rows * w.hn;
-    w.row_of = (void *)(w.dc + rows * w.hn);
-    const int64_t all = 4 * w.blocks;
-    for (int64_t r = 0; r < rows; ++r)
-        for (int64_t u = 0; u < w.hn; u += FL) {
-            const int64_t at = (r0 + r) * h + (u < h ? u : 0);
-            f_store(w.dh + r * w.hn + u, g->dhn ? f_load_n(g->dhn + at, h - u) : f_set(0.0f));
-            f_store(w.dc + r * w.hn + u, g->dcn ? f_load_n(g->dcn + at, h - u) : f_set(0.0f));
-        }
-    int64_t k = 0; /* rows of the chunk so far */
-    for (int32_t i = 0; i < p->steps; ++i) {
-        const int32_t t = p->reverse ? i : p->steps - 1 - i;
-        int32_t had, following;
-        const int32_t last = before(p, t, &had);
-        const int64_t act = (r1 < p->n[t] ? r1 : p->n[t]) - (int64_t)r0;
-        for (int64_t r = 0; r < act; ++r) {
-            const int64_t entry = r0 + r, row = p->off[t] + entry * p->row_stride,
-                          prev = entry < had ? p->off[last] + entry * p->row_stride : -1;
-            w.row_of[k + r] = row;
-            column(prev >= 0 ? g->y + prev * h
-                   : g->h0   ? g->h0 + entry * h
-                             : NULL,
-                   h, k + r, w.cap, w.cols_h);
-            column(g->x + row * d, d, k + r, w.cap, w.cols_x);
+    const plan w = plan_of(p, c, r0);
+    const int64_t h = p->h, all = 4 * w.blocks, begin = rows_begin(p, c, r0);
+    if (c->from == 0) {
+        states_begin(&w, w.dh, g->dhn, r0, r1);
+        states_begin(&w, w.dc, g->dcn, r0, r1);
+    }
+    int64_t k = begin;
+    for (int32_t i = c->from; i < c->to; ++i) {
+        const moment m = moment_of(p, i, r0, r1);
+        for (int64_t r = 0; r < m.act; ++r) {
+            const int64_t entry = r0 + r, row = p->off[m.t] + entry * p->row_stride,
+                          prev = row_before(p, &m, entry);
+            const int8_t *from = prev >= 0 ? g->y + prev * h : g->h0 ? g->h0 + entry * h : NULL;
+            row_begin(p, c, g->x, from, row, k + r);
             row_gradients(chip, &w, g, row, prev, entry, r, k + r);
         }
-        if (act > 0) {
-            rows_times(act, w.dg + k * LGR_UNITS, w.cap, g->w_hh, all, 0, all, w.hn, w.dh, w.hn,
-                       NULL, 0);
-            k += act;
-        }
-        const int32_t next = before(p, t, &following) < 0 ? 0 : (r1 < following ? r1 : following);
-        if (k && (i + 1 == p->steps || k + (next > r0 ? next - r0 : 0) > w.cap)) {
-            weights_plus(k, w.dg, w.cap, all, w.cols_h, w.hn / LGR_PANEL, g->dw_hh);
-            weights_plus(k, w.dg, w.cap, all, w.cols_x, w.dn / LGR_PANEL, g->dw_ih);
-            bias_plus(k, w.dg, w.cap, all, g->db);
-            if (g->dx) rows_times(k, w.dg, w.cap, g->w_ih, all, 0, all, d, g->dx, d, w.row_of, 0);
-            k = 0;
-        }
+        if (m.act <= 0) continue;
+        rows_times(m.act, w.dg + k * LGR_UNITS, w.cap, g->w_hh, all, 0, all, w.hn, w.dh, w.hn, NULL,
+                   0);
+        k += m.act;
     }
-    for (int64_t r = 0; r < rows; ++r) {
-        memcpy(g->dh0 + (r0 + r) * h, w.dh + r * w.hn, (size_t)h * sizeof(float));
-        memcpy(g->dc0 + (r0 + r) * h, w.dc + r * w.hn, (size_t)h * sizeof(float));
+    if (g->dx)
+        rows_times(k - begin, w.dg + begin * LGR_UNITS, w.cap, g->w_ih, all, 0, all, p->d, g->dx,
+                   p->d, c->row_of + begin, 0);
+    if (c->to < p->steps) return;
+    states_end(&w, w.dh, g->dh0, r0, r1);
+    states_end(&w, w.dc, g->dc0, r0, r1);
+}
+
+void LGR_TWIN(lgr_lstm_backward)(const lgr_recurrent *p, const lgr_lstm_grad *g,
+                                 const lgr_recurrent_chunk *c, int32_t r0, int32_t r1)
+{
+    switch (p->chip) { /* a constant in each copy */
+    case LGR_ARCS: backward(LGR_ARCS, p, g, c, r0, r1); break;
+    case LGR_VENUSA: backward(LGR_VENUSA, p, g, c, r0, r1); break;
+    default: backward(LGR_VENUS, p, g, c, r0, r1); break;
     }
 }
 
-void LGR_TWIN(lgr_lstm_backward)(const lgr_recurrent *p, const lgr_lstm_grad *g, int32_t r0,
-                                 int32_t r1, void *scratch)
+void LGR_TWIN(lgr_lstm_sums)(const lgr_recurrent *p, const lgr_lstm_grad *g,
+                             const lgr_recurrent_chunk *c, int64_t b0, int64_t b1)
 {
-    switch (p->chip) { /* a constant in each copy */
-    case LGR_ARCS: backward(LGR_ARCS, p, g, r0, r1, scratch); break;
-    case LGR_VENUSA: backward(LGR_VENUSA, p, g, r0, r1, scratch); break;
-    default: backward(LGR_VENUS, p, g, r0, r1, scratch); break;
-    }
+    const int64_t all = 4 * lgr_padded(p->h, LGR_UNITS) / LGR_UNITS;
+    weights_part(c, b0, b1, 0, all, c->cols_h, p->h, g->dw_hh);
+    weights_part(c, b0, b1, 0, all, c->cols_x, p->d, g->dw_ih);
+    bias_plus(c->rows, c->dg + b0 * c->cap * LGR_UNITS, c->cap, b1 - b0, g->db + b0 * LGR_UNITS);
 }

@@ -102,18 +102,30 @@ LGR_VEC void weights_plus(int64_t rows, const float *a, int64_t cap, int64_t blo
                           const float *columns, int64_t panels, float *dw)
 {
     const int64_t width = panels * LGR_PANEL;
-    for (int64_t q = 0; q < panels; ++q, columns += cap * LGR_PANEL)
-        for (int64_t b = 0; b < blocks; ++b)
-            for (int e = 0; e < LGR_PANEL; e += 2 * FL) {
-                const float *ab = a + b * cap * LGR_UNITS;
-                float *o = dw + b * LGR_UNITS * width + q * LGR_PANEL + e;
-                int m = 0;
-                for (; m + TILE_M <= LGR_UNITS; m += TILE_M)
-                    weight_tile(TILE_M, rows, ab + m, columns + e, o + m * width, width);
-                if (LGR_UNITS % TILE_M) /* 4 */
-                    weight_tile(LGR_UNITS % TILE_M, rows, ab + m, columns + e, o + m * width,
-                                width);
-            }
+    for (int64_t k = 0; k < rows; k += LGR_CHUNK_ROWS)
+        for (int64_t q = 0; q < panels; ++q)
+            for (int64_t b = 0; b < blocks; ++b)
+                for (int e = 0; e < LGR_PANEL; e += 2 * FL) {
+                    const int64_t some = rows - k < LGR_CHUNK_ROWS ? rows - k : LGR_CHUNK_ROWS;
+                    const float *ab = a + (b * cap + k) * LGR_UNITS,
+                                *c = columns + (q * cap + k) * LGR_PANEL + e;
+                    float *o = dw + b * LGR_UNITS * width + q * LGR_PANEL + e;
+                    int m = 0;
+                    for (; m + TILE_M <= LGR_UNITS; m += TILE_M)
+                        weight_tile(TILE_M, some, ab + m, c, o + m * width, width);
+                    if (LGR_UNITS % TILE_M) /* 4 */
+                        weight_tile(LGR_UNITS % TILE_M, some, ab + m, c, o + m * width, width);
+                }
+}
+/* The part of blocks [b0, b1) of gate gradients that stands in [low, high); dw begins at `low`. */
+LGR_VEC void weights_part(const lgr_recurrent_chunk *c, int64_t b0, int64_t b1, int64_t low,
+                          int64_t high, const float *columns, int64_t k, float *dw)
+{
+    const int64_t panels = lgr_padded(k, LGR_PANEL) / LGR_PANEL, from = b0 > low ? b0 : low,
+                  to = b1 < high ? b1 : high;
+    if (from < to)
+        weights_plus(c->rows, c->dg + from * c->cap * LGR_UNITS, c->cap, to - from, columns, panels,
+                     dw + (from - low) * LGR_UNITS * panels * LGR_PANEL);
 }
 /* db [block][16] += sums over rows */
 LGR_VEC void bias_plus(int64_t rows, const float *a, int64_t cap, int64_t blocks, float *db)
@@ -147,12 +159,5 @@ LGR_VEC double slope_sum(vf dh, vf code, vf v, int64_t n)
         sum += (double)g[i] * (double)(saturated ? q[i] : off[i]);
     }
     return sum;
-}
-/* the step that a step's state came from, or -1; and how many entries had it */
-LGR_VEC int32_t before(const lgr_recurrent *p, int32_t t, int32_t *entries)
-{
-    const int32_t last = p->reverse ? t + 1 : t - 1, is = last >= 0 && last < p->steps;
-    *entries = is ? p->n[last] : 0;
-    return is ? last : -1;
 }
 #endif

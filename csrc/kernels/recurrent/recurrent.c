@@ -119,13 +119,50 @@ int64_t lgr_recurrent_forward_bytes(const lgr_recurrent *p, int gates, int32_t r
            (2 * rows * hp + LGR_TILE_ROWS * hp + chunk * dp) * 2 + 512;
 }
 
-int64_t lgr_recurrent_backward_bytes(const lgr_recurrent *p, int gates, int32_t rows)
+enum { CHUNK_PARTS = 6 };
+/* floats of the parts of a chunk, in the order of its pointers */
+static void chunk_sizes(const lgr_recurrent *p, int gates, int64_t entries, int64_t n[CHUNK_PARTS])
 {
-    /* gate gradients of a chunk, columns of h, of r * h and of x, dh, dc, row numbers */
-    const int64_t hp = lgr_padded(p->h, LGR_UNITS), hn = lgr_padded(p->h, LGR_PANEL);
-    const int64_t dn = lgr_padded(p->d, LGR_PANEL), cap = lgr_chunk_rows(rows);
-    const int64_t columns = hn * (gates == 3 ? 2 : 1) + dn;
-    return (cap * hp * 4 + cap * columns + 3 * (int64_t)rows * hn) * 4 + cap * 8 + 512;
+    const int64_t hn = lgr_padded(p->h, LGR_PANEL), cap = lgr_chunk_rows(entries);
+    n[0] = cap * lgr_padded(p->h, LGR_UNITS) * 4;
+    n[1] = cap * hn;
+    n[2] = gates == 3 ? cap * hn : 0;
+    n[3] = cap * lgr_padded(p->d, LGR_PANEL);
+    n[4] = n[5] = entries * hn;
+}
+
+int64_t lgr_recurrent_backward_bytes(const lgr_recurrent *p, int gates, int32_t entries)
+{
+    int64_t n[CHUNK_PARTS], floats = 0;
+    chunk_sizes(p, gates, entries, n);
+    for (int i = 0; i < CHUNK_PARTS; ++i) floats += n[i];
+    return floats * 4 + lgr_chunk_rows(entries) * 8 + 512;
+}
+
+lgr_recurrent_chunk lgr_recurrent_chunks(const lgr_recurrent *p, int gates, int32_t first,
+                                         int32_t entries, void *scratch)
+{
+    lgr_recurrent_chunk c = {.first = first, .entries = entries, .cap = lgr_chunk_rows(entries)};
+    float **parts[CHUNK_PARTS] = {&c.dg, &c.cols_h, &c.cols_r, &c.cols_x, &c.dh, &c.dc};
+    float *at = (void *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    int64_t n[CHUNK_PARTS];
+    chunk_sizes(p, gates, entries, n);
+    for (int i = 0; i < CHUNK_PARTS; at += n[i++]) *parts[i] = at;
+    c.row_of = (void *)(((uintptr_t)at + 7) & ~(uintptr_t)7);
+    return c;
+}
+
+int lgr_recurrent_chunk_next(const lgr_recurrent *p, lgr_recurrent_chunk *c)
+{
+    c->from = c->to;
+    c->rows = 0;
+    for (; c->to < p->steps; ++c->to) {
+        const int32_t n = p->n[p->reverse ? c->to : p->steps - 1 - c->to], act = n - c->first;
+        const int32_t rows = act <= 0 ? 0 : act < c->entries ? act : c->entries;
+        if (c->rows + rows > c->cap) break;
+        c->rows += rows;
+    }
+    return c->to > c->from;
 }
 
 int64_t lgr_recurrent_saved_bytes(const lgr_recurrent *p, int gates)
@@ -162,12 +199,4 @@ void lgr_recurrent_store(int gates, const int *order, const float *grad, int32_t
             float *to = out + (order[g] * (int64_t)h + u) * k;
             for (int64_t i = 0; i < k; ++i) to[i] = from[i] * inv;
         }
-}
-
-void lgr_recurrent_total(int64_t groups, int64_t floats, float *sums)
-{
-    for (int64_t i = 1; i < groups; ++i) {
-        const float *restrict more = sums + i * floats;
-        for (int64_t k = 0; k < floats; ++k) sums[k] += more[k];
-    }
 }

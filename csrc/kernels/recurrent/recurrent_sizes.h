@@ -8,7 +8,7 @@ enum {
     LGR_TILE_ROWS = 8,         /* batch entries of one tile of sums */
     LGR_PROJECTED = 96,        /* most rows projected together in forward, */
     LGR_PROJECTED_SUMS = 1 << 16, /* and most sums: they stay in the L2 cache */
-    LGR_CHUNK_ROWS = 128,      /* rows of one chunk of gate gradients */
+    LGR_CHUNK_ROWS = 128,      /* rows of gate gradients that the L2 cache holds */
 };
 
 /* What backward needs of 16 units of one row: planes of 16 int32, then of int16, then of bytes.
@@ -42,8 +42,8 @@ static inline int64_t lgr_forward_rows(int64_t sums, int64_t rows)
     return most > rows ? most / rows * rows : rows;
 }
 /* Odd: the blocks of gate gradients do not fall on the same cache sets. */
-static inline int64_t lgr_chunk_rows(int64_t rows)
+static inline int64_t lgr_chunk_rows(int64_t entries)
 {
-    return (rows > LGR_CHUNK_ROWS ? rows : LGR_CHUNK_ROWS) | 1;
+    return (2 * entries > LGR_CHUNK_ROWS ? 2 * entries : LGR_CHUNK_ROWS) | 1;
 }
 #endif
