@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from linger import runtime
-from linger.nn import RecurrentInt, swaps
+from linger.nn import MultiheadAttentionInt, RecurrentInt, swaps
 from linger.nn.constrained import Constrained, clamp
 from linger.nn.folding import FOLDING
 from linger.nn.fused import EmptyBatchNorm, FusedBN, fold
@@ -218,7 +218,7 @@ class Conversion:
     def _clamp_now(self, m: Any) -> None:
         """A layer that was constrained computes with clamped parameters already: keep them."""
         info = m.quant.clamp
-        if isinstance(m, RecurrentInt):
+        if isinstance(m, (RecurrentInt, MultiheadAttentionInt)):
             m.keep_constrained()
             return
         if m.weight is not None:

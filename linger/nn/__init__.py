@@ -28,6 +28,7 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     cat,
     cat_nodes,
     clamp,
+    constrained_attention,
     conv_nodes,
     div,
     div_nodes,

@@ -82,15 +82,27 @@ class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
             bias = self.in_proj_bias is not None
             self.add_module(f"{name}_proj", ProjectionInt(width, self.embed_dim, bias, quant=quant))
 
+    def _parameters_of(self, i: int) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the projection of query (0), key (1) or value (2)."""
+        rows, stacked = slice(i * self.embed_dim, (i + 1) * self.embed_dim), self.in_proj_weight
+        weight = getattr(self, f"{'qkv'[i]}_proj_weight") if stacked is None else stacked[rows]
+        return weight, None if self.in_proj_bias is None else self.in_proj_bias[rows]
+
+    def keep_constrained(self) -> None:
+        """A layer that was constrained computes with clamped parameters already: keep them."""
+        limit = self.quant.clamp.clamp_bias_value
+        for i, name in enumerate("qkv"):
+            weight, bias = self._parameters_of(i)
+            clamp_weight_once(weight, getattr(self, f"{name}_proj").weight_quantizer, self.quant.clamp)
+            if bias is not None and limit is not None and bias.requires_grad:
+                with torch.no_grad():
+                    bias.clamp_(-limit, limit)
+
     def _project(self, i: int, x: Tensor, factor: float = 1.0) -> Tensor:
         """Query, key or value, (L, N, E) -> (L, N * heads, head_dim)."""
-        name, e = "qkv"[i], self.embed_dim
         with torch._C.DisableTorchFunction():
-            rows = slice(i * e, (i + 1) * e)
-            stacked = self.in_proj_weight
-            weight = getattr(self, f"{name}_proj_weight") if stacked is None else stacked[rows]
-            bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
-        y = getattr(self, f"{name}_proj")(x, weight, bias, factor)
+            weight, bias = self._parameters_of(i)
+        y = getattr(self, f"{'qkv'[i]}_proj")(x, weight, bias, factor)
         return cast(Tensor, y.reshape(y.shape[0], -1, self.head_dim))
 
     def forward(
