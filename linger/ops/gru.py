@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from linger.ops import checks
-from linger.ops.bilinear import quantize_weight, weight_gradients
 from linger.ops.gradients import once
 from linger.ops.recurrent import (
+    Fixed,
     Result,
     States,
     Walk,
     Weights,
-    check_call,
+    both_gradients,
     checked_codes,
+    keep,
+    quantized_weights,
+    run,
     saved_bytes,
     saved_weights,
     threshold_grad,
@@ -52,16 +55,8 @@ def gru(x: Coded, w: Weights, h_scale: Tensor, out: Output, walk: Walk, h0: Tens
 
     Source: docs/numerics.md, "GRU".
     """
-    check_call("gru", 3, x, w, h_scale, (h0,))
-    floats = tuple(None if t is None else checks.as_float32(t) for t in (w.w_ih, w.w_hh, w.b_ih, w.b_hh, h0))
-    value, thresholds = checks.as_float32(x.value), (w.ih_out.threshold, w.hh_out.threshold, out.threshold)
-    fixed = _Fixed(x.codes, x.scale, h_scale, w.ih_out, w.hh_out, walk, out.bits)
-    if checks.needs_grad(value, *floats, *thresholds):
-        results = _GRU.apply(value, *floats, *thresholds, fixed)  # type: ignore[no-untyped-call]
-    else:
-        results = _forward(fixed, floats, False)[0]
+    results = run("gru", 3, _GRU, _forward, x, w, h_scale, out, walk, (h0,))
     y, codes, scale, h_n, h_codes, peak = results
-    y = y if x.value.dtype == torch.float32 else y.to(x.value.dtype)
     return Result(Coded(y, codes, scale), States(h_n, h_codes, scale), None, peak, None)
 
 
@@ -97,22 +92,10 @@ def gru_codes(
     return results[1], results[4]
 
 
-class _Fixed(NamedTuple):
-    codes: Tensor
-    scale: Tensor
-    h_scale: Tensor
-    ih_out: Output
-    hh_out: Output
-    walk: Walk
-    bits: int
-
-
-def _forward(k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _forward(k: Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Results, and what backward needs."""
-    w_ih, w_hh, b_ih, b_hh, h0 = floats
-    assert w_ih is not None and w_hh is not None
-    ih = quantize_weight(w_ih, b_ih, k.scale, k.ih_out, grad)
-    hh = quantize_weight(w_hh, b_hh, k.h_scale, k.hh_out, grad)
+    _, _, b_ih, b_hh, h0 = floats
+    ih, hh = quantized_weights(k, floats, grad)
     call = (k.codes, k.scale, ih.codes, ih.scale, hh.codes, hh.scale, b_ih, b_hh, k.h_scale, h0)
     *results, kept, h_given = _gru(*call, *k.walk.arguments, grad)
     saved = (*ih, *hh, k.codes, k.scale, results[1], results[2], kept, h_given)
@@ -122,12 +105,9 @@ def _forward(k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[
 class _GRU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-        fixed: _Fixed = inputs[-1]
+        fixed: Fixed = inputs[-1]
         results, saved = _forward(fixed, inputs[:5], True)
-        ctx.save_for_backward(*saved, inputs[-2])
-        ctx.walk, ctx.bits = fixed.walk, fixed.bits
-        ctx.mark_non_differentiable(*(results[i] for i in (1, 2, 4, 5)))  # all but values
-        ctx.set_materialize_grads(False)
+        keep(ctx, fixed, saved, inputs[-2], [results[i] for i in (1, 2, 4, 5)])
         return results
 
     @staticmethod
@@ -143,8 +123,8 @@ class _GRU(torch.autograd.Function):
         dx, dw_ih, dw_hh, db_ih, db_hh, dh0, slope = _backward(
             dy, dh, *weights, scale, h0, codes, kept, *ctx.walk.arguments, want_x, want_t
         )
-        g_ih, g_it = weight_gradients(dw_ih, ih, want_ih, want_it) if want_ih or want_it else (None, None)
-        g_hh, g_ht = weight_gradients(dw_hh, hh, want_hh, want_ht) if want_hh or want_ht else (None, None)
+        wants = want_ih, want_it, want_hh, want_ht
+        g_ih, g_it, g_hh, g_ht = both_gradients((dw_ih, ih), (dw_hh, hh), wants)
         g_t = threshold_grad(slope, scale, threshold, ctx.bits, STATE_CAP[ctx.walk.chip]) if want_t else None
         biases = db_ih if want_bi else None, db_hh if want_bh else None
         given = dh0.view(ctx.walk.batch, -1) if want_h else None

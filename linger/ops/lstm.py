@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from linger.ops import checks
-from linger.ops.bilinear import quantize_weight, weight_gradients
 from linger.ops.gradients import once
 from linger.ops.recurrent import (
+    Fixed,
     Result,
     States,
     Walk,
     Weights,
-    check_call,
+    both_gradients,
     checked_codes,
+    keep,
+    quantized_weights,
+    run,
     saved_bytes,
     saved_weights,
     threshold_grad,
@@ -57,16 +60,8 @@ def lstm(
 
     Source: docs/numerics.md, "LSTM".
     """
-    check_call("lstm", 4, x, w, h_scale, (h0, c0))
-    floats = [None if t is None else checks.as_float32(t) for t in (w.w_ih, w.w_hh, w.b_ih, w.b_hh, h0, c0)]
-    value, thresholds = checks.as_float32(x.value), (w.ih_out.threshold, w.hh_out.threshold, out.threshold)
-    fixed = _Fixed(x.codes, x.scale, h_scale, w.ih_out, w.hh_out, walk, out.bits)
-    if checks.needs_grad(value, *floats, *thresholds):
-        results = _LSTM.apply(value, *floats, *thresholds, fixed)  # type: ignore[no-untyped-call]
-    else:
-        results = _forward(fixed, tuple(floats), False)[0]
+    results = run("lstm", 4, _LSTM, _forward, x, w, h_scale, out, walk, (h0, c0))
     y, codes, scale, h_n, h_codes, c_n, c_codes, peak, saturated = results
-    y = y if x.value.dtype == torch.float32 else y.to(x.value.dtype)
     cell_scale = torch.full((), 2.0 ** CELL_EXP2[walk.chip])
     states = States(h_n, h_codes, scale), States(c_n, c_codes, cell_scale)
     return Result(Coded(y, codes, scale), *states, peak, saturated)
@@ -106,22 +101,10 @@ def lstm_codes(
     return results[1], results[4], results[6]
 
 
-class _Fixed(NamedTuple):
-    codes: Tensor
-    scale: Tensor
-    h_scale: Tensor
-    ih_out: Output
-    hh_out: Output
-    walk: Walk
-    bits: int
-
-
-def _forward(k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+def _forward(k: Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Results, and what backward needs."""
-    w_ih, w_hh, b_ih, b_hh, h0, c0 = floats
-    assert w_ih is not None and w_hh is not None
-    ih = quantize_weight(w_ih, b_ih, k.scale, k.ih_out, grad)
-    hh = quantize_weight(w_hh, b_hh, k.h_scale, k.hh_out, grad)
+    _, _, b_ih, b_hh, h0, c0 = floats
+    ih, hh = quantized_weights(k, floats, grad)
     call = (k.codes, k.scale, ih.codes, ih.scale, hh.codes, hh.scale, b_ih, b_hh, k.h_scale, h0, c0)
     *results, kept, h_given, c_given = _lstm(*call, *k.walk.arguments, grad)
     saved = (*ih, *hh, k.codes, k.scale, results[1], results[2], kept, h_given, c_given)
@@ -131,12 +114,9 @@ def _forward(k: _Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[
 class _LSTM(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-        fixed: _Fixed = inputs[-1]
+        fixed: Fixed = inputs[-1]
         results, saved = _forward(fixed, inputs[:6], True)
-        ctx.save_for_backward(*saved, inputs[-2])
-        ctx.walk, ctx.bits = fixed.walk, fixed.bits
-        ctx.mark_non_differentiable(*(results[i] for i in (1, 2, 4, 6, 7, 8)))  # all but values
-        ctx.set_materialize_grads(False)
+        keep(ctx, fixed, saved, inputs[-2], [results[i] for i in (1, 2, 4, 6, 7, 8)])
         return results
 
     @staticmethod
@@ -155,8 +135,8 @@ class _LSTM(torch.autograd.Function):
         dx, dw_ih, dw_hh, db, dh0, dc0, slope = _backward(
             dy, dh, dc, *weights, *results, *ctx.walk.arguments, want_x, want_t
         )
-        g_ih, g_it = weight_gradients(dw_ih, ih, want_ih, want_it) if want_ih or want_it else (None, None)
-        g_hh, g_ht = weight_gradients(dw_hh, hh, want_hh, want_ht) if want_hh or want_ht else (None, None)
+        wants = want_ih, want_it, want_hh, want_ht
+        g_ih, g_it, g_hh, g_ht = both_gradients((dw_ih, ih), (dw_hh, hh), wants)
         g_t = threshold_grad(slope, scale, saved[15], ctx.bits, STATE_CAP[ctx.walk.chip]) if want_t else None
         biases = db if want_bi else None, db.clone() if want_bh else None
         given = dh0.view(ctx.walk.batch, -1) if want_h else None, dc0.view(ctx.walk.batch, -1) if want_c else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from linger.errors import UnsupportedError
 from linger.ops import checks
-from linger.ops.bilinear import Weight
+from linger.ops.bilinear import Weight, quantize_weight, weight_gradients
 from linger.ops.spec import Coded, Output
 
 _hidden_scale = torch.ops.linger.hidden_scale.default
@@ -131,6 +132,19 @@ def threshold_grad(slope: Tensor, scale: Tensor, threshold: Tensor, bits: int, c
     return torch.where(moves, slope * (math.log(2.0) / scale), 0.0)
 
 
+def check_power_of_two(op: str, name: str, scale: Tensor) -> None:
+    """Refuses a scale whose exponent alone would not say it; NaN stands for no scale. Traced code cannot look at it.
+
+    Raises:
+        ValueError: Another number than a power of two.
+    """
+    if type(scale) is not Tensor or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return
+    value = float(scale.detach())
+    if not math.isnan(value) and math.frexp(abs(value))[0] * math.copysign(1.0, value) != 0.5:
+        raise ValueError(f"{op}: {name} must be a power of two, got {value:g}")
+
+
 def check_call(op: str, gates: int, x: Coded, w: Weights, h_scale: Tensor, states: tuple[Tensor | None, ...]) -> None:
     """Refuses what no kernel computes.
 
@@ -142,6 +156,8 @@ def check_call(op: str, gates: int, x: Coded, w: Weights, h_scale: Tensor, state
     checks.check_coded(op, "x", x)
     checks.check_device(op, x.codes)
     checks.check_scale(op, "h_scale", h_scale)
+    for name, scale in (("the scale of x", x.scale), ("h_scale", h_scale)):
+        check_power_of_two(op, name, scale)
     if x.codes.dtype != torch.int8:
         raise UnsupportedError(f"{op}: the input must have at most 8 bits, got codes of type {x.codes.dtype}")
     for name, matrix, out in (("w_ih", w.w_ih, w.ih_out), ("w_hh", w.w_hh, w.hh_out)):
@@ -183,6 +199,73 @@ def checked_codes(op: str, gates: int, x: Tensor, w_ih: Tensor, w_hh: Tensor, bi
         raise ValueError(
             f"{op}: x (..., D), w_ih ({gates} * H, D), w_hh ({gates} * H, H) and biases must fit, got {shapes}"
         )
+
+
+class Fixed(NamedTuple):
+    """What a recurrent call takes besides its float tensors."""
+
+    codes: Tensor
+    scale: Tensor
+    h_scale: Tensor
+    ih_out: Output
+    hh_out: Output
+    walk: Walk
+    bits: int
+
+
+Floats = tuple[Tensor | None, ...]
+
+
+def run(
+    op: str,
+    gates: int,
+    function: type[torch.autograd.Function],
+    forward: Callable[[Fixed, Floats, bool], tuple[tuple[Tensor, ...], tuple[Tensor, ...]]],
+    x: Coded,
+    w: Weights,
+    h_scale: Tensor,
+    out: Output,
+    walk: Walk,
+    states: Floats,
+) -> tuple[Tensor, ...]:
+    """Checks the operands and runs ``function`` where a gradient is needed, else ``forward``; the first result in x's dtype.
+
+    Raises:
+        UnsupportedError, TypeError, ValueError: As :func:`check_call`.
+    """
+    check_call(op, gates, x, w, h_scale, states)
+    floats = tuple(None if t is None else checks.as_float32(t) for t in (w.w_ih, w.w_hh, w.b_ih, w.b_hh, *states))
+    value, thresholds = checks.as_float32(x.value), (w.ih_out.threshold, w.hh_out.threshold, out.threshold)
+    fixed = Fixed(x.codes, x.scale, h_scale, w.ih_out, w.hh_out, walk, out.bits)
+    if checks.needs_grad(value, *floats, *thresholds):
+        y, *rest = function.apply(value, *floats, *thresholds, fixed)  # type: ignore[no-untyped-call]
+    else:
+        y, *rest = forward(fixed, floats, False)[0]
+    return y if x.value.dtype == torch.float32 else y.to(x.value.dtype), *rest
+
+
+def keep(ctx: Any, fixed: Fixed, saved: tuple[Tensor, ...], threshold: Tensor | None, codes: Sequence[Tensor]) -> None:
+    """What backward needs; ``codes``: results without a gradient."""
+    ctx.save_for_backward(*saved, threshold)
+    ctx.walk, ctx.bits = fixed.walk, fixed.bits
+    ctx.mark_non_differentiable(*codes)
+    ctx.set_materialize_grads(False)
+
+
+def quantized_weights(k: Fixed, floats: Floats, grad: bool) -> tuple[Weight, Weight]:
+    """The two matrices, whose biases must fit the exponents of their sums."""
+    w_ih, w_hh, b_ih, b_hh = floats[:4]
+    assert w_ih is not None and w_hh is not None
+    ih = quantize_weight(w_ih, b_ih, k.scale, k.ih_out, grad)
+    return ih, quantize_weight(w_hh, b_hh, k.h_scale, k.hh_out, grad)
+
+
+def both_gradients(
+    ih: tuple[Tensor, Weight], hh: tuple[Tensor, Weight], wants: tuple[bool, bool, bool, bool]
+) -> tuple[Any, ...]:
+    """Gradients of each float matrix and of its threshold; ``wants`` in the same order."""
+    first = weight_gradients(*ih, *wants[:2]) if any(wants[:2]) else (None, None)
+    return *first, *(weight_gradients(*hh, *wants[2:]) if any(wants[2:]) else (None, None))
 
 
 def saved_weights(saved: tuple[Tensor, ...]) -> tuple[Weight, Weight]:

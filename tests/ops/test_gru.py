@@ -159,6 +159,10 @@ def test_errors_name_argument_expected_and_got():
         gru(x, w._replace(w_ih=model.w[0][:12]), model.h_scale, out, model.walk)
     with pytest.raises(TypeError, match=r"gru_codes: w_ih must be torch\.int8"):
         gru_codes(model.codes, *model.w, (5, 7, 7, 7), model.walk)
+    with pytest.raises(ValueError, match="gru: h_scale must be a power of two, got 96"):
+        gru(x, w, torch.tensor(96.0), out, model.walk)
+    with pytest.raises(ValueError, match="gru: the scale of x must be a power of two, got -8"):
+        gru(x._replace(scale=torch.tensor(-8.0)), w, model.h_scale, out, model.walk)
     operands = case("arcs", (3, 4, 5, 6), 0)
     with pytest.raises(RuntimeError, match="offsets and counts must stay inside x"):
         gru_codes(*operands[:5], tuple(operands[5]), whole(operands[0], "arcs")._replace(stride=2))

@@ -246,6 +246,10 @@ def test_errors_name_argument_expected_and_got():
         lstm(x._replace(codes=model.codes.to(torch.int32)), w, model.h_scale, out, model.walk)
     with pytest.raises(NotImplementedError, match="weights must have at most 8 bits, got 16"):
         lstm(x, w._replace(ih_out=ih._replace(bits=16)), model.h_scale, out, model.walk)
+    with pytest.raises(ValueError, match="lstm: h_scale must be a power of two, got 96"):
+        lstm(x, w, torch.tensor(96.0), out, model.walk)
+    with pytest.raises(ValueError, match="lstm: the scale of x must be a power of two, got -8"):
+        lstm(x._replace(scale=torch.tensor(-8.0)), w, model.h_scale, out, model.walk)
     with pytest.raises(TypeError, match=r"b_ih must be torch\.int32"):
         codes = torch.zeros(24, 5, dtype=torch.int8), torch.zeros(24, 6, dtype=torch.int8)
         lstm_codes(model.codes, *codes, torch.zeros(24), torch.zeros(24, dtype=torch.int32), (5, 7, 7, 7), model.walk)
