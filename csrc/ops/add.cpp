@@ -38,6 +38,7 @@ Result run(bool minus, const Tensor &x, const Tensor &x_scale, const Tensor &y,
     p.bytes = in.bytes;
     p.rounding = lgr::to_rounding(rounding, "add");
     p.relu = (flags & LGR_RELU) != 0;
+    p.stream = n >= lgr::kStreamValues;
     p.minus = minus;
     p.no_slope = lgr::slope_is_zero(st, p.bits, cap);
     p.clamp = static_cast<float>(clamp);
@@ -62,7 +63,7 @@ Result run(bool minus, const Tensor &x, const Tensor &x_scale, const Tensor &y,
     } else {
         const bool known = p.exp2 != LGR_EXP2_NONE && p.exp2 != LGR_EXP2_NAN;
         if (!known) p.exp2 = cap; // for the maximum alone
-        pass(in, p, known ? out : lgr_quantize_out{}, &range);
+        pass(in, p, known ? out : lgr_quantize_out{}, observe || !known ? &range : nullptr);
         now = lgr_stats_step(&st, p.bits, cap, observe, range.peak(p.relu, clamp));
         if (!known) p.exp2 = LGR_EXP2_NONE;
     }

@@ -9,7 +9,6 @@ namespace lgr {
 using Coded =
     std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>; // value, codes, scale, mask, slope
 
-constexpr int64_t kStreamValues = 1 << 16; // results from which values are written around the cache
 constexpr int64_t kTaskProducts = 1 << 18; // products worth a task of their own
 
 // Scratch of the calling thread, kept between calls.

@@ -11,7 +11,7 @@ std::tuple<Tensor, Tensor, Tensor> relu(const Tensor &x, const Tensor &scale, do
     const Tensor in = lgr::dense(x);
     const int64_t n = in.numel();
     const lgr_relu_params p = {lgr::exp2_of(scale, "relu"), lgr::code_bytes(x, "relu"),
-                               n >= lgr::kStream, high};
+                               n >= lgr::kStreamValues, high};
     const Tensor value = lgr::fresh_like(in, aoti_torch_dtype_float32());
     const Tensor codes =
         lgr::fresh_like(in, p.bytes == 1 ? aoti_torch_dtype_int8() : aoti_torch_dtype_int32());

@@ -28,8 +28,8 @@ static inline uint32_t random_bits(void)
 }
 static inline float random_unit(void) { return (float)(random_bits() >> 8) / 8388608.0f - 1.0f; }
 
-/* A block whose end is the end of the allocation (ASan sees one byte too far) behind 32 guard bytes; `shift` bytes make
- * the start unaligned. */
+/* A block whose end is the end of the allocation (ASan sees one byte too far) behind 32 guard bytes. It starts `shift`
+ * bytes behind a multiple of 32. */
 enum { GUARD = 32 };
 struct block {
     unsigned char *all, *data;
@@ -39,8 +39,9 @@ static inline struct block block_new(int64_t bytes, int shift)
 {
     struct block b;
     b.bytes = (size_t)bytes;
-    b.all = malloc(GUARD + (size_t)shift + b.bytes);
-    CHECK(b.all != NULL);
+    void *all = NULL;
+    CHECK(posix_memalign(&all, GUARD, GUARD + (size_t)shift + b.bytes) == 0);
+    b.all = all;
     b.data = b.all + GUARD + shift;
     memset(b.all, 0xa5, GUARD + (size_t)shift + b.bytes);
     return b;

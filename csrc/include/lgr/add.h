@@ -14,6 +14,7 @@ struct lgr_add_params {
     int32_t bytes;          /* of one operand code: 1 (int8) or 4 (int32) */
     int32_t rounding;       /* enum lgr_rounding; the chip: LGR_FLOOR_ADD */
     int32_t relu, no_slope; /* as lgr_quantize_params */
+    int32_t stream;         /* write the values around the cache */
     int32_t minus;          /* the difference: t = a - b, x - y in the slope and the range */
     float clamp;            /* the sum is clamped to +-floor(clamp * 2^exp2); <= 0: not */
 };

@@ -54,6 +54,7 @@ static struct lgr_add_consts consts(const struct lgr_add_params *p)
         limit = (int64_t)floor((double)p->clamp * lgr_exp2_f64(p->exp2));
     const int64_t lo = p->relu ? 0 : sat_lo, pass_lo = p->relu ? 1 : sat_lo,
                   cut = p->relu ? 1 : -far;
+    const int32_t finest = p->exp2_x > p->exp2_y ? p->exp2_x : p->exp2_y;
     return (struct lgr_add_consts){
         .shift_x = p->exp2_x - p->exp2,
         .shift_y = p->exp2_y - p->exp2,
@@ -69,8 +70,12 @@ static struct lgr_add_consts consts(const struct lgr_add_params *p)
         .sign = p->minus ? -1 : 1,
         .mul = lgr_exp2_scale(p->exp2),
         .inv = lgr_exp2_scale(-p->exp2),
+        .up_x = finest - p->exp2_x,
+        .up_y = finest - p->exp2_y,
+        .unit = lgr_exp2_scale(-finest),
         .rounding = p->rounding,
         .slope_on = !p->no_slope,
+        .stream = p->stream,
     };
 }
 
@@ -97,7 +102,9 @@ lgr_status lgr_add(const void *x, const void *y, int64_t n, const struct lgr_add
     int64_t done = 0;
 #if LGR_HAVE_AVX2
     const int near = p->exp2_x <= 64 && p->exp2_x >= -64 && p->exp2_y <= 64 && p->exp2_y >= -64;
-    if (p->bytes == 1 && p->bits <= 8 && p->rounding == LGR_FLOOR_ADD && near &&
+    const int fits =
+        (range == NULL && out->slope == NULL) || (near && c.up_x <= 23 && c.up_y <= 23);
+    if (p->bytes == 1 && p->bits <= 8 && p->rounding == LGR_FLOOR_ADD && fits &&
         (lgr_cpu_flags() & LGR_CPU_AVX2))
         done = lgr_add_s8_avx2(x, y, n, &c, out, range);
 #endif
