@@ -47,16 +47,16 @@ LGR_VEC vg g_codes_n(const int8_t *p, int64_t n)
     const __mmask16 k = f_first(n);
     return _mm512_cvtepi8_epi32(k ? _mm_maskz_loadu_epi8(k, p) : _mm_setzero_si128());
 }
-LGR_VEC vg g_clamp(vg v, int lo, int hi) { return lgr_clamp16(v, lo, hi); }
-LGR_VEC vg g_round(vg v, int s) { return s > 0 ? lgr_rhu16(v, (unsigned)s) : v; }
+LGR_VEC vg g_clamp(vg v, int lo, int hi) { return v_clamp(v, lo, hi); }
+LGR_VEC vg g_round(vg v, int s) { return s > 0 ? v_round(v, s) : v; }
 LGR_VEC vf f_from(vg v, float scale) { return _mm512_cvtepi32_ps(v) * f_set(scale); }
 LGR_VEC vg g_pwl27(int table, const int is_tanh, const int venusa, vg x)
 {
-    return lgr_pwl27x16(&lgr_chip_tables[table], is_tanh, venusa, x);
+    return v_pwl27(&lgr_chip_tables[table], is_tanh, venusa, x);
 }
 LGR_VEC vg g_pwl11(int table, const int is_tanh, vg x)
 {
-    return lgr_pwl11x16(&lgr_chip_tables[table], is_tanh, x);
+    return v_pwl11(&lgr_chip_tables[table], is_tanh, x);
 }
 /* e / (1 + e)^2 with e = exp(-|x|): the derivative of the sigmoid at x, a quarter of that of tanh at x / 2 */
 LGR_VEC vf f_dsigmoid(vf x)

@@ -8,31 +8,9 @@
 #include <string.h>
 
 #define LGR_TWIN(name) name##_avx2
-enum { LANES = 8, GROUP = 2 /* codes that one product takes together */ };
-typedef __m256i vi;
+enum { GROUP = 2 /* codes that one product takes together */ };
 typedef int16_t hcode; /* a code of x or h */
 
-LGR_VEC vi v_load(const int32_t *p) { return _mm256_loadu_si256((const void *)p); }
-LGR_VEC void v_store(int32_t *p, vi v) { _mm256_storeu_si256((void *)p, v); }
-LGR_VEC vi v_set(int32_t v) { return _mm256_set1_epi32(v); }
-LGR_VEC vi v_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
-LGR_VEC vi v_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
-LGR_VEC vi v_mul(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
-LGR_VEC vi v_and(vi a, vi b) { return _mm256_and_si256(a, b); }
-LGR_VEC vi v_half(vi a) { return _mm256_srai_epi32(a, 1); }
-LGR_VEC vi v_or(vi a, vi b) { return _mm256_or_si256(a, b); }
-LGR_VEC vi v_down(vi v, const int s) { return _mm256_srai_epi32(v, s); }
-LGR_VEC vi v_max(vi a, vi b) { return _mm256_max_epi32(a, b); }
-LGR_VEC vi v_abs(vi a) { return _mm256_abs_epi32(a); }
-LGR_VEC vi v_clamp(vi v, int lo, int hi) { return lgr_clamp8(v, lo, hi); }
-LGR_VEC vi v_round(vi v, int s) { return lgr_rhu8(v, s); }
-LGR_VEC int32_t v_top(vi v)
-{
-    int32_t lane[8], top = INT32_MIN;
-    v_store(lane, v);
-    for (int i = 0; i < 8; ++i) top = lane[i] > top ? lane[i] : top;
-    return top;
-}
 /* rounded right shift by a number that is not a constant: shift = s - 1, any = s > 0 */
 LGR_VEC vi v_round_by(vi v, __m128i shift, int any)
 {
@@ -66,14 +44,7 @@ LGR_VEC vi v_sat_mul(vi a, vi b, int64_t *saturated)
     return lgr_blend8(_mm256_xor_si256(_mm256_srai_epi32(hi, 31), v_set(INT32_MAX)), lo, fits);
 }
 /* a * b / 2^31 rounded half up; the result fits */
-LGR_VEC vi v_mul31(vi a, vi b)
-{
-    const vi half = _mm256_set1_epi64x(1 << 30);
-    const vi e = _mm256_add_epi64(_mm256_mul_epi32(a, b), half),
-             d = _mm256_add_epi64(
-                 _mm256_mul_epi32(_mm256_srli_epi64(a, 32), _mm256_srli_epi64(b, 32)), half);
-    return _mm256_blend_epi32(_mm256_srli_epi64(e, 31), _mm256_slli_epi64(d, 1), 0xaa);
-}
+LGR_VEC vi v_mul31(vi a, vi b) { return v_mul_round(a, b, 31); }
 /* largest float bits of |z * scale * a + b|, in float32 */
 LGR_VEC vi v_mixed(vi most, vi z, float scale, vi a, vi b)
 {
@@ -82,12 +53,6 @@ LGR_VEC vi v_mixed(vi most, vi z, float scale, vi a, vi b)
         _mm256_add_ps(_mm256_mul_ps(share, _mm256_cvtepi32_ps(a)), _mm256_cvtepi32_ps(b));
     return v_max(most, v_and(_mm256_castps_si256(v), v_set(INT32_MAX)));
 }
-LGR_VEC vi v_pwl27(const lgr_pwl *p, const int is, const int venusa, vi x)
-{
-    return lgr_pwl27x8(p, is, venusa, x);
-}
-LGR_VEC vi v_pwl11(const lgr_pwl *p, const int is, vi x) { return lgr_pwl11x8(p, is, x); }
-
 LGR_VEC __m128i v_narrow(vi v) /* to int16 */
 {
     return _mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packs_epi32(v, v), 0x08));

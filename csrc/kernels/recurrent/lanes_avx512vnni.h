@@ -8,25 +8,9 @@
 #include <string.h>
 
 #define LGR_TWIN(name) name##_avx512vnni
-enum { LANES = 16, GROUP = 4 /* codes that one product takes together */ };
-typedef __m512i vi;
+enum { GROUP = 4 /* codes that one product takes together */ };
 typedef uint8_t hcode; /* a code of x or h + 128 */
 
-LGR_VEC vi v_load(const int32_t *p) { return _mm512_loadu_si512(p); }
-LGR_VEC void v_store(int32_t *p, vi v) { _mm512_storeu_si512(p, v); }
-LGR_VEC vi v_set(int32_t v) { return _mm512_set1_epi32(v); }
-LGR_VEC vi v_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
-LGR_VEC vi v_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
-LGR_VEC vi v_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
-LGR_VEC vi v_and(vi a, vi b) { return _mm512_and_si512(a, b); }
-LGR_VEC vi v_half(vi a) { return _mm512_srai_epi32(a, 1); }
-LGR_VEC vi v_or(vi a, vi b) { return _mm512_or_si512(a, b); }
-LGR_VEC vi v_down(vi v, const int s) { return _mm512_srai_epi32(v, (unsigned)s); }
-LGR_VEC vi v_max(vi a, vi b) { return _mm512_max_epi32(a, b); }
-LGR_VEC vi v_abs(vi a) { return _mm512_abs_epi32(a); }
-LGR_VEC vi v_clamp(vi v, int lo, int hi) { return lgr_clamp16(v, lo, hi); }
-LGR_VEC vi v_round(vi v, int s) { return lgr_rhu16(v, (unsigned)s); }
-LGR_VEC int32_t v_top(vi v) { return _mm512_reduce_max_epi32(v); }
 /* rounded right shift by a number that is not a constant: shift = s - 1, any = s > 0 */
 LGR_VEC vi v_round_by(vi v, __m128i shift, int any)
 {
@@ -55,14 +39,7 @@ LGR_VEC vi v_sat_mul(vi a, vi b, int64_t *saturated)
     return _mm512_mask_mov_epi32(es, 0xaaaa, _mm512_slli_epi64(ds, 32));
 }
 /* a * b / 2^31 rounded half up; the result fits */
-LGR_VEC vi v_mul31(vi a, vi b)
-{
-    const vi half = _mm512_set1_epi64(1 << 30);
-    const vi e = _mm512_add_epi64(_mm512_mul_epi32(a, b), half),
-             d = _mm512_add_epi64(
-                 _mm512_mul_epi32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32)), half);
-    return _mm512_mask_mov_epi32(_mm512_srli_epi64(e, 31), 0xaaaa, _mm512_slli_epi64(d, 1));
-}
+LGR_VEC vi v_mul31(vi a, vi b) { return v_mul_round(a, b, 31); }
 /* largest float bits of |z * scale * a + b|, in float32 */
 LGR_VEC vi v_mixed(vi most, vi z, float scale, vi a, vi b)
 {
@@ -70,16 +47,6 @@ LGR_VEC vi v_mixed(vi most, vi z, float scale, vi a, vi b)
     const __m512 v =
         _mm512_add_ps(_mm512_mul_ps(share, _mm512_cvtepi32_ps(a)), _mm512_cvtepi32_ps(b));
     return v_max(most, v_and(_mm512_castps_si512(v), v_set(INT32_MAX)));
-}
-LGR_VEC vi v_pwl27(const lgr_pwl *p, const int is, const int venusa, vi x)
-{
-    return lgr_pwl27x16(p, is, venusa, x);
-}
-LGR_VEC vi v_pwl11(const lgr_pwl *p, const int is, vi x) { return lgr_pwl11x16(p, is, x); }
-
-LGR_VEC __mmask16 v_first(int64_t n)
-{
-    return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
 }
 /* lanes within int16; within a byte */
 LGR_VEC void v_put16(void *p, vi v) { _mm256_storeu_si256(p, _mm512_cvtepi32_epi16(v)); }
