@@ -74,7 +74,7 @@ Tensor conv_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, Ints 
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def("conv(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, int[] stride, "
           "int[] padding, "
-          "int[] dilation, int groups, " LGR_STATE_SCHEMA
+          "int[] dilation, SymInt groups, " LGR_STATE_SCHEMA
           ", int bits, float clamp, int rounding, int flags, Tensor? packed=None) -> "
           "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
     m.def("conv_pack(Tensor w, int[] stride, int groups) -> Tensor");

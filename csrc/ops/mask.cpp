@@ -79,7 +79,7 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
 } // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("mask_grad(Tensor grad, Tensor mask, int row=0) -> Tensor");
+    m.def("mask_grad(Tensor grad, Tensor mask, SymInt row=0) -> Tensor");
     m.def("mask_grad_(Tensor(a!) grad, Tensor mask) -> ()");
     m.def("threshold_grad(Tensor grad, Tensor slope, Tensor scale) -> Tensor");
 }
