@@ -11,9 +11,11 @@ from linger import ops
 native = torch.ops.linger.relu
 
 
-@pytest.mark.parametrize("n", [*SIZES, 64, 65, 40000])
-@pytest.mark.parametrize("exp2", [4, 0, -3, 23])
-@pytest.mark.parametrize("high", [math.inf, 6.0, 0.25, 127.0, 128.0])
+TAILS = [(n, 4, high) for n in (*SIZES, 64, 65, 40000) for high in (math.inf, 6.0)]  # of vectors and mask bytes
+LIMITS = [(33, exp2, high) for exp2 in (4, 0, -3, 23) for high in (math.inf, 6.0, 0.25, 127.0, 128.0)]
+
+
+@pytest.mark.parametrize(("n", "exp2", "high"), [*TAILS, *LIMITS])
 @pytest.mark.parametrize("wide", [False, True])
 def test_relu_equals_the_float_one(n: int, exp2: int, high: float, wide: bool, isa: str) -> None:
     q = codes8(n, 1)
