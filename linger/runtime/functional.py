@@ -15,11 +15,11 @@ from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_ddp_forward
 
 from . import sites
+from .containers import PREFIX
 from .owners import BOUNDARY
 from .sites import StoredSite
 from .state import Frame, state
 
-PREFIX = "_linger_qtensor_"
 _KEY = re.compile(re.escape(PREFIX) + r"q([a-z_]+)_(\d+)\.(?:input_quantizer\.(\d+)\.)?")
 _log = logging.getLogger("linger")
 
@@ -191,6 +191,7 @@ def _traced_attribute(owner: nn.Module, operator: str, n_inputs: int, visit: int
     known = len(owner._modules)
     attribute = _attribute(owner, operator, n_inputs, sites.traced_calls(BOUNDARY), visit)
     if len(owner._modules) != known:  # dynamo has taken stock of the owner already: let it look again
+        sites.forget_trace()  # code that goes through the owner's children takes other steps the next time
         raise RestartAnalysis(restart_reason=f"linger created {attribute}")
     return attribute
 

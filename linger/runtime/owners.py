@@ -15,7 +15,7 @@ from torch import nn
 
 from linger.errors import ExportError
 
-from . import dynamo, islands, mode
+from . import containers, dynamo, islands, mode
 from .state import Frame, end_forward, state
 from .tag import info
 
@@ -126,6 +126,7 @@ def owner_class(base: type[nn.Module]) -> type[nn.Module]:
             )
 
         body = {
+            **containers.methods(base),
             "forward": forward,
             "__reduce_ex__": reduce,
             "__module__": base.__module__,

@@ -86,6 +86,14 @@ def traced_calls(boundary: CodeType) -> list[Call]:
     return _as_written(found)
 
 
+def forget_trace() -> None:
+    """The code that ``torch.compile`` is tracing need not take the same steps when the trace starts again."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    tracer: Any = InstructionTranslator.current_tx()
+    tracer.speculation_log.clear()
+
+
 def refuse_checkpointed_function(operator: str, start: FrameType | None, boundary: CodeType) -> None:
     """A checkpointed function runs again in backward without its owner; a checkpointed module is its own owner.
 
