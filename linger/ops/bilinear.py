@@ -37,15 +37,16 @@ class Form(Protocol):
         """Stride and groups, for the packed form of the weight."""
 
     def run(
-        self, x: Coded, w: Weight, bias: Tensor | None, out: Output, flags: int, packed: Tensor | None
-    ) -> tuple[Tensor, ...]:
-        """Value, codes, scale, mask in rows of outputs, slope; ``w.codes`` are arranged."""
+        self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
+        packed: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        """Value, codes, scale, mask in rows of outputs, slope; ``w`` is arranged."""
 
     def ordered(self, grad: Tensor) -> Tensor:
         """A gradient in the memory order of the result."""
 
     def gradients(
-        self, grad: Tensor, x: Coded, w: Weight, want: tuple[bool, bool, bool]
+        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Any, Tensor | None]:
         """Gradients of the float operator with respect to x, weight and bias."""
 
@@ -170,11 +171,9 @@ class _Bilinear(torch.autograd.Function):
         links: gradients.Links,
     ) -> tuple[Tensor, Tensor, Tensor]:
         w = quantize_weight(weight, bias, scale, weight_out, ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
-        engine = w._replace(codes=form.arranged(w.codes))
-        y, y_codes, y_scale, mask, slope = form.run(
-            Coded(value, codes, scale), engine, bias, out, flags_of(out, True), None
-        )
-        ctx.form, ctx.links, ctx.outputs = form, links, engine.codes.shape[0]
+        engine = form.arranged(w.codes)
+        y, y_codes, y_scale, mask, slope = form.run(codes, scale, engine, w.scale, bias, out, flags_of(out, True))
+        ctx.form, ctx.links, ctx.outputs = form, links, engine.shape[0]
         ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
         ctx.mark_non_differentiable(y_codes, y_scale)
         ctx.set_materialize_grads(False)
@@ -196,7 +195,7 @@ class _Bilinear(torch.autograd.Function):
             if gradients.again(ctx):
                 gx, gw, gb = _as_graph(ctx, grad, codes, scale, w)
             else:
-                gx, gw, gb = form.gradients(grad, Coded(grad, codes, scale), w, (want_x, weights, want_b))
+                gx, gw, gb = form.gradients(grad, codes, scale, w, (want_x, weights, want_b))
             if weights:
                 gw, gwt = weight_gradients(gw, w, want_w, want_wt, ctx.links and ctx.links[3])
         return gx, gw, gb, gwt, grad_t, *(None,) * 6
@@ -222,7 +221,7 @@ def bilinear(
         y, codes, scale = _Bilinear.apply(*call)  # type: ignore[no-untyped-call]
     else:
         w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out, form)
-        y, codes, scale, _, _ = form.run(x, Weight(w, w_scale, w, w), bias, out, flags_of(out, False), packed)
+        y, codes, scale, _, _ = form.run(x.codes, x.scale, w, w_scale, bias, out, flags_of(out, False), packed)
     return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
 
 

@@ -43,11 +43,12 @@ class Geometry(NamedTuple):
         return self.stride, self.groups
 
     def run(
-        self, x: Coded, w: Weight, bias: Tensor | None, out: Output, flags: int, packed: Tensor | None
-    ) -> tuple[Tensor, ...]:
+        self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
+        packed: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         """The integer convolution with its output quantizer: value, codes, scale, mask, slope."""
         state = (*out.stats, out.threshold, out.bits, float(out.clamp), int(out.rounding))
-        result: tuple[Tensor, ...] = _conv(x.codes, x.scale, w.codes, w.scale, bias, *self, *state, flags, packed)
+        result: tuple[Tensor, ...] = _conv(x, x_scale, w, w_scale, bias, *self, *state, flags, packed)
         return result
 
     def ordered(self, grad: Tensor) -> Tensor:
@@ -55,12 +56,12 @@ class Geometry(NamedTuple):
         return grad.contiguous(memory_format=torch.channels_last)
 
     def gradients(
-        self, grad: Tensor, x: Coded, w: Weight, want: tuple[bool, bool, bool]
+        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Any, Tensor | None]:
         """Gradients as torch computes them of the convolution of the dequantized operands: of x, w and bias."""
         top, left, bottom, right = self.padding
-        height, width = x.codes.shape[2:]
-        real = dequantized(x.codes, x.scale)
+        height, width = x.shape[2:]
+        real = dequantized(x, x_scale)
         pads = [top, left]
         uneven = (top, left) != (bottom, right)
         if uneven:

@@ -43,14 +43,15 @@ class Spacing(NamedTuple):
         return (1, 1), self.groups
 
     def run(
-        self, x: Coded, w: Weight, bias: Tensor | None, out: Output, flags: int, packed: Tensor | None
-    ) -> tuple[Tensor, ...]:
+        self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
+        packed: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         """The integers with their output quantizer: value, codes, scale, mask, slope."""
-        around = edges(w.codes.shape[2:], (*self.padding, *self.padding), self.output_padding, self.dilation)
-        spaced = spread(x.codes, self.stride, around)
+        around = edges(w.shape[2:], (*self.padding, *self.padding), self.output_padding, self.dilation)
+        spaced = spread(x, self.stride, around)
         geometry = ([1, 1], [0, 0, 0, 0], list(self.dilation), self.groups)
         state = (*out.stats, out.threshold, out.bits, float(out.clamp), int(out.rounding))
-        result: tuple[Tensor, ...] = _conv(spaced, x.scale, w.codes, w.scale, bias, *geometry, *state, flags, packed)
+        result: tuple[Tensor, ...] = _conv(spaced, x_scale, w, w_scale, bias, *geometry, *state, flags, packed)
         return result
 
     def ordered(self, grad: Tensor) -> Tensor:
@@ -58,10 +59,10 @@ class Spacing(NamedTuple):
         return grad.contiguous(memory_format=torch.channels_last)
 
     def gradients(
-        self, grad: Tensor, x: Coded, w: Weight, want: tuple[bool, bool, bool]
+        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Any, Tensor | None]:
         """Gradients as torch computes them of the float operator on the dequantized operands: of x, w and bias."""
-        operands = dequantized(x.codes, x.scale), dequantized(w.codes, w.scale), [grad.shape[1]]
+        operands = dequantized(x, x_scale), dequantized(w.codes, w.scale), [grad.shape[1]]
         stride, padding, extra, dilation, groups = self
         found: tuple[Tensor | None, Any, Tensor | None] = _float_backward(
             grad, *operands, stride, padding, dilation, True, extra, groups, list(want)

@@ -17,6 +17,7 @@ from linger.ops import checks
 
 _dequantize = torch.ops.linger.dequantize.default
 _NOTHING = torch.empty(0)
+_SMALL = 256  # elements: time counts there, memory does not
 Links = tuple[Tensor | None, ...] | None
 
 
@@ -40,7 +41,7 @@ def links(*tensors: Tensor | None) -> Links:
 def _link(x: Tensor | None) -> Tensor | None:
     if x is None or not x.requires_grad:
         return None
-    if x.is_leaf or not x.dim() or type(x) is not Tensor:
+    if x.is_leaf or x.numel() <= _SMALL or type(x) is not Tensor:
         return x  # the graph keeps a leaf anyway
     place = x.unsafe_chunk(1)[0]  # no view: that would keep its base
     place.data = _NOTHING

@@ -93,23 +93,24 @@ class _Product(NamedTuple):
         return (1, 1), 1
 
     def run(
-        self, x: Coded, w: Weight, bias: Tensor | None, out: Output, flags: int, packed: Tensor | None
-    ) -> tuple[Tensor, ...]:
+        self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
+        packed: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         state = (*out.stats, out.threshold, out.bits, float(out.clamp), int(out.rounding))
-        result: tuple[Tensor, ...] = _linear(x.codes, x.scale, w.codes, w.scale, bias, *state, flags, packed)
+        result: tuple[Tensor, ...] = _linear(x, x_scale, w, w_scale, bias, *state, flags, packed)
         return result
 
     def ordered(self, grad: Tensor) -> Tensor:
         return grad.contiguous()
 
     def gradients(
-        self, grad: Tensor, x: Coded, w: Weight, want: tuple[bool, bool, bool]
+        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Any, Tensor | None]:
         o, k = w.codes.shape
         rows = grad.view(-1, o)
         with checks.no_autocast(rows):
-            gx = (rows @ dequantized(w.codes, w.scale)).view(x.codes.shape) if want[0] else None
-            gw = rows.t() @ dequantized(x.codes, x.scale).reshape(-1, k) if want[1] else None
+            gx = (rows @ dequantized(w.codes, w.scale)).view(x.shape) if want[0] else None
+            gw = rows.t() @ dequantized(x, x_scale).reshape(-1, k) if want[1] else None
         return gx, gw, rows.sum(0) if want[2] else None
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
