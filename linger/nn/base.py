@@ -30,6 +30,8 @@ from linger.runtime import (
     tag,
 )
 
+from .recurrent_states import CellFormat
+
 if TYPE_CHECKING:
     from linger.runtime import Tape
     from linger.settings import LayerSettings
@@ -45,6 +47,15 @@ def weight_quantizer(quant: LayerSettings) -> Quantizer:
     return Quantizer(quant.weight_bits, method=quant.method, role="weight", calibrate=quant.w_calibrate)
 
 
+def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor | None]:
+    """The layer's weight and bias. Where a tool has put something else in the place of a Parameter (pruning), that."""
+    own = layer._parameters
+    try:
+        return own["weight"], own["bias"]
+    except KeyError:
+        return layer.weight, layer.bias
+
+
 def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
     """Value, codes and scale of an operand of at most ``widest`` bits.
 
@@ -57,12 +68,13 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
     """
     fmt = info(x)
     bits = quantizer.bits if fmt is None else fmt.bits
-    if bits > widest:
+    cell = bits > widest and isinstance(fmt, CellFormat)
+    if bits > widest and not cell:
         raise UnsupportedError(
             f"linger: '{quantizer.name}': the operand has {bits} bits, the chips take {widest}: set input_bits of this layer, "
             f"or output_bits of the one in front of it, to {widest}; or keep one of the two in float"
         )
-    if fmt is not None and fmt.exact:
+    if fmt is not None and fmt.exact and not cell:
         return coded(x, fmt)
     known = remembered(x)
     known_format = None if known is None else info(known)
@@ -83,7 +95,11 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
     remember(x, out.value)
     tape = current_tape()
     if tape is not None:
-        tape.quant(x, out.value, quantizer.bits, float(out.scale))
+        source = x
+        if cell:  # codes in the file, too wide for this operator: an island between Dequant and Quant
+            source = x.detach().clone()
+            tape.bind(source, tape.float_name(x))
+        tape.quant(source, out.value, quantizer.bits, float(out.scale))
     return out
 
 
@@ -134,9 +150,9 @@ def emit_calibrated(
 
 
 def operand_scale(x: Tensor, quantizer: Quantizer) -> Tensor:
-    """Inside ``calibration()``: the scale that an operand will have when the calibration ends."""
+    """Inside ``calibration()``: the scale that a layer's operand will have when the calibration ends."""
     fmt = info(x)
-    return quantizer.scale if fmt is None else fmt.scale
+    return quantizer.scale if fmt is None or isinstance(fmt, CellFormat) else fmt.scale
 
 
 def weight_scale(quantizer: Quantizer, weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> Tensor:
@@ -148,7 +164,7 @@ def weight_scale(quantizer: Quantizer, weight: Tensor, bias: Tensor | None, x_sc
 def operand_zeros(x: Tensor, quantizer: Quantizer) -> Callable[[], ops.Coded]:
     """Inside ``calibration()``: zeros of an operand's shape and of the format that it will have."""
     fmt, shape, device = info(x), x.shape, x.device
-    bits, scale = (quantizer if fmt is None else fmt).bits, operand_scale(x, quantizer)
+    bits, scale = (quantizer.bits, quantizer.scale) if fmt is None else (fmt.bits, fmt.scale)
 
     def zeros() -> ops.Coded:
         codes = torch.zeros(shape, dtype=torch.int8 if bits <= 8 else torch.int32, device=device)
@@ -159,7 +175,8 @@ def operand_zeros(x: Tensor, quantizer: Quantizer) -> Callable[[], ops.Coded]:
 
 def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
     """Inside ``calibration()``: observe a float operand that no quantized operator has produced."""
-    if info(x) is None:
+    fmt = info(x)
+    if fmt is None or isinstance(fmt, CellFormat):
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise no_operand(x, quantizer)
         quantizer.observe_calibration(x)

@@ -15,6 +15,16 @@ from linger.runtime import HANDLERS, Format, info, tag
 _ATTRIBUTE = "_linger_rows"
 
 
+class CellFormat(Format):
+    """Format of an LSTM's cell state: the chip's own 16 or 32 bits. A layer that takes 8 bits quantizes it as a float tensor."""
+
+    __slots__ = ()
+
+    def like(self, codes: Tensor | None) -> Format:
+        """The same format for another tensor with its own codes."""
+        return CellFormat(self.scale, self.bits, codes, exact=self.exact)
+
+
 class Rows:
     """Formats of the rows of ``(layers * directions, B, H)``: every layer has a scale of its own.
 
@@ -90,7 +100,8 @@ def _is_row(index: Any, n: int) -> bool:
 
 def tagged(value: Tensor, scale: Tensor, bits: int, codes: Tensor | None) -> Tensor:
     """One state with its format; without codes inside ``calibration()``."""
-    return tag(value, Format(scale, bits, codes, exact=codes is not None))
+    kind = Format if bits <= 8 else CellFormat
+    return tag(value, kind(scale, bits, codes, exact=codes is not None))
 
 
 def joined(outs: list[ops.Coded]) -> ops.Coded:
@@ -110,4 +121,4 @@ def dropped(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:
     return ops.quantize(F.dropout(x.value, p), fixed_output(fmt))
 
 
-__all__ = ["Rows", "dropped", "joined", "mark_rows", "pick", "rows_of", "tagged"]
+__all__ = ["CellFormat", "Rows", "dropped", "joined", "mark_rows", "pick", "rows_of", "tagged"]

@@ -177,8 +177,11 @@ class Recording:
         if fmt is not None and fmt.exact and float(fmt.scale) == scale and fmt.bits == bits:
             return part
         if fmt is not None and fmt.exact:
-            attributes = common(tape) | {"data_bits": fmt.bits, "o_bits": bits}
-            return self._linger("Requant", part, attributes | {"scale_x": float(fmt.scale), "scale_o": scale})
+            attributes, given = common(tape) | {"data_bits": fmt.bits, "o_bits": bits}, float(fmt.scale)
+            if bits > 8 and given > scale:  # wide results are shifted left only: to the right in 8 bits first
+                narrow = attributes | {"o_bits": 8, "scale_x": given, "scale_o": scale}
+                part, given = self._linger("Requant", part, narrow), scale
+            return self._linger("Requant", part, attributes | {"scale_x": given, "scale_o": scale})
         name = tape.name_of(s)
         tape.states.add(name)
         if bits > 8 and name not in {o for node in tape.nodes for o in node.outputs}:  # a graph input

@@ -172,3 +172,41 @@ def test_gradients_reach_both_layers_through_picked_states(tmp_path):
     model, x = trained(Scores("LSTM", lambda h: h[0] - h[1], H), tmp_path, "venusA")
     model.train()(x).sum().backward()
     assert all(float(p.grad.abs().sum()) > 0 for name, p in model.rnn.named_parameters() if "weight" in name)
+
+
+class Bridge(nn.Module):
+    """Encoder, a linear layer on both of its states, decoder."""
+
+    def __init__(self, deep):
+        super().__init__()
+        self.encoder = nn.LSTM(D, H, batch_first=True, num_layers=2 if deep else 1)
+        self.h, self.c = nn.Linear(H, H), nn.Linear(H, H)
+        self.decoder, self.fc = nn.LSTM(D, H, batch_first=True), nn.Linear(H, 3)
+
+    def forward(self, x):
+        _, (h, c) = self.encoder(x)
+        y, _ = self.decoder(x, (self.h(h[-1]).unsqueeze(0), self.c(c[-1]).unsqueeze(0)))
+        return self.fc(y)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_cell_state_enters_a_layer_as_a_float_tensor(platform, method, calibrated, deep, tmp_path):
+    torch.manual_seed(0)
+    config = tmp_path / "config.yaml"
+    config.write_text(f"platform: {platform}\nquant_info:\n  qat_method: {method}\n")
+    model, x = linger.init(Bridge(deep), str(config)), torch.randn(1, T, D)
+    if calibrated:
+        with linger.calibration():
+            model(x)
+        assert model.c.input_quantizer.ready and not model.h.input_quantizer.ready
+    else:
+        model(x).square().sum().backward()
+        assert float(model.encoder.weight_hh_l0.grad.abs().sum()) > 0
+    y = model.eval()(x)
+    file = str(tmp_path / "model.onnx")
+    linger.onnx.export(model, (x,), file)
+    found = OnnxRunner(file).run({"input": x.numpy()}, integers=True)
+    assert np.array_equal(next(iter(found.values())), integers(y))
