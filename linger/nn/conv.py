@@ -20,12 +20,14 @@ from .base import (
     calibrate_input,
     emit,
     warn_without_data,
+    weight_and_bias,
     write_node,
 )
 from .chain import Chain
 from .padding import absorbed, pad_coded, write_padding, write_zeros
 
 if TYPE_CHECKING:
+    from linger.quantizers import Quantizer
     from linger.settings import LayerSettings
 
 
@@ -54,7 +56,10 @@ class _ConvInt(QuantLayer, _ConvNd):
         stride, dilation = tuple(self.stride), tuple(self.dilation)
         if len(stride) == 1:
             stride, dilation = (1, *stride), (1, *dilation)
-        pads = self.pads() if self.padding_mode == "zeros" else (0, 0, 0, 0)
+        pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+        if self.padding_mode == "zeros":
+            simple = len(self.kernel_size) == 2 and type(self.padding) is tuple
+            pads = (*self.padding, *self.padding) if simple else self.pads()
         return ops.Geometry(stride, pads, dilation, self.groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,29 +73,33 @@ class _ConvInt(QuantLayer, _ConvNd):
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias that enter the integers; layers that fold a BatchNorm in every step override it."""
-        return self.weight, self.bias
+        return weight_and_bias(self)
 
     def _integers(self, x: Tensor) -> Tensor:
-        source = accept(x, self.input_quantizer, 8)
-        flat = x.dim() == len(self.kernel_size) + 1  # torch's form without a batch axis
+        parts = cast("dict[str, Quantizer]", self._modules)  # a plain dict: nn.Module's attribute access is slow
+        output_quantizer = parts["output_quantizer"]
+        source = accept(x, parts["input_quantizer"], 8)
+        one_d = len(self.kernel_size) == 1
+        flat = x.dim() == (2 if one_d else 3)  # torch's form without a batch axis
         operand = source
         if flat:
             operand = _each(operand, lambda t: t.unsqueeze(0))
-        if len(self.kernel_size) == 1:
+        if one_d:
             operand = _each(operand, lambda t: t.unsqueeze(2))
         if self.padding_mode != "zeros":
             operand = pad_coded(operand, self.pads(), self.padding_mode, self.input_quantizer.bits)
         weight, bias = self._folded()
-        if len(self.kernel_size) == 1:
+        if one_d:
             weight = weight.unsqueeze(2)
-        warn_without_data(self.output_quantizer)
-        target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
-        out = ops.conv(operand, weight, bias, self.geometry(), self.weight_quantizer.output(), target, self.kept_weight)
-        if len(self.kernel_size) == 1:
+        warn_without_data(output_quantizer)
+        target = output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
+        spec = parts["weight_quantizer"].output()
+        out = ops.conv(operand, weight, bias, self.geometry(), spec, target, self.kept_weight)
+        if one_d:
             out = _each(out, lambda t: t.squeeze(2))
         if flat:
             out = _each(out, lambda t: t.squeeze(0))
-        y = emit(out, self.output_quantizer, relu=self.fused_relu)
+        y = emit(out, output_quantizer, relu=self.fused_relu)
         tape = current_tape()
         if tape is not None:
             self._write(tape, source, out, y, flat)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -20,10 +20,12 @@ from .base import (
     calibrate_input,
     emit,
     warn_without_data,
+    weight_and_bias,
     write_node,
 )
 
 if TYPE_CHECKING:
+    from linger.quantizers import Quantizer
     from linger.settings import LayerSettings
 
 
@@ -46,7 +48,7 @@ class LinearInt(QuantLayer, nn.Linear):
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias that enter the integers; a layer that folds a BatchNorm in every step overrides it."""
-        return self.weight, self.bias
+        return weight_and_bias(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward, float gradients in backward."""
@@ -62,11 +64,13 @@ class LinearInt(QuantLayer, nn.Linear):
             with torch.autocast(x.device.type, enabled=False):
                 y = F.linear(x.to(weight.dtype), weight, bias)
             return self.calibrated(y, x, weight, bias)
-        operand = accept(x, self.input_quantizer, 8)
-        warn_without_data(self.output_quantizer)
-        target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
-        out = ops.linear(operand, weight, bias, self.weight_quantizer.output(), target, self.kept_weight)
-        y = emit(out, self.output_quantizer, relu=self.fused_relu)
+        parts = cast("dict[str, Quantizer]", self._modules)  # a plain dict: nn.Module's attribute access is slow
+        output_quantizer = parts["output_quantizer"]
+        operand = accept(x, parts["input_quantizer"], 8)
+        warn_without_data(output_quantizer)
+        target = output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
+        out = ops.linear(operand, weight, bias, parts["weight_quantizer"].output(), target, self.kept_weight)
+        y = emit(out, output_quantizer, relu=self.fused_relu)
         tape = current_tape()
         if tape is not None:
             self._write(tape, operand, weight, bias, out, y)

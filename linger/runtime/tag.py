@@ -69,6 +69,10 @@ def tag(t: Tensor, fmt: Format) -> Tensor:
     """Mark ``t`` as quantized with ``fmt``; use the result: in compiled code it is a view of ``t``."""
     if torch.compiler.is_compiling():
         t = t.view_as(t)  # attributes stay only on results of operators with one output
+    elif not t.is_inference():
+        fmt.version = t._version
+        setattr(t, _ATTRIBUTE, fmt)
+        return t
     _mark(t, fmt)
     return t
 
@@ -112,7 +116,9 @@ def info(t: object) -> Format | None:
         return None
     if fmt.memory is not None and fmt.memory.writes != fmt.writes:
         return None
-    now = version_of(t)
+    if torch.compiler.is_compiling():
+        return fmt
+    now = None if t.is_inference() else t._version
     unseen = now is None or fmt.version is None
     return fmt if unseen or fmt.version == now else None
 
