@@ -31,7 +31,9 @@ class BmmInt(FunctionalLayer):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Chip integers in forward; the gradients of the float product where it does not saturate."""
         shape = (*x.shape[:-1], y.shape[-1])
-        stack = 1 if y.dim() == 2 else y.shape[:-2].numel()
+        stack = 1
+        for size in y.shape[:-2]:  # Size.numel() would make a number of a symbol
+            stack *= size
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
             a = _reshaped(operands[0], (stack, -1, x.shape[-1]))
