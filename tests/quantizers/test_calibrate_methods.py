@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from calibrated import METHODS, assert_untouched, range_of
 from quantizer_oracle import exp2_of
+from quantizers_seen import METHODS, assert_untouched, range_of
 
 from linger.quantizers import Quantizer, calibration, register_calibrate_method
 

@@ -1,4 +1,4 @@
-"""What the tests of calibration share: known tensors, and how a quantizer looks before and after."""
+"""What the tests of quantizers share: known tensors, quantizers that have seen them, and how one looks before and after."""
 
 import torch
 
@@ -19,3 +19,9 @@ def spread(largest: float, n: int = 20) -> torch.Tensor:
 def assert_untouched(quantizer: Quantizer) -> None:
     fresh = Quantizer(8, method=quantizer.method, role=quantizer.role)
     assert all(torch.equal(v, fresh.state_dict()[k]) for k, v in quantizer.state_dict().items())
+
+
+def seen(value: float, bits: int = 8, **kwargs) -> Quantizer:
+    quantizer = Quantizer(bits, **kwargs)
+    quantizer(torch.tensor([-value, value / 2]))
+    return quantizer
