@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from .base import (
 )
 from .packing import Padded, padded
 from .recurrent_float import FloatRows, run_float
-from .recurrent_states import dropped, joined, mark_rows, tagged
+from .recurrent_states import Sequence, dropped, joined, mark_rows, tagged
 from .recurrent_write import Direction, Recording
 
 if TYPE_CHECKING:
@@ -39,27 +39,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("linger")
 _R = TypeVar("_R", bound="RecurrentInt")
 _NOTABLE = 0.001  # share of saturated cells from which the user hears of it
-
-
-class Sequence(NamedTuple):
-    """The rows of a layer's input and the steps they belong to.
-
-    Attributes:
-        offsets, counts, batch, stride: As in :class:`linger.ops.recurrent.Walk`.
-        packed: The caller's packed sequence, or None.
-        unbatched: The caller gave ``(T, D)``.
-    """
-
-    offsets: Tensor
-    counts: Tensor
-    batch: int
-    stride: int
-    packed: PackedSequence | None
-    unbatched: bool
-
-    def walk(self, platform: str, reverse: bool) -> Walk:
-        """For one direction."""
-        return Walk(self.offsets, self.counts, self.batch, self.stride, platform, reverse)
 
 
 class RecurrentInt(Leaf):
@@ -171,6 +150,8 @@ class RecurrentInt(Leaf):
                 self.clamp_now()
             x, rows = self._rows(input)
             given = self._given(hx, rows)
+            if rows.batch == 0:
+                return self._nothing(x)
             if calibrating():
                 y, states = self._calibrate(x, rows, given)
             else:
@@ -198,8 +179,8 @@ class RecurrentInt(Leaf):
         steps, batch = (given.shape[0], 1) if not batched else given.shape[:2]
         if batched and self.batch_first:
             steps, batch = batch, steps
-        if steps == 0 or batch == 0:
-            raise ValueError(f"'{self._name}': expected at least one step and one entry, got {tuple(given.shape)}")
+        if steps == 0:
+            raise ValueError(f"'{self._name}': expected at least one step, got {tuple(given.shape)}")
         stride = steps if batched and self.batch_first else 1
         key = (steps, batch, stride)
         known = self.__dict__.get("_steps")
@@ -210,8 +191,21 @@ class RecurrentInt(Leaf):
                 self.__dict__["_steps"] = known
         return given, Sequence(known[1], known[2], batch, stride, None, not batched)
 
+    def _nothing(self, x: Tensor) -> Any:
+        """What a batch without entries gives; nothing is observed."""
+        n, last = 2 if self.bidirectional else 1, self.output_quantizer_of(self.num_layers - 1)
+        y = x.new_zeros(*x.shape[:-1], n * self.hidden_size)
+        y = tagged(y, hidden_scale(last.output(), self.state_caps[self.quant.platform]), 8, y.to(torch.int8))
+        states = [x.new_zeros(self.num_layers * n, 0, self.hidden_size) for _ in range(self.gates - 2)]
+        return y, states[0] if self.gates == 3 else tuple(states)
+
     def _parts(self, hx: Any) -> list[Tensor] | None:
-        return None if hx is None else [hx] if self.gates == 3 else list(hx)
+        parts = [] if hx is None else [hx] if self.gates == 3 else hx
+        pair = self.gates == 3 or isinstance(hx, (tuple, list)) and len(hx) == 2
+        if hx is not None and not (pair and all(isinstance(t, Tensor) for t in parts)):
+            wanted, got = "a tensor" if self.gates == 3 else "a pair of tensors (h_0, c_0)", type(hx).__name__
+            raise TypeError(f"'{self._name}': hx must be {wanted}, got {got}")
+        return None if hx is None else list(parts)
 
     def _given(self, hx: Any, rows: Sequence) -> list[Tensor] | None:
         """Given states as ``(layers * directions, B, H)``, entries in the order of the rows."""
@@ -392,4 +386,4 @@ class RecurrentInt(Leaf):
         )
 
 
-__all__ = ["RecurrentInt"]
+__all__ = ["RecurrentInt", "Sequence"]

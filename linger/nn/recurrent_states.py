@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import abc
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from linger import ops
+from linger.ops.recurrent import Walk
 from linger.runtime import HANDLERS, Format, info, tag
 
 _ATTRIBUTE = "_linger_rows"
+
+
+class Sequence(NamedTuple):
+    """The rows of a layer's input and the steps they belong to.
+
+    Attributes:
+        offsets, counts, batch, stride: As in :class:`linger.ops.recurrent.Walk`.
+        packed: The caller's packed sequence, or None.
+        unbatched: The caller gave ``(T, D)``.
+    """
+
+    offsets: Tensor
+    counts: Tensor
+    batch: int
+    stride: int
+    packed: PackedSequence | None
+    unbatched: bool
+
+    def walk(self, platform: str, reverse: bool) -> Walk:
+        """For one direction."""
+        return Walk(self.offsets, self.counts, self.batch, self.stride, platform, reverse)
 
 
 class CellFormat(Format):
@@ -34,7 +58,7 @@ class Rows:
 
     __slots__ = ("parts", "version")
 
-    def __init__(self, parts: Sequence[Tensor]) -> None:
+    def __init__(self, parts: abc.Sequence[Tensor]) -> None:
         self.parts = tuple(parts)
         self.version: int | None = None
 
@@ -43,7 +67,7 @@ class Rows:
         return (set, ())
 
 
-def mark_rows(t: Tensor, parts: Sequence[Tensor]) -> Tensor:
+def mark_rows(t: Tensor, parts: abc.Sequence[Tensor]) -> Tensor:
     """Remember what the rows of ``t`` are; use the result: in compiled code it is a view of ``t``."""
     if torch.compiler.is_compiling():
         t = t.view_as(t)
@@ -121,4 +145,4 @@ def dropped(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:
     return ops.quantize(F.dropout(x.value, p), fixed_output(fmt))
 
 
-__all__ = ["CellFormat", "Rows", "dropped", "joined", "mark_rows", "pick", "rows_of", "tagged"]
+__all__ = ["CellFormat", "Rows", "Sequence", "dropped", "joined", "mark_rows", "pick", "rows_of", "tagged"]

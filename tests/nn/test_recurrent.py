@@ -517,3 +517,32 @@ def test_venus_gru_with_thresholds_needs_no_calibration(tmp_path):
     scores = model.eval()(example)[0]
     found = OnnxRunner(file).run({"input": example.numpy()}, integers=True)
     assert np.array_equal(next(iter(found.values())), (scores * info(scores).scale).detach().numpy())
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@each_kind
+def test_a_batch_without_entries(kind, batch_first, tmp_path):
+    options = {"batch_first": batch_first, "num_layers": 2, "bidirectional": True}
+    model = initialised(Net(kind, **options), tmp_path)
+    x = torch.randn(*((0, T) if batch_first else (T, 0)), D)
+    want = KINDS[kind](D, H, **options)(x)[0]
+    y, *states = model(x)
+    assert y.shape == (*want.shape[:-1], 3) and all(s.shape == (4, 0, H) for s in states)
+    assert not model.rnn.output_quantizer.ready
+    with linger.calibration(model):
+        model(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "hx", "message"),
+    [
+        ("GRU", "a", "hx must be a tensor, got str"),
+        ("GRU", (torch.zeros(1, 1, H),), "hx must be a tensor, got tuple"),
+        ("LSTM", torch.zeros(1, 1, H), r"hx must be a pair of tensors \(h_0, c_0\), got Tensor"),
+        ("LSTM", (torch.zeros(1, 1, H), None), r"hx must be a pair of tensors \(h_0, c_0\), got tuple"),
+    ],
+)
+def test_given_states_of_another_kind(kind, hx, message, tmp_path):
+    model = initialised(Net(kind), tmp_path)
+    with pytest.raises(TypeError, match=f"'rnn': {message}"):
+        model.rnn(torch.randn(T, 1, D), hx)
