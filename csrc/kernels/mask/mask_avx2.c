@@ -2,26 +2,24 @@
 #include "kernels/mask/mask_isa.h"
 #include <immintrin.h>
 
-void lgr_mask_grad_f32_avx2(const float *grad, const uint8_t *mask, int64_t n, float *out)
+static inline void keep8(const float *grad, uint8_t mask, float *out)
 {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i on = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(mask), bit), bit);
+    _mm256_storeu_ps(out, _mm256_and_ps(_mm256_loadu_ps(grad), _mm256_castsi256_ps(on)));
+}
+
+void lgr_mask_grad_f32_avx2(const float *grad, const uint8_t *mask, int64_t n, float *out)
+{
     const int in_place = out == grad;
     int64_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        if (in_place &&
-            mask[i >> 3] == 0xff) { /* nearly all of a weight: neither read nor written */
-            uint64_t all;
-            for (; i + 72 <= n; i += 64) {
-                memcpy(&all, mask + (i >> 3) + 1, sizeof all);
-                if (all != UINT64_MAX) break;
-            }
-            continue;
-        }
-        const __m256i byte = _mm256_set1_epi32(mask[i >> 3]);
-        const __m256i on = _mm256_cmpeq_epi32(_mm256_and_si256(byte, bit), bit);
-        _mm256_storeu_ps(out + i,
-                         _mm256_and_ps(_mm256_loadu_ps(grad + i), _mm256_castsi256_ps(on)));
+    for (; i + 64 <= n; i += 64) { /* a branch per byte would be mispredicted too often */
+        uint64_t all;
+        memcpy(&all, mask + (i >> 3), sizeof all);
+        if (in_place && all == UINT64_MAX) continue; /* often: neither read nor written */
+        for (int64_t j = 0; j < 64; j += 8) keep8(grad + i + j, mask[(i + j) >> 3], out + i + j);
     }
+    for (; i + 8 <= n; i += 8) keep8(grad + i, mask[i >> 3], out + i);
     lgr_mask_grad_f32_ref(grad + i, mask + (i >> 3), n - i, out + i);
 }
 
