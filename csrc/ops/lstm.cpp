@@ -1,6 +1,6 @@
 // lstm.cpp - one direction of an LSTM layer on codes, and its gradients. No arithmetic here.
 #include "lgr/lstm.h"
-#include "ops/recurrent.h"
+#include "ops/recurrent_results.h"
 
 namespace {
 using lgr::OptTensor;
@@ -21,70 +21,35 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
              const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
              int64_t stride, bool save) {
     lgr::Recurrent layer("lstm", 4,
-                         {x, w_ih, w_hh, lgr::exp2_of(x_scale, "lstm"),
-                          lgr::exp2_of(ih_scale, "lstm"), lgr::exp2_of(hh_scale, "lstm"),
-                          lgr::exp2_of(h_scale, "lstm"), offsets, counts, chip, reverse, batch,
-                          stride});
+                         {x, x_scale, w_ih, ih_scale, w_hh, hh_scale, h_scale, offsets, counts,
+                          chip, reverse, batch, stride});
     const lgr_recurrent &p = layer.p;
-    const int32_t f32 = aoti_torch_dtype_float32(), s8 = aoti_torch_dtype_int8(),
-                  s32 = aoti_torch_dtype_int32();
-    const Tensor h_codes = layer.state(h0, p.q_h, 8),
-                 c_codes = layer.state(c0, cell_exp2(chip), cell_bits(chip));
+    const int32_t cell = cell_exp2(chip);
+    const Tensor h_given = layer.state(h0, p.q_h, 8),
+                 c_given = layer.state(c0, cell, cell_bits(chip));
     const lgr_recurrent_weights w = layer.pack(b_ih, b_hh);
-    Tensor value = layer.rows_like(f32), codes = layer.rows_like(s8), hn = layer.states(s8),
-           cn = layer.states(s32), hv = layer.states(f32), cv = layer.states(f32);
-    Tensor saved = layer.saved(save);
-    const float none = lgr_exp2_scale(LGR_EXP2_NAN);
-    Tensor saturated = lgr::fresh_1d(1, aoti_torch_dtype_int64());
+    lgr::RecurrentResults out(layer, save);
+    Tensor cn = layer.states(aoti_torch_dtype_int32()),
+           cv = layer.states(aoti_torch_dtype_float32()), saturated = lgr::zeroed_count();
     if (layer.nan) {
-        *saturated.mutable_data_ptr<int64_t>() = 0;
-        return {lgr::filled(value, none),
-                lgr::zeroed(codes),
-                lgr::scale_of(LGR_EXP2_NAN),
-                lgr::filled(hv, none),
-                lgr::zeroed(hn),
-                lgr::filled(cv, none),
-                lgr::zeroed(cn),
-                lgr::scalar_of(none),
-                saturated,
-                saved,
-                h_codes,
-                c_codes};
+        lgr::zeroed(cn);
+        lgr::filled(cv, lgr_exp2_scale(LGR_EXP2_NAN));
+    } else {
+        lgr_lstm_io io = {};
+        out.bind(io, layer, h_given);
+        io.c0 = lgr::data_or_null<int32_t>(c_given);
+        io.cn = cn.mutable_data_ptr<int32_t>();
+        const lgr_recurrent_seen seen =
+            layer.forward([&](int32_t r0, int32_t r1, void *scratch, lgr_recurrent_seen *mine) {
+                lgr_lstm_forward(layer.engine, &p, &w, &io, r0, r1, scratch, mine);
+            });
+        *saturated.mutable_data_ptr<int64_t>() = seen.saturated;
+        out.finish(layer, seen, "lstm");
+        lgr::check(lgr_dequantize_s32_f32(io.cn, cn.numel(), cell, cv.mutable_data_ptr<float>()),
+                   "lstm");
     }
-    if (layer.leaves_rows()) { // rows that no step writes
-        lgr::zeroed(value);
-        lgr::zeroed(codes);
-    }
-    const lgr_lstm_io io = {layer.x(),
-                            lgr::data_or_null<int8_t>(h_codes),
-                            lgr::data_or_null<int32_t>(c_codes),
-                            codes.mutable_data_ptr<int8_t>(),
-                            value.mutable_data_ptr<float>(),
-                            hn.mutable_data_ptr<int8_t>(),
-                            cn.mutable_data_ptr<int32_t>(),
-                            save ? saved.mutable_data_ptr() : nullptr};
-    const lgr_recurrent_seen seen =
-        layer.forward([&](int32_t r0, int32_t r1, void *scratch, lgr_recurrent_seen *mine) {
-            lgr_lstm_forward(layer.engine, &p, &w, &io, r0, r1, scratch, mine);
-        });
-    *saturated.mutable_data_ptr<int64_t>() = seen.saturated;
-    lgr::check(lgr_dequantize_s8_f32(io.hn, hn.numel(), p.q_h, hv.mutable_data_ptr<float>()),
-               "lstm");
-    lgr::check(
-        lgr_dequantize_s32_f32(io.cn, cn.numel(), cell_exp2(chip), cv.mutable_data_ptr<float>()),
-        "lstm");
-    return {value,
-            codes,
-            lgr::scale_of(p.q_h),
-            hv,
-            hn,
-            cv,
-            cn,
-            lgr::scalar_of(lgr_float_from_bits(seen.peak)),
-            saturated,
-            saved,
-            h_codes,
-            c_codes};
+    return {out.value, out.codes, out.scale, out.h,     out.h_codes, cv,
+            cn,        out.peak,  saturated, out.saved, h_given,     c_given};
 }
 
 // dx, dw_ih, dw_hh, db, dh0, dc0, slope sum
@@ -97,75 +62,42 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
                         const Tensor &codes, const Tensor &saved, const Tensor &offsets,
                         const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
                         int64_t stride, bool want_x, bool want_slope) {
-    const int32_t ex = lgr::exp2_of(x_scale, "lstm"), e_ih = lgr::exp2_of(ih_scale, "lstm"),
-                  e_hh = lgr::exp2_of(hh_scale, "lstm"), e_h = lgr::exp2_of(h_scale, "lstm");
-    const lgr::Recurrent layer(
-        "lstm_backward", 4,
-        {x, w_ih, w_hh, ex, e_ih, e_hh, e_h, offsets, counts, chip, reverse, batch, stride});
+    const lgr::Recurrent layer("lstm_backward", 4,
+                               {x, x_scale, w_ih, ih_scale, w_hh, hh_scale, h_scale, offsets,
+                                counts, chip, reverse, batch, stride});
     const lgr_recurrent &p = layer.p;
-    const int32_t f32 = aoti_torch_dtype_float32();
-    const int64_t hp = layer.blocks * LGR_UNITS, fi = lgr_recurrent_panel_floats(4, p.h, p.d),
-                  fh = lgr_recurrent_panel_floats(4, p.h, p.h);
-    Tensor dx = want_x ? lgr::fresh_like(lgr::contiguous(x), f32) : lgr::absent(f32),
-           dh0 = layer.states(f32), dc0 = layer.states(f32);
-    if (layer.nan || saved.numel() == 0) { // a NaN passes no gradient
-        const int64_t wi[] = {4 * int64_t{p.h}, p.d}, wh[] = {4 * int64_t{p.h}, p.h};
-        return {lgr::zeroed(dx),
-                lgr::zeroed(lgr::fresh(wi, 2, f32)),
-                lgr::zeroed(lgr::fresh(wh, 2, f32)),
-                lgr::zeroed(lgr::fresh_1d(4 * int64_t{p.h}, f32)),
-                lgr::zeroed(dh0),
-                lgr::zeroed(dc0),
-                lgr::scalar_of(0.0f)};
+    lgr::RecurrentBackward both(layer, kOrder, kOrder, want_x);
+    Tensor dc0 = layer.states(aoti_torch_dtype_float32());
+    double slope = 0.0;
+    if (layer.nan || saved.numel() == 0) {
+        both.none();
+        lgr::zeroed(dc0);
+    } else {
+        lgr_lstm_grad g = {};
+        both.bind(g, dy, dhn, h0, codes, saved, "lstm_backward");
+        const Tensor kept_c0 = layer.kept(c0, int64_t{p.batch} * p.h, true);
+        const OptTensor cn = lgr::dense_or_none(dcn);
+        STD_TORCH_CHECK(!cn || cn->numel() == dc0.numel(),
+                        "lstm_backward: a gradient does not fit its result");
+        g.c0 = lgr::data_or_null<int32_t>(kept_c0);
+        g.dcn = lgr::data_or_null<float>(cn);
+        g.dc0 = dc0.mutable_data_ptr<float>();
+        slope = layer.backward(
+            [&](const lgr_recurrent_chunk *c, int32_t r0, int32_t r1, double *mine) {
+                lgr_lstm_grad of = g;
+                of.slope = want_slope ? mine : nullptr;
+                lgr_lstm_backward(layer.engine, &p, &of, c, r0, r1);
+            },
+            [&](const lgr_recurrent_chunk *c, int64_t b0, int64_t b1) {
+                lgr_lstm_sums(layer.engine, &p, &g, c, b0, b1);
+            });
+        both.finish();
     }
-    const Tensor kept_codes = layer.kept(codes, p.rows * p.h, false),
-                 kept_saved = layer.kept_saved(saved),
-                 kept_h0 = layer.kept(h0, int64_t{p.batch} * p.h, true),
-                 kept_c0 = layer.kept(c0, int64_t{p.batch} * p.h, true);
-    const OptTensor y = lgr::dense_or_none(dy), hn = lgr::dense_or_none(dhn),
-                    cn = lgr::dense_or_none(dcn);
-    STD_TORCH_CHECK((!y || y->numel() == codes.numel()) && (!hn || hn->numel() == dh0.numel()) &&
-                        (!cn || cn->numel() == dc0.numel()),
-                    "lstm_backward: a gradient does not fit its result");
-    Tensor ph = layer.panels(true, kOrder, e_hh),
-           pi = want_x ? layer.panels(false, kOrder, e_ih) : lgr::absent(f32);
-    if (want_x && layer.leaves_rows()) lgr::zeroed(dx);
-    lgr_lstm_grad g = {};
-    g.x = layer.x();
-    g.y = kept_codes.const_data_ptr<int8_t>();
-    g.h0 = lgr::data_or_null<int8_t>(kept_h0);
-    g.c0 = lgr::data_or_null<int32_t>(kept_c0);
-    g.saved = kept_saved.const_data_ptr();
-    g.inv_x = lgr_exp2_scale(-ex);
-    g.inv_h = lgr_exp2_scale(-e_h);
-    g.w_ih = lgr::data_or_null<float>(pi);
-    g.w_hh = ph.const_data_ptr<float>();
-    g.dy = lgr::data_or_null<float>(y);
-    g.dhn = lgr::data_or_null<float>(hn);
-    g.dcn = lgr::data_or_null<float>(cn);
-    g.dx = want_x ? dx.mutable_data_ptr<float>() : nullptr;
-    g.dh0 = dh0.mutable_data_ptr<float>();
-    g.dc0 = dc0.mutable_data_ptr<float>();
-    Tensor sums = layer.accumulator(fi + fh + 4 * hp);
-    g.dw_ih = sums.mutable_data_ptr<float>();
-    g.dw_hh = g.dw_ih + fi;
-    g.db = g.dw_hh + fh;
-    const double slope = layer.backward(
-        [&](const lgr_recurrent_chunk *c, int32_t r0, int32_t r1, double *mine) {
-            lgr_lstm_grad of = g;
-            of.slope = want_slope ? mine : nullptr;
-            lgr_lstm_backward(layer.engine, &p, &of, c, r0, r1);
-        },
-        [&](const lgr_recurrent_chunk *c, int64_t b0, int64_t b1) {
-            lgr_lstm_sums(layer.engine, &p, &g, c, b0, b1);
-        });
-    ph = pi = lgr::absent(f32); // freed before the gradients are made
-    const float *acc = sums.const_data_ptr<float>();
-    return {dx,
-            layer.gradient(false, kOrder, acc, g.inv_x),
-            layer.gradient(true, kOrder, acc + fi, g.inv_h),
-            layer.bias_gradient(acc + fi + fh, kOrder),
-            dh0,
+    return {both.dx,
+            both.matrix(false),
+            both.matrix(true),
+            both.bias(kOrder),
+            both.dh0,
             dc0,
             lgr::scalar_of(static_cast<float>(slope))};
 }

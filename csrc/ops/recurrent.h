@@ -17,19 +17,28 @@ using OptTensor = std::optional<Tensor>;
 
 // The tensors behind LGR_RECURRENT_SCHEMA and LGR_WALK_SCHEMA.
 struct RecurrentArgs {
-    Tensor x, w_ih, w_hh;
-    int32_t ex, e_ih, e_hh, e_h; // exponents, LGR_EXP2_NAN for NaN
-    Tensor offsets, counts;
+    const Tensor &x, &x_scale, &w_ih, &ih_scale, &w_hh, &hh_scale, &h_scale, &offsets, &counts;
     int64_t chip;
     bool reverse;
     int64_t batch, stride;
 };
 
+// The exponent of a power of two, LGR_EXP2_NAN for NaN.
+inline int32_t power_of(const Tensor &scale, const char *op, const char *name) {
+    const int32_t e = exp2_of(scale, op);
+    const float v = *scale.const_data_ptr<float>();
+    STD_TORCH_CHECK(v != v || (e != LGR_EXP2_NAN && lgr_exp2_scale(e) == v), op, ": ", name,
+                    " must be a power of two, got ", v);
+    return e;
+}
+
 class Recurrent {
   public:
     Recurrent(const char *op, int gates, const RecurrentArgs &a)
-        : nan(a.ex == LGR_EXP2_NAN || a.e_ih == LGR_EXP2_NAN || a.e_hh == LGR_EXP2_NAN ||
-              a.e_h == LGR_EXP2_NAN),
+        : ex(power_of(a.x_scale, op, "x_scale")), e_ih(power_of(a.ih_scale, op, "ih_scale")),
+          e_hh(power_of(a.hh_scale, op, "hh_scale")), e_h(power_of(a.h_scale, op, "h_scale")),
+          nan(ex == LGR_EXP2_NAN || e_ih == LGR_EXP2_NAN || e_hh == LGR_EXP2_NAN ||
+              e_h == LGR_EXP2_NAN),
           op_(op), gates_(gates), x_(lgr::contiguous(a.x)), w_ih_(lgr::contiguous(a.w_ih)),
           w_hh_(lgr::contiguous(a.w_hh)), offsets_(lgr::contiguous(a.offsets)),
           counts_(lgr::contiguous(a.counts)) {
@@ -51,9 +60,9 @@ class Recurrent {
         p.d = to_i32(w_ih_.size(1), "D");
         p.h = to_i32(w_hh_.size(1), "H");
         p.reverse = a.reverse;
-        p.exp2_ih = nan ? 0 : a.ex + a.e_ih;
-        p.q_h = nan ? 7 : a.e_h;
-        p.exp2_hh = nan ? 0 : a.e_h + a.e_hh;
+        p.exp2_ih = nan ? 0 : ex + e_ih;
+        p.q_h = nan ? 7 : e_h;
+        p.exp2_hh = nan ? 0 : e_h + e_hh;
         p.rows = p.d ? x_.numel() / p.d : 0;
         p.row_stride = a.stride;
         p.off = offsets_.const_data_ptr<int64_t>();
@@ -66,6 +75,7 @@ class Recurrent {
         blocks = (p.h + LGR_UNITS - 1) / LGR_UNITS;
     }
 
+    const Tensor &input() const { return x_; }
     const int8_t *x() const { return x_.const_data_ptr<int8_t>(); }
     Tensor rows_like(int32_t dtype) const { // [..., H]
         std::vector<int64_t> sizes(x_.sizes().begin(), x_.sizes().end());
@@ -184,37 +194,46 @@ class Recurrent {
         }
         return total;
     }
-    // A zeroed accumulator.
-    static Tensor accumulator(int64_t floats) {
+    // Floats of the accumulator of one matrix.
+    int64_t sums_of(bool hidden) const {
+        return lgr_recurrent_panel_floats(gates_, p.h, hidden ? p.h : p.d);
+    }
+    // A zeroed accumulator of both matrices and the biases.
+    Tensor accumulator() const {
+        const int64_t floats = sums_of(false) + sums_of(true) + 4 * blocks * LGR_UNITS;
         Tensor t = fresh_1d(floats, aoti_torch_dtype_float32());
         memset(t.mutable_data_ptr(), 0, static_cast<size_t>(floats) * sizeof(float));
         return t;
     }
     // Float panels of a matrix, its gates in `order`.
-    Tensor panels(bool hidden, const int *order, int32_t exp2) const {
+    Tensor panels(bool hidden, const int *order) const {
         const int32_t k = hidden ? p.h : p.d;
         Tensor out =
             fresh_1d(lgr_recurrent_panel_floats(gates_, p.h, k), aoti_torch_dtype_float32());
         const Tensor &w = hidden ? w_hh_ : w_ih_;
         lgr_recurrent_panels(gates_, order, w.const_data_ptr<int8_t>(), p.h, k,
-                             lgr_exp2_scale(-exp2), out.mutable_data_ptr<float>());
+                             lgr_exp2_scale(hidden ? -e_hh : -e_ih), out.mutable_data_ptr<float>());
         return out;
     }
-    // Gradient of a matrix from its accumulator.
-    Tensor gradient(bool hidden, const int *order, const float *sums, float inv) const {
+    // Gradient of a matrix from its accumulator; nullptr: 0.
+    Tensor gradient(bool hidden, const int *order, const float *sums) const {
         const int64_t k = hidden ? p.h : p.d, sizes[] = {int64_t{gates_} * p.h, k};
         Tensor out = fresh(sizes, 2, aoti_torch_dtype_float32());
-        lgr_recurrent_store(gates_, order, sums, p.h, static_cast<int32_t>(k), inv,
-                            out.mutable_data_ptr<float>());
+        if (sums)
+            lgr_recurrent_store(gates_, order, sums, p.h, static_cast<int32_t>(k),
+                                lgr_exp2_scale(hidden ? -e_h : -ex), out.mutable_data_ptr<float>());
+        else memset(out.mutable_data_ptr(), 0, static_cast<size_t>(out.numel()) * sizeof(float));
         return out;
     }
-    // The gradient of a bias: gate g from the blocks at from[g] of its accumulator.
+    // The gradient of a bias: gate g from the blocks at from[g] of its accumulator; nullptr: 0.
     Tensor bias_gradient(const float *sums, const int *from) const {
         Tensor out = fresh_1d(int64_t{gates_} * p.h, aoti_torch_dtype_float32());
         float *to = out.mutable_data_ptr<float>();
         for (int g = 0; g < gates_; ++g)
-            memcpy(to + int64_t{g} * p.h, sums + from[g] * blocks * LGR_UNITS,
-                   static_cast<size_t>(p.h) * sizeof(float));
+            if (sums)
+                memcpy(to + int64_t{g} * p.h, sums + from[g] * blocks * LGR_UNITS,
+                       static_cast<size_t>(p.h) * sizeof(float));
+            else memset(to + int64_t{g} * p.h, 0, static_cast<size_t>(p.h) * sizeof(float));
         return out;
     }
     // Whether some rows of x belong to no step: their gradient is 0.
@@ -225,6 +244,7 @@ class Recurrent {
     }
 
     lgr_recurrent p{};
+    int32_t ex, e_ih, e_hh, e_h; // exponents, LGR_EXP2_NAN for NaN
     bool nan; // an operand holds a NaN: so does every result
     lgr_recurrent_engine engine;
     int64_t blocks;
@@ -260,31 +280,4 @@ class Recurrent {
     Tensor x_, w_ih_, w_hh_, offsets_, counts_, vectors_, packed_[2];
 };
 
-template <class T> const T *data_or_null(const Tensor &t) {
-    return t.numel() ? t.const_data_ptr<T>() : nullptr;
-}
-template <class T> const T *data_or_null(const OptTensor &t) {
-    return t ? t->const_data_ptr<T>() : nullptr;
-}
-inline OptTensor dense_or_none(const OptTensor &t) {
-    return t ? OptTensor(lgr::contiguous(*t)) : std::nullopt;
-}
-inline Tensor filled(Tensor t, float v) {
-    float *p = t.mutable_data_ptr<float>();
-    for (int64_t i = 0, n = t.numel(); i < n; ++i) p[i] = v;
-    return t;
-}
-inline Tensor zeroed(Tensor t) {
-    const int64_t n = t.numel();
-    if (n)
-        memset(t.mutable_data_ptr(), 0,
-               static_cast<size_t>(n) * (t.scalar_type() == ScalarType::Char ? 1 : 4));
-    return t;
-}
-// A 0-dim float32.
-inline Tensor scalar_of(float v) {
-    Tensor t = fresh(nullptr, 0, aoti_torch_dtype_float32());
-    *t.mutable_data_ptr<float>() = v;
-    return t;
-}
 } // namespace lgr

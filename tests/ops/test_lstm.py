@@ -224,6 +224,12 @@ def test_walks_that_leave_the_input_are_refused():
             lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), walk)
     with pytest.raises(RuntimeError, match="offsets must be int64"):
         lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), good._replace(counts=three.long()))
+    for i, name in enumerate(("x_scale", "ih_scale", "hh_scale", "h_scale")):
+        scales = [torch.tensor(2.0**e) for e in exp2]
+        scales[i] = torch.tensor((3.0, 0.0, -2.0, float("inf"))[i])
+        operands = (x, scales[0], w_ih, scales[1], w_hh, scales[2], b_ih, b_hh, scales[3], None, None)
+        with pytest.raises(RuntimeError, match=f"lstm: {name} must be a power of two, got"):
+            torch.ops.linger.lstm(*operands, *good.arguments, False)
     with pytest.raises(RuntimeError, match="the exponents"):
         lstm_codes(x, w_ih, w_hh, b_ih, b_hh, (-10, 2, 2, 7), good)
     with pytest.raises(RuntimeError, match="a state must have 3 x 6 elements, got 2"):
