@@ -234,7 +234,9 @@ OPERATORS: dict[str, Operator] = {
     "ArgMax": _row(
         "torch.argmax, argmin, places of max and min",
         _native(
-            "other axes are transposed to the end; batch 1; an output of the graph, [2, ...]: maxima, then places", 32
+            "other axes are transposed to the end; an output of the graph, [2, ...] ([2, N, ...] of N samples): maxima, then "
+            "places",
+            32,
         ),
     ),
     # ---- recurrent

@@ -1,8 +1,8 @@
 """Maxima and minima over an axis, and their places (the node is read back here too).
 
 A chip writes maxima and places into one int32 tensor, [2, ...]. A module returns what torch returns; a graph output that is
-such a place is the chip's tensor. A minimum is the complement (-1 - code, which int8 always holds) of the maximum of the
-complements.
+such a place is the chip's tensor; several samples are rows of one there, [2, N, ...]. A minimum is the complement (-1 - code,
+which int8 always holds) of the maximum of the complements.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ def _note(tape: Tape, x: Tensor, places: Tensor, fmt: Format, dim: int, lowest: 
     if lowest:
         chain = _complement(chain)
     chain = chain.permute(*(a for a in range(x.dim()) if a != dim), dim)
+    if x.shape[0] != 1:  # the chip takes one sample: several are its rows
+        rows = (1, *chain.shape)
+        chain = chain.node("Reshape", rows, {}, np.array([1, -1, *rows[2:]], np.int64))
     shape = (2, *chain.shape[1:-1], 1)
     reason = (
         f"the places of a maximum are an output of the file or nothing, another operator reads them: {tape.where()}"
@@ -86,15 +89,10 @@ def _amax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     return values
 
 
-def _several(tape: Tape | None, x: Tensor) -> bool:
-    """Whether a file for several samples is recorded: the chips take one, so the places are computed in float, and reported."""
-    return tape is not None and x.shape[0] != 1
-
-
 @handles("argmax", "torch.argmax Tensor.argmax torch.argmin Tensor.argmin")
 def _argmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     found, tape = _place(args, kwargs), current_tape()
-    if found is None or _several(tape, found[0]):
+    if found is None:
         return NotImplemented
     places = func(*args, **kwargs)
     if tape is not None:
@@ -106,7 +104,7 @@ def _argmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 @handles("max", "torch.max Tensor.max torch.min Tensor.min")
 def _max(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     found, tape = _place(args, kwargs), current_tape()
-    if found is None or _several(tape, found[0]):
+    if found is None:
         return NotImplemented
     x, fmt, axes, keepdim = found
     result = func(*args, **kwargs)
