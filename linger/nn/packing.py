@@ -6,6 +6,7 @@ Every import spelling of ``pack_padded_sequence`` and ``pad_packed_sequence`` en
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +18,8 @@ from linger.runtime import HANDLERS, Operand, Tape, Value, current_tape, handles
 from linger.runtime.spellings import Handler
 
 from . import shape_copies  # noqa: F401  its index_select is the one to extend
+
+_log = logging.getLogger("linger")
 
 
 class Padded(NamedTuple):
@@ -45,9 +48,17 @@ def mark_padded(tape: Tape, data: Tensor, origin: Padded) -> None:
     tape.poison(data, f"packed rows have no form in a file except between recurrent layers: {tape.where()}")
 
 
-def _length(tape: Tape, lengths: Tensor) -> Operand:
+def _length(tape: Tape, lengths: Tensor, room: int) -> Operand:
     if not tape.has(lengths):
         return lengths.detach().cpu().numpy().astype(np.int32)
+    if int(lengths[0]) < room:
+        _log.warning(
+            "linger.onnx.export: %s: the sequence is exported with %d of its %d steps, and so are the shapes in the file; "
+            "export with the longest length",
+            tape.where(),
+            int(lengths[0]),
+            room,
+        )
     length = tape.value("length")
     tape.node("Cast", [lengths], [length], {"to": 6}, hint="length")
     return length
@@ -65,7 +76,8 @@ def _pack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
         data = tag(data, fmt.like(codes))
     if tape is not None:
         if len(lengths) == 1:
-            mark_padded(tape, data, Padded(x, bool(batch_first), _length(tape, lengths)))
+            length = _length(tape, lengths, x.shape[1 if batch_first else 0])
+            mark_padded(tape, data, Padded(x, bool(batch_first), length))
         else:
             tape.poison(data, f"a packed batch of {len(lengths)} sequences; export with one: {tape.where()}")
     return data, batch_sizes
@@ -81,12 +93,18 @@ def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     codes = None if fmt.codes is None else func(fmt.codes, batch_sizes, batch_first, 0, total)[0]
     y = tag(y, fmt.like(codes))
     if tape is not None:
-        _write_padded(tape, data, y, bool(batch_first), len(batch_sizes))
+        _write_padded(tape, data, y, bool(batch_first), len(batch_sizes), total > 0)
     return y, lengths
 
 
-def _write_padded(tape: Tape, data: Tensor, y: Tensor, batch_first: bool, steps: int) -> None:
+def _write_padded(tape: Tape, data: Tensor, y: Tensor, batch_first: bool, steps: int, filled: bool) -> None:
     origin = padded(data)
+    if filled and origin is not None and isinstance(origin.length, Value):
+        _log.warning(
+            "linger.onnx.export: total_length of pad_packed_sequence: %s: no chip writes the rows behind the length, "
+            "which is an input of the file; the results of shorter sequences end with their last step",
+            tape.where(),
+        )
     if origin is None:
         tape.alias(y, data)  # poisoned: says why when it is needed
         return

@@ -38,6 +38,31 @@ class Direction(NamedTuple):
         return f"{kind}{layer}{'_reverse' if self.reverse else ''}_quantizer"
 
 
+def _length_behind(tape: Tape, x: Tensor, steps: int) -> Value | None:
+    """The length of the sequence that ``x`` goes on with, where that is a value of the file; None: all steps count.
+
+    It is found behind the outputs of the recurrent layer that took it; from a last state nothing goes on.
+    """
+    if not tape.has(x):
+        return None
+    made = {name: (node, i) for node in tape.nodes for i, name in enumerate(node.outputs)}
+    waiting, seen = [tape.name_of(x)], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in made:
+            continue
+        seen.add(name)
+        node, which = made[name]
+        if node.op_type not in ("LSTMInt", "GRUInt"):
+            waiting.extend(node.inputs)
+        elif which == 0 and len(node.inputs) > 5:
+            if node.inputs[1] not in tape.initializers and tape.steps.get(name) == steps:
+                return Value(node.inputs[1])
+        elif which == 0:
+            waiting.append(node.inputs[0])
+    return None
+
+
 class Recording:
     """What one forward of a recurrent layer writes.
 
@@ -61,7 +86,7 @@ class Recording:
     ) -> None:
         self.tape, self.m, self.rows, self.given = tape, m, rows, given
         self.name = m.__dict__.get("_linger_name", "") or m.op_type.lower()
-        self.length: Operand = None if origin is None else origin.length
+        self.length: Operand = _length_behind(tape, x, len(rows.counts)) if origin is None else origin.length
         self.x: Operand = self._by_batch(x, origin)
         self.last: list[list[Value]] = []  # h (and c) of every node
         self.scales: list[float] = []
@@ -142,6 +167,7 @@ class Recording:
         inputs = [self.x, *given_inputs, arrays[0], arrays[2], arrays[1], arrays[3]]
         outputs = [tape.value(f"{self.name}.{part}") for part in ("out", "h", "c")[: m.gates - 1]]
         tape.node(m.op_type, inputs, outputs, attributes, domain="linger", hint=self.name)
+        tape.steps[outputs[0].name] = len(self.rows.counts)
         self.last.append(outputs[1:])
         self.scales.append(scale)
         return outputs[0]

@@ -58,6 +58,7 @@ class OnnxRunner:
     def __init__(self, source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> None:
         self._graph = load(source)
         self._last_use = _last_use(self._graph)
+        self._of_length = _behind_lengths(self._graph)
         self._code_types = _code_types(self._graph)
         for node in self._graph.nodes:
             if reader_of(node.op_type) is None and node.op_type not in ISLANDS:
@@ -147,13 +148,23 @@ class OnnxRunner:
                         values[name] = made
                 for name in self._last_use[at]:
                     del values[name]
-            return {out.name: _output(out, values[out.name]) for out in graph.outputs}
+            return {out.name: _output(out, values[out.name], out.name in self._of_length) for out in graph.outputs}
 
 
 def _lengths(graph: Graph) -> set[str]:
     """Graph inputs that say how many steps a recurrent layer runs: at least one."""
     found = {n.inputs[1] for n in graph.nodes if n.op_type in _RECURRENT and len(n.inputs) > 5}
     return found | {n.inputs[0] for n in graph.nodes if n.op_type == "Cast" and found.intersection(n.outputs)}
+
+
+def _behind_lengths(graph: Graph) -> set[str]:
+    """Values that may have other rows than declared: behind a recurrent layer whose length is no constant."""
+    found: set[str] = set()
+    for n in graph.nodes:
+        length = n.inputs[1] if n.op_type in _RECURRENT and len(n.inputs) > 5 else ""
+        if found.intersection(n.inputs) or (length and length not in graph.constants):
+            found.update(n.outputs)
+    return found
 
 
 def _last_use(graph: Graph) -> list[list[str]]:
@@ -276,12 +287,17 @@ def _shown(value: ValueDef) -> str:
     return f"({', '.join(s or ('?' if d is None else str(d)) for d, s in dims)})"
 
 
-def _output(wanted: ValueDef, value: Value) -> Value:
-    """The value in the shape the file declares: the engine keeps two dimensions where a file may say one."""
+def _output(wanted: ValueDef, value: Value, of_length: bool) -> Value:
+    """The value in the shape the file declares: the engine keeps two dimensions where a file may say one.
+
+    Behind a length that is an input (`of_length`) the declared rows are those of one length.
+    """
     if not wanted.shape or any(d is None for d in wanted.shape):
         return value  # not declared, or open
     declared, got = tuple(d for d in wanted.shape if d is not None), tuple(value.tensor.shape)
     if declared == got:
+        return value
+    if of_length and len(got) == len(declared) and sum(a != b for a, b in zip(got, declared, strict=True)) == 1:
         return value
     if [d for d in declared if d != 1] != [d for d in got if d != 1]:
         raise ModelError(
