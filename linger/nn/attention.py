@@ -124,7 +124,7 @@ class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
         q = self._sequence_first(query)
         k = q if key is query else self._sequence_first(key)
         v = q if value is query else k if value is key else self._sequence_first(value)
-        length, n, sources = int(q.shape[0]), int(q.shape[1]), int(k.shape[0])
+        length, n, sources = int(q.shape[0]), q.shape[1], int(k.shape[0])  # the batch may be a symbol
         masks = _blocking(self, attn_mask, "attn_mask"), _blocking(self, key_padding_mask, "key_padding_mask")
         mask = _merged(*masks, (n, self.num_heads, sources))
         queries = self._project(0, q, 1.0 / math.sqrt(self.head_dim)).transpose(0, 1)

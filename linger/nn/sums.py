@@ -33,7 +33,7 @@ class SumInt(FunctionalLayer):
         kept = [a for a in range(x.dim()) if a not in axes]
         count = math.prod([int(x.shape[a]) for a in axes])
         rows = math.prod([int(x.shape[a]) for a in kept[1:]])
-        batch = Dim(x.shape[0], 0) if current_tape() is not None else int(x.shape[0])  # files follow the batch
+        batch = Dim(x.shape[0], 0) if current_tape() is not None else x.shape[0]  # files follow the batch
         shape = [batch, *(int(x.shape[a]) for a in kept[1:])]
         laid: list[ops.Coded] = []
 
@@ -54,7 +54,7 @@ class SumInt(FunctionalLayer):
             tape.node("LinearInt", inputs, [z], attributes, domain="linger", hint=self.name)
 
         def real(v: Tensor) -> Tensor:
-            return v.sum(tuple(axes)).reshape(int(batch), rows, 1)
+            return v.sum(tuple(axes)).reshape(batch, rows, 1)
 
         y = self.compute((x,), real, integers, write)
         with torch._C.DisableTorchFunction():
