@@ -44,8 +44,8 @@ class _Quantized(torch.autograd.Function):
         ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, table: int, out: Output,
         links: gradients.Links,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        y, y_codes, y_scale, _, slope = _call(codes, scale, table, out, t is not None)
-        ctx.save_for_backward(codes, scale, slope, y_scale)
+        y, y_codes, y_scale, mask, slope = _call(codes, scale, table, out, True)
+        ctx.save_for_backward(codes, scale, mask, slope, y_scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes, y_scale)
         ctx.table, ctx.links, ctx.layout = table, links, checks.layout_of(y)
@@ -56,9 +56,11 @@ class _Quantized(torch.autograd.Function):
         if grad is None:
             return (None,) * 7
         for_x, for_t, *_rest = ctx.needs_input_grad
-        codes, scale, slope, y_scale = ctx.saved_tensors
-        gt = gradients.of_threshold(ctx, checks.in_layout(grad, ctx.layout), slope, y_scale) if for_t else None
-        return _slope(ctx, grad, codes, scale) if for_x else None, gt, *(None,) * 5
+        codes, scale, mask, slope, y_scale = ctx.saved_tensors
+        grad = checks.in_layout(grad, ctx.layout)
+        gt = gradients.of_threshold(ctx, grad, slope, y_scale) if for_t else None
+        gx = _slope(ctx, checks.mask_grad(grad, mask, grad.numel()), codes, scale) if for_x else None
+        return gx, gt, *(None,) * 5
 
 
 def _slope(ctx: Any, grad: Tensor, codes: Tensor, scale: Tensor) -> Tensor | None:
@@ -137,7 +139,7 @@ def quantized_activation(x: Coded, table: int, out: Output) -> Coded:
         out: State and settings; the output scale is at most ``2**27``.
 
     Returns:
-        value, codes and scale. The gradient is the derivative of the exact function at ``x``.
+        value, codes and scale. The gradient is the derivative of the exact function at ``x``, where the result does not saturate.
 
     Raises:
         TypeError: ``x`` is not Coded, ``out`` no Output.

@@ -25,8 +25,8 @@ class _Softmax(torch.autograd.Function):
         ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output,
         links: gradients.Links,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        y, y_codes, y_scale, _, slope = _call(codes, scale, chip, log, out, t is not None)
-        ctx.save_for_backward(*((codes, scale) if log else (y_codes, y_scale)), slope, y_scale)
+        y, y_codes, y_scale, mask, slope = _call(codes, scale, chip, log, out, True)
+        ctx.save_for_backward(*((codes, scale) if log else (y_codes, y_scale)), mask, slope, y_scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes, y_scale)
         ctx.log, ctx.links = log, links
@@ -37,15 +37,17 @@ class _Softmax(torch.autograd.Function):
         if grad is None:
             return (None,) * 8
         for_x, for_t, *_rest = ctx.needs_input_grad
-        codes, scale, slope, y_scale = ctx.saved_tensors
+        codes, scale, mask, slope, y_scale = ctx.saved_tensors
         grad = grad.contiguous()
         gt = gradients.of_threshold(ctx, grad, slope, y_scale) if for_t else None
         gx = None
+        if for_x:
+            grad = checks.mask_grad(grad, mask, grad.shape[-1])
         if for_x and gradients.again(ctx) and ctx.log:
             x = gradients.operand(ctx.links[0], codes, scale)
             (gx,) = gradients.differentiated(lambda v: F.log_softmax(v, -1), grad, x)
         elif for_x and gradients.again(ctx):
-            gx = _jacobian(grad, _Result.apply(*ctx.links, codes, scale, slope))  # type: ignore[no-untyped-call]
+            gx = _jacobian(grad, _Result.apply(*ctx.links, codes, scale, mask, slope))  # type: ignore[no-untyped-call]
         elif for_x:
             gx = _grad(grad, codes, scale, ctx.log)
         return gx, gt, *(None,) * 6
@@ -68,10 +70,13 @@ class _Result(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         for_x, for_t, *_rest = ctx.needs_input_grad
-        codes, scale, slope = ctx.saved_tensors
-        gt = gradients.of_threshold(ctx, grad.contiguous(), slope, scale) if for_t else None
-        gx = _jacobian(grad, _Result.apply(*ctx.links, codes, scale, slope)) if for_x else None  # type: ignore[no-untyped-call]
-        return gx, gt, None, None, None
+        codes, scale, mask, slope = ctx.saved_tensors
+        grad, gx = grad.contiguous(), None
+        gt = gradients.of_threshold(ctx, grad, slope, scale) if for_t else None
+        if for_x:
+            grad = checks.mask_grad(grad, mask, grad.shape[-1])
+            gx = _jacobian(grad, _Result.apply(*ctx.links, *ctx.saved_tensors))  # type: ignore[no-untyped-call]
+        return gx, gt, None, None, None, None
 
 
 def _call(codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output, grad: bool) -> tuple[Tensor, ...]:
@@ -125,7 +130,7 @@ def softmax(x: Coded, out: Output, *, chip: int, log: bool = False, dim: int = -
 
     Returns:
         value, codes and scale. Gradients: softmax by its Jacobian at the computed result, log-softmax by that of the exact
-        function at ``x``.
+        function at ``x``; where the result saturates the incoming gradient counts as 0.
 
     Raises:
         TypeError: ``x`` is not Coded, ``out`` no Output.
