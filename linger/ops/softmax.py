@@ -70,7 +70,7 @@ class _Result(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         for_x, for_t, *_rest = ctx.needs_input_grad
-        codes, scale, mask, slope = ctx.saved_tensors
+        _, scale, mask, slope = ctx.saved_tensors
         grad, gx = grad.contiguous(), None
         gt = gradients.of_threshold(ctx, grad, slope, scale) if for_t else None
         if for_x:
