@@ -232,9 +232,18 @@ def attach(model: _M, settings: LayerLookup, on_owner: Callable[[nn.Module], Non
             module.__class__ = owner_class(type(module))
             module.__dict__["_linger_settings"] = settings
             module.__dict__["_linger_sites"] = {}
+            _close_fast_path(module)
             if on_owner is not None:
                 on_owner(module)
     return model
+
+
+def _close_fast_path(module: nn.Module) -> None:
+    """In evaluation torch runs a whole encoder layer as one float kernel; compiled code does not see that this is none."""
+    if isinstance(module, nn.TransformerEncoderLayer):
+        module.activation_relu_or_gelu = 0
+    elif isinstance(module, nn.TransformerEncoder):
+        module.use_nested_tensor = False
 
 
 @contextmanager

@@ -228,3 +228,13 @@ def test_a_bare_layer_is_traced_and_exported_with_gradients_on(name, tmp_path):
     assert torch.equal(torch.export.export(model, (x,)).module()(x), want)
     model.train()(x).sum().backward()  # the layer itself trains on
     assert model.weight.grad is not None
+
+
+def test_compiled_encoder_layers_stay_quantized():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+    model, x = linger.init(nn.Sequential(nn.Linear(8, 8), nn.TransformerEncoder(layer, 1))), torch.randn(2, 5, 8)
+    model(x)
+    model.eval()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        assert torch.equal(compiled(x), model(x))
