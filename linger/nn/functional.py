@@ -47,7 +47,7 @@ class FunctionalLayer(Leaf):
 
     def operand_quantizer(self, i: int) -> Quantizer:
         """Quantizer of operand ``i``."""
-        return cast("Quantizer", self.input_quantizer[i])
+        return cast("Quantizer", cast(Any, self._modules["input_quantizer"])._modules[str(i)])  # plain dicts are fast
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class FunctionalLayer(Leaf):
         Raises:
             UnsupportedError: More tensors than at the first call, or an operand wider than ``widest``.
         """
-        if len(xs) > len(self.input_quantizer):
+        if str(len(xs) - 1) not in cast(Any, self._modules["input_quantizer"])._modules:
             raise UnsupportedError(
                 f"linger: '{self.name}' was created for {len(self.input_quantizer)} tensor(s) and now got {len(xs)}; give the "
                 "two forms calls of their own"
@@ -106,9 +106,10 @@ class FunctionalLayer(Leaf):
 
                 return emit_calibrated(real(*xs), self.output_quantizer, highest)
             operands = [accept(x, self.operand_quantizer(i), widest) for i, x in enumerate(xs)]
-            warn_without_data(self.output_quantizer)
-            out = integers(operands, self.output_quantizer.output())
-            y = emit(out, self.output_quantizer)
+            quantizer = self.output_quantizer
+            warn_without_data(quantizer)
+            out = integers(operands, quantizer.output())
+            y = emit(out, quantizer)
             tape = current_tape()
             if tape is not None and write is not None:
                 write(tape, operands, out, y)
