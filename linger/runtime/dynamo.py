@@ -21,6 +21,7 @@ _METHODS: dict[str, tuple[str, _Order | None]] = {
     "method_attr_mT": ("permute", lambda n: [*range(n - 2), n - 1, n - 2]),
     "method_attr_mH": ("permute", lambda n: [*range(n - 2), n - 1, n - 2]),
     "nb_absolute_impl": ("abs", None),
+    "unpack_var_sequence": ("unbind", None),
 }
 
 
@@ -55,13 +56,14 @@ shows_functions.__dict__["_dynamo_marked_constant"] = (
 def _as_method(own: Callable[..., Any] | None, method: str, order: _Order | None) -> Callable[..., Any]:
     """Dynamo's ``own`` way, but as a call of a method, which modes see, while a mode is on."""
 
-    def read(self: Any, tx: Any) -> Any:
+    def read(self: Any, tx: Any, *rest: Any, **named: Any) -> Any:
         variables, function = (import_module(f"torch._dynamo.variables{m}") for m in ("", ".torch_function"))
         real = self.ndim is not None and self.dtype is not None and not self.dtype.is_complex
         if not real or not function.can_dispatch_torch_function(tx, (self,), {}):
-            return own(self, tx) if own else None
+            return own(self, tx, *rest, **named) if own else None
         axes = order(self.ndim) if order else []
-        return self.call_method(tx, method, [variables.ConstantVariable.create(axis) for axis in axes], {})
+        result = self.call_method(tx, method, [variables.ConstantVariable.create(axis) for axis in axes], {})
+        return result.unpack_var_sequence(tx) if method == "unbind" else result
 
     read.__dict__["_linger"] = True
     return read

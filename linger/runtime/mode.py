@@ -86,4 +86,8 @@ class Interception(TorchFunctionMode):
         result = func(*args, **kwargs) if tape is None else tape.float_call(func, args, kwargs)
         if target is not None:
             forget(target)
+        elif torch.compiler.is_compiling():
+            for t in args:  # what is handed back as it came is, to dynamo, another tensor without a format
+                if result is t:
+                    return t
         return result
