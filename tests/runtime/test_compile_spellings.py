@@ -50,7 +50,7 @@ HIDDEN = [
     lambda y, z: y.__rmatmul__(z.mT),
     lambda y, z: y.unflatten(1, (2, 2)),
     lambda y, z: 1 - y,
-    lambda y, z: list(y)[0],
+    lambda y, z: list(y).pop(),
     lambda y, z: torch.atleast_1d(y),
     lambda y, z: 1 / (y + 9),
 ]
