@@ -188,7 +188,7 @@ class Border(nn.Module):
     def forward(self, x):
         y = self.conv(x)
         y = torch.exp(-y.abs()) + F.hardsigmoid(y)  # two consumers of one quantized tensor
-        return self.linear(y.mean((2, 3)).view(y.size(0), -1)).argmax(1)
+        return self.linear(y.mean((2, 3)).view(y.size(0), -1))
 
 
 def exported(model, *inputs, **options):
@@ -203,7 +203,7 @@ def test_island_between_quantized_layers_has_one_dequant_and_one_quant():
         model(torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(seed)))
     data = exported(model.eval(), X)
     with torch.no_grad():
-        close(OnnxRunner(data).run(X)["output"][1].ravel(), model(X))  # the chip's ArgMax: maxima, then places
+        close(OnnxRunner(data).run(X)["output"], model(X))
     operators = [n.op_type for n in onnx.load_from_string(data).graph.node]
     ends = [o for o in operators if o in ("Quant", "Dequant", "Conv2dInt", "LinearInt")]
     assert ends == ["Quant", "Conv2dInt", "Dequant", "Quant", "LinearInt", "Dequant"]
