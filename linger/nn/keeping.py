@@ -95,9 +95,12 @@ def keeps(
             with torch.no_grad():
                 moved = run(fmt.codes, *rest, **others)
         if isinstance(result, Tensor):
-            result = x if result is x else tag(result, fmt.view(moved))  # dynamo: x is what carries the format
+            result = (
+                x if result is x else tag(result, fmt.moved(result, moved, x))
+            )  # dynamo: x is what carries the format
         else:
-            parts = (tag(p, fmt.view(None if moved is None else moved[i])) for i, p in enumerate(result))
+            every = [None] * len(result) if moved is None else moved
+            parts = (tag(p, fmt.moved(p, c, x)) for p, c in zip(result, every, strict=True))
             result = type(result)(parts)
         tape = current_tape()
         if tape is not None:

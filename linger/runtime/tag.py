@@ -51,6 +51,16 @@ class Format:
         fmt.memory = self.memory
         return fmt
 
+    def moved(self, result: Tensor, codes: Tensor | None, source: Tensor) -> Format:
+        """The same format for the ``result`` of a shape operator on ``source``: a copy is not written when that is."""
+        if self.memory is None:
+            return self.like(codes)
+        if torch.compiler.is_dynamo_compiling():
+            shares = result._base is not None  # a copy has none yet
+        else:
+            shares = torch._C._is_alias_of(result, source)  # type: ignore[attr-defined]
+        return self.view(codes) if shares else self.like(codes)
+
     def like(self, codes: Tensor | None) -> Format:
         """The same format for another tensor (a maximum, a sum) with its own codes."""
         return Format(self.scale, self.bits, codes, exact=self.exact)
