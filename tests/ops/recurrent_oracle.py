@@ -82,7 +82,8 @@ class Layer:
         """A state: its code, with the gradients of `real` and, from the value before rounding, of the threshold."""
         if self.threshold is not None:
             off = codes.to(D64) - before.detach() * 2.0**self.qh
-            off = torch.where(off.abs() <= 0.5, off, codes.to(D64))  # saturated: the limit follows the threshold
+            cut = (codes.to(D64) - real.detach() * 2.0**self.qh).abs() > 0.5001  # behind all roundings but the last
+            off = torch.where(cut, codes.to(D64), off)  # saturated: the limit follows the threshold
             real = real + (self.threshold - self.threshold.detach()) * math.log(2.0) * off / 2.0**self.qh
         return carry(real, codes, self.qh)
 

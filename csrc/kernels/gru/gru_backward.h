@@ -87,8 +87,9 @@ LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_gru_grad *g,
         f_store(dhp, f_keep(dh * to_h, left));
         if (g->slope) {
             const vf code = f_from(g_codes_n(g->y + row * w->h + (left > 0 ? u : 0), left), 1.0f);
-            const vf v = (to_n * fine + to_h * h) * f_set(w->to_code);
-            *g->slope += slope_sum(dh, code, v, left);
+            const vf v = (to_n * fine + to_h * h) * f_set(w->to_code),
+                     last = (to_n * n.y + to_h * h) * f_set(w->to_code); /* n was rounded before */
+            *g->slope += slope_sum(dh, code, v, last, left);
         }
     }
 }

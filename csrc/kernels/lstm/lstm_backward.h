@@ -81,7 +81,7 @@ LGR_VEC void row_gradients(const int chip, const plan *w, const lgr_lstm_grad *g
         if (g->slope) {
             const vf code = f_from(g_codes_n(g->y + row * w->h + u, left), 1.0f);
             const vf v = o.y * th.y * f_set(w->to_code);
-            *g->slope += slope_sum(dh, code, v, left);
+            *g->slope += slope_sum(dh, code, v, v, left);
         }
     }
 }
