@@ -274,8 +274,8 @@ class QuantLayer(Converted, Leaf):
     @property
     def output_clamp(self) -> float:
         """Limit of the training clamp of the output, 0.0 for none."""
-        limit = self.quant.clamp.clamp_activation_value
-        return 0.0 if limit is None or not self.training else float(limit)
+        limit = self.quant.clamp.clamp_activation_value if self.training else None
+        return 0.0 if limit is None else float(limit)
 
     def parameter_codes(self, weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> tuple[list[Any], Tensor]:
         """What a file holds: int8 weight codes and, where there is a bias, its int32 codes; and the weight's scale."""

@@ -165,6 +165,8 @@ def is_number(v: Any) -> bool:
 
 def two(args: tuple[Any, ...], kwargs: dict[str, Any], also: str = "") -> tuple[Any, Any, Any] | None:
     """Both operands of a call and its keyword ``also`` (None: not given); None where it asks for more, as ``out=``."""
+    if not kwargs:
+        return (args[0], args[1], None) if len(args) == 2 else None
     if any(v is not None for k, v in kwargs.items() if k not in _BINARY and k != also):
         return None
     values = [*args, *(kwargs[k] for k in _BINARY if k in kwargs)]
@@ -178,13 +180,23 @@ def real_operands(*values: Any, widest: int = 8) -> bool:
         *values: Operands.
         widest: Bits that the operator takes; wider tensors leave it to float.
     """
-    tensors = [v for v in values if isinstance(v, Tensor)]
-    if any(not isinstance(v, Tensor) and not is_number(v) for v in values):
-        return False
-    if any(not t.is_floating_point() or t.device != tensors[0].device for t in tensors):
-        return False
-    formats = [fmt for fmt in map(info, tensors) if fmt is not None]
-    return bool(formats) and all(fmt.bits <= widest for fmt in formats)
+    first: Tensor | None = None
+    quantized = False
+    for v in values:
+        if not isinstance(v, Tensor):
+            if not is_number(v):
+                return False
+            continue
+        if first is None:
+            first = v
+        if not v.is_floating_point() or v.device != first.device:
+            return False
+        fmt = info(v)
+        if fmt is not None:
+            quantized = True
+            if fmt.bits > widest:
+                return False
+    return quantized
 
 
 def running_platform() -> str:

@@ -25,7 +25,7 @@ def is_one_number(v: Any) -> TypeGuard[Tensor | float]:
     """Whether an operand is a number: a Python one, a 0-dim float tensor or a Parameter of one element."""
     if not isinstance(v, Tensor):
         return is_number(v)
-    return info(v) is None and (v.dim() == 0 or isinstance(v, nn.Parameter) and v.numel() == 1)
+    return v.numel() == 1 and (v.dim() == 0 or isinstance(v, nn.Parameter)) and info(v) is None
 
 
 def code_of(number: float) -> tuple[int, int]:

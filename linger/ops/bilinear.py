@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -140,8 +140,7 @@ def evaluation_weight(
     if kept is not None and out.observe:
         kept.entry = None
     lasting = isinstance(weight if weight._base is None else weight._base, torch.nn.Parameter)
-    traced = torch.compiler.is_compiling() or type(x.codes) is not Tensor or torch._C._get_tracing_state() is not None
-    if kept is None or not lasting or out.observe or traced:
+    if kept is None or not lasting or out.observe or _traced(x):
         w = quantize_weight(weight, bias, x.scale, out, False)
         return form.arranged(w.codes), w.scale, None
     version = (None if weight.is_inference() else weight._version, out.bits)
@@ -206,6 +205,41 @@ def _as_graph(ctx: Any, grad: Tensor, codes: Tensor, scale: Tensor, w: Weight) -
     x, weight = gradients.operand(at_x, codes, scale), gradients.weight_operand(at_w, at_t, w)
     bias = grad.new_zeros(ctx.outputs, requires_grad=ctx.needs_input_grad[2])
     return gradients.differentiated(ctx.form.real, grad, x, weight, bias)
+
+
+def checked(
+    form: Form,
+    check: Callable[[], None],
+    x: Coded,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_out: Output,
+    out: Output,
+    kept: KeptWeight | None,
+) -> Coded:
+    """A bilinear operator on operands that ``check`` refuses where they do not fit.
+
+    A layer's evaluation, which moves no state, asks only once the native operator has refused: the checks take as long as a
+    small product.
+    """
+    if kept is not None and not (weight_out.observe or out.observe or torch.is_grad_enabled() or _traced(x)):
+        try:
+            return bilinear(form, x, weight, bias, weight_out, out, kept)
+        except (AttributeError, IndexError, RuntimeError):  # what the native operators and torch's own say
+            check()
+            raise
+    check()
+    return bilinear(form, x, weight, bias, weight_out, out, kept)
+
+
+def _traced(x: Coded) -> bool:
+    """Whether something else than this processor's numbers goes through: compiled, fake or recorded tensors."""
+    return (
+        torch.compiler.is_compiling()
+        or type(x.codes) is not Tensor
+        or not x.codes.is_cpu
+        or torch._C._get_tracing_state() is not None
+    )
 
 
 def bilinear(

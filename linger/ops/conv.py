@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.bilinear import KeptWeight, Weight, bilinear, check_codes, check_operands, codes_dtype, fake_outputs
+from linger.ops.bilinear import KeptWeight, Weight, check_codes, check_operands, checked, codes_dtype, fake_outputs
 from linger.ops.gradients import dequantized
 from linger.ops.spec import Coded, Output
 
@@ -124,10 +124,12 @@ def conv(
 
     Source: docs/numerics.md, "Convolution".
     """
-    check_operands("conv", x, weight, bias, weight_out, out)
-    _check_geometry("conv", x.codes, weight, geometry)
-    plain = Geometry(list(geometry.stride), list(geometry.padding), list(geometry.dilation), int(geometry.groups))
-    return bilinear(plain, x, weight, bias, weight_out, out, kept)
+
+    def check() -> None:
+        check_operands("conv", x, weight, bias, weight_out, out)
+        _check_geometry("conv", x.codes, weight, geometry)
+
+    return checked(geometry, check, x, weight, bias, weight_out, out, kept)
 
 
 def conv_codes(

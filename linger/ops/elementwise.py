@@ -86,7 +86,8 @@ def _sum(op: str, x: Coded, y: Coded, out: Output, sign: int) -> Coded:
     if x.codes.shape != y.codes.shape:
         raise ValueError(f"{op}: x and y must have one shape, got {tuple(x.codes.shape)} and {tuple(y.codes.shape)}")
     checks.check_device(op, x.codes)
-    if y.value is x.value:  # x + x: dynamo refuses one tensor in two places of an autograd.Function
+    if y.value is x.value and torch.compiler.is_compiling():
+        # x + x: dynamo refuses one tensor in two places of an autograd.Function
         y = Coded(*(part.view_as(part) for part in y))
     xq, yq = x.codes, y.codes
     if xq.dtype != yq.dtype:

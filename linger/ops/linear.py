@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.bilinear import KeptWeight, Weight, bilinear, check_codes, check_operands, codes_dtype, fake_outputs
+from linger.ops.bilinear import KeptWeight, Weight, check_codes, check_operands, checked, codes_dtype, fake_outputs
 from linger.ops.gradients import dequantized
 from linger.ops.spec import Coded, Output
 
@@ -48,9 +48,12 @@ def linear(
 
     Source: docs/numerics.md, "Linear".
     """
-    check_operands("linear", x, weight, bias, weight_out, out)
-    _check_shapes("linear", x.codes, weight)
-    return bilinear(_Product(), x, weight, bias, weight_out, out, kept)
+
+    def check() -> None:
+        check_operands("linear", x, weight, bias, weight_out, out)
+        _check_shapes("linear", x.codes, weight)
+
+    return checked(_Product(), check, x, weight, bias, weight_out, out, kept)
 
 
 def linear_codes(x: Tensor, w: Tensor, bias: Tensor | None, shift: int, bits: int, relu: bool) -> Tensor:

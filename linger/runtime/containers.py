@@ -38,7 +38,7 @@ def _is_torchs(base: type[nn.Module], name: str) -> bool:
 
 
 def _iter(self: nn.Module) -> Iterator[nn.Module]:
-    return iter(list(layers(self).values()))
+    return iter([child for name, child in self._modules.items() if not name.startswith(PREFIX)])  # type: ignore[misc]
 
 
 def _names(self: nn.Module) -> Iterator[str]:
