@@ -40,7 +40,7 @@ class _Quantize(torch.autograd.Function):
             value, codes, scale, *saved = _quantize_slope(x, *stats, settings, t, clamp)
             ctx.save_for_backward(*saved, scale)
             ctx.threshold = None if aside is None else t
-        ctx.layout = checks.layout_of(value)
+        ctx.layout, ctx.learned = checks.layout_of(value), t is not None
         if aside is None:
             ctx.set_materialize_grads(False)
             ctx.mark_non_differentiable(codes, scale)
@@ -50,13 +50,12 @@ class _Quantize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        if len(saved) > 1:
+        if ctx.learned:  # saved tensors are read once: torch's checkpoint gives them away
             for_x, for_t, *_rest = ctx.needs_input_grad
             return *checks.output_grads(ctx, grad, for_x, for_t), None, None, None, None
         if grad is None:
             return None, None, None, None, None, None
-        return checks.mask_grad(checks.in_layout(grad, ctx.layout), saved[0]), None, None, None, None, None
+        return checks.mask_grad(checks.in_layout(grad, ctx.layout), ctx.saved_tensors[0]), None, None, None, None, None
 
 
 _apply = super(

@@ -70,12 +70,13 @@ class _Result(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         for_x, for_t, *_rest = ctx.needs_input_grad
-        _, scale, mask, slope = ctx.saved_tensors
+        saved = ctx.saved_tensors
+        _, scale, mask, slope = saved
         grad, gx = grad.contiguous(), None
         gt = gradients.of_threshold(ctx, grad, slope, scale) if for_t else None
         if for_x:
             grad = checks.mask_grad(grad, mask, grad.shape[-1])
-            gx = _jacobian(grad, _Result.apply(*ctx.links, *ctx.saved_tensors))  # type: ignore[no-untyped-call]
+            gx = _jacobian(grad, _Result.apply(*ctx.links, *saved))  # type: ignore[no-untyped-call]
         return gx, gt, None, None, None, None
 
 

@@ -116,10 +116,11 @@ def test_frozen_training_forward_is_the_eval_forward(tmp_path, method):
     assert model.conv1.output_quantizer.n_batches.item() == before["conv1.output_quantizer.n_batches"].item() + 1
 
 
-def test_checkpointing_counts_a_batch_once(tmp_path):
+@pytest.mark.parametrize("method", ["MOM", "TQT"])
+def test_checkpointing_counts_a_batch_once(method, tmp_path):
     from torch.utils.checkpoint import checkpoint
 
-    model, x = build(tmp_path).train(), torch.randn(4, 2, 6, 6)
+    model, x = build(tmp_path, method).train(), torch.randn(4, 2, 6, 6)
     plain = copy.deepcopy(model)
     checkpoint(model, x, use_reentrant=False).sum().backward()
     plain(x).sum().backward()
