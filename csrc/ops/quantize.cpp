@@ -152,10 +152,11 @@ quantize_weight(const Tensor &w, const Tensor &running, const Tensor &is_init, c
 }
 
 // What decides codes and scale of an evaluation besides the weight itself, and a sample of that: four numbers to compare.
-Tensor weight_key(const Tensor &w, const Tensor &running, const Tensor &is_init,
-                  const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-                  const OptTensor &threshold, const OptTensor &bias, const OptTensor &x_scale,
-                  int64_t bits) {
+// As a tensor they would cost the call and the comparison two microseconds.
+using Key = std::tuple<int64_t, int64_t, int64_t, bool>;
+Key weight_key(const Tensor &w, const Tensor &running, const Tensor &is_init, const Tensor &scale,
+               const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold,
+               const OptTensor &bias, const OptTensor &x_scale, int64_t bits) {
     check_float(w, "weight_key", "w");
     const lgr_stats st =
         lgr::state("weight_key", running, is_init, scale, n_batches, n_skipped, threshold);
@@ -164,13 +165,10 @@ Tensor weight_key(const Tensor &w, const Tensor &running, const Tensor &is_init,
     const int32_t guess = lgr_stats_guess(&st, lgr::to_bits(bits, "weight_key"), limit.cap);
     uint64_t print = 0;
     lgr::check(lgr_fingerprint_f32(in.const_data_ptr<float>(), in.numel(), &print), "weight_key");
-    const Tensor key = lgr::fresh_1d(4, aoti_torch_dtype_int64());
-    int64_t *to = key.mutable_data_ptr<int64_t>();
-    memcpy(to, &print, sizeof print);
-    to[1] = guess;
-    to[2] = guess == LGR_EXP2_NONE ? limit.cap : 0; // the weight's own range, up to cap
-    to[3] = limit.nan;
-    return key;
+    int64_t bytes;
+    memcpy(&bytes, &print, sizeof bytes);
+    const bool own = guess == LGR_EXP2_NONE; // the weight's own range, up to cap
+    return {bytes, guess, own ? limit.cap : 0, limit.nan};
 }
 
 Tensor quantize_bias(const Tensor &bias, const Tensor &x_scale, const Tensor &w_scale) {
@@ -185,12 +183,13 @@ Tensor quantize_bias(const Tensor &bias, const Tensor &x_scale, const Tensor &w_
     return codes;
 }
 
-Tensor dequantize(const Tensor &codes, const Tensor &scale) {
+Tensor dequantize(const Tensor &codes, const Tensor &scale, bool saved) {
     const bool narrow = codes.scalar_type() == ScalarType::Char;
     STD_TORCH_CHECK(narrow || codes.scalar_type() == ScalarType::Int,
                     "dequantize: codes must be int8 or int32");
     const Tensor in = lgr::dense(codes), value = lgr::fresh_like(in, aoti_torch_dtype_float32());
-    const int32_t e = lgr::exp2_of(scale, "dequantize");
+    const int32_t of = lgr::exp2_of(scale, "dequantize"),
+                  e = saved && of == LGR_EXP2_NAN ? 0 : of; // the codes behind a NaN are 0
     float *dst = value.mutable_data_ptr<float>();
     const int8_t *s8 = narrow ? in.const_data_ptr<int8_t>() : nullptr;
     const int32_t *s32 = narrow ? nullptr : in.const_data_ptr<int32_t>();
@@ -238,9 +237,10 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
           "(Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
     m.def(
         "weight_key(Tensor w, Tensor running, Tensor is_init, Tensor scale, Tensor n_batches, "
-        "Tensor n_skipped, Tensor? threshold, Tensor? bias, Tensor? x_scale, int bits) -> Tensor");
+        "Tensor n_skipped, Tensor? threshold, Tensor? bias, Tensor? x_scale, int bits) -> "
+        "(int fingerprint, int exp2, int cap, bool nan)");
     m.def("quantize_bias(Tensor bias, Tensor x_scale, Tensor w_scale) -> Tensor");
-    m.def("dequantize(Tensor codes, Tensor scale) -> Tensor");
+    m.def("dequantize(Tensor codes, Tensor scale, bool saved=False) -> Tensor");
     m.def("codes_of(Tensor value, Tensor scale, int bits) -> Tensor");
     m.def("quantize_codes(Tensor x, int exp2, int bits) -> Tensor");
 }

@@ -23,7 +23,7 @@ Links = tuple[Tensor | None, ...] | None
 
 def dequantized(codes: Tensor, scale: Tensor) -> Tensor:
     """A saved operand for the float gradients. Behind a NaN its codes are 0 and its scale is NaN: it then counts as 0."""
-    value: Tensor = _dequantize(codes, torch.where(scale.isnan(), 1.0, scale))
+    value: Tensor = _dequantize(codes, scale, True)
     return value
 
 

@@ -291,7 +291,7 @@ def _fake_quantize_bias(bias: Tensor, x_scale: Tensor, w_scale: Tensor) -> Tenso
 
 
 @checks.fake("linger::dequantize")
-def _fake_dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+def _fake_dequantize(codes: Tensor, scale: Tensor, saved: bool = False) -> Tensor:
     return checks.empty_dense(codes, torch.float32)
 
 
