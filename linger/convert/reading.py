@@ -1,7 +1,8 @@
 """Reads the code of one owner with symbolic values, on a shadow of its module tree.
 
 ``torch.fx.Tracer.trace`` replaces ``nn.Module.__call__`` for the whole process while it runs, so that models in other
-threads fail. Here the user's modules stand in for themselves as shallow copies: leaves record their call, owners run.
+threads fail. Here the user's modules stand in for themselves as shallow copies: leaves record their call, owners run their
+code. Hooks do not run: they may compute, log or store, and take no symbolic values.
 """
 
 from __future__ import annotations
@@ -100,11 +101,29 @@ class _Reader(torch.fx.Tracer):
         torchs_own = set(nn.Module().__dict__)
         for key in [k for k in own if k not in torchs_own]:
             own[key] = self._mapped(own[key], 3)
-        if "_linger_call" not in own:
-            for key, function in _functions(type(m)).items():
-                readable = self._readable(function)
-                if readable is not function and key not in own:
-                    own[key] = types.MethodType(readable, shadow)
+        if "_linger_call" in own:
+            return
+        for key, function in _functions(type(m)).items():
+            readable = self._readable(function)
+            if readable is not function and key not in own:
+                own[key] = types.MethodType(readable, shadow)
+        if "_orig_mod" in m._modules and hasattr(m, "_torchdynamo_orig_callable"):  # torch.compile(module)
+            own["forward"] = own["_modules"]["_orig_mod"]
+        own["_compiled_call_impl"] = functools.partial(
+            self._run, shadow
+        )  # in front of hooks, and of what m.compile() made
+
+    def _run(self, owner: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """An owner's code; its own hooks, which may replace values, stand in the graph as steps that nothing is known of."""
+        if owner._forward_pre_hooks:
+            args, kwargs = self._hooked(args), self._hooked(kwargs)
+        result = owner.forward(*args, **kwargs)
+        return self._hooked(result) if owner._forward_hooks else result
+
+    def _hooked(self, value: Any) -> Any:
+        return torch.fx.node.map_aggregate(
+            value, lambda v: self.create_proxy("call_function", _hook, (v,), {}) if isinstance(v, Proxy) else v
+        )
 
     def _mapped(self, value: Any, depth: int) -> Any:
         if isinstance(value, nn.Module):
@@ -155,6 +174,11 @@ class _View:
         if isinstance(value, types.ModuleType) and value in _WAYS_TO_RNN:
             return _View(value, self._recorded)
         return self._recorded(value) if callable(value) and _takes_no_proxies(value) else value
+
+
+def _hook(value: Any) -> Any:
+    """Stands for the hooks of an owner."""
+    return value
 
 
 def _call_leaf(self: nn.Module, *args: Any, **kwargs: Any) -> Any:

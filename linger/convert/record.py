@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from linger.quantizers import eagerly
 from linger.runtime import resolve, sites
 
 from .flow import METADATA, Adjacency, Call, Flow, is_alias
@@ -45,7 +46,10 @@ def bind_inputs(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...],
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Run forwards in eval (or all training) mode without a trace: attributes, buffers, flags and random states come back."""
+    """Run forwards in eval (or all training) mode without a trace: attributes, buffers, flags and random states come back.
+
+    Compiled parts run as they are written.
+    """
     saved = []
     modules = [m for m in model.modules() if not isinstance(m, torch.jit.ScriptModule)]  # those keep their state in C++
     for m in modules:
@@ -56,7 +60,7 @@ def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), eagerly():
             for m in modules:
                 m.__dict__["training"] = training
             yield

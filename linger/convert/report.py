@@ -157,6 +157,8 @@ def summary(model: nn.Module) -> Summary:
     stayed = {r.name: r for r in record.report.stayed_float}
     rows: list[tuple[str, ...]] = []
     for name, m in model.named_modules():
+        if "_orig_mod" in m._modules:  # torch.compile's wrapper answers for what it wraps
+            continue
         q = getattr(m, "quant", None)
         limits = _limits(m)
         if q is not None and (hasattr(m, "output_quantizer") or isinstance(m, (Converted, FunctionalLayer))):

@@ -6,6 +6,7 @@ import html
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class CheckReport:
 
 
 def check(
-    model: nn.Module | str | os.PathLike[str] | bytes, platform: str | None = None, example_inputs: Any = None
+    model: nn.Module | str | os.PathLike[str] | bytes, platform: str | Enum | None = None, example_inputs: Any = None
 ) -> CheckReport:
     """Everything that a chip refuses, computes otherwise or leaves to float, at once.
 
@@ -95,7 +96,8 @@ def check(
 
     Args:
         model: A float, constrained or initialised model, or an exported file (its path or bytes).
-        platform: ``arcs``, ``mars``, ``venusA`` or ``venus``; None: the model's, or that of the current configuration.
+        platform: ``arcs``, ``mars``, ``venusA`` or ``venus``, or that member of ``linger.settings.PlatForm``; None: the
+            model's, or that of the current configuration.
         example_inputs: A tensor, a tuple or a dict of keyword arguments, as the chip will see them (batch 1). Without them
             only the layers themselves are looked at, not the operators between them. Files need none.
 
@@ -107,7 +109,7 @@ def check(
     Raises:
         ValueError: An unknown platform; inputs on which the model does not run; a model that cannot be copied; a file for
             another platform.
-        TypeError: ``model`` is neither a module nor a file.
+        TypeError: ``model`` is neither a module nor a file, ``platform`` no name.
         RuntimeError: A part of the model is initialised, the model is not.
         ModelError: The file cannot be read.
 
@@ -118,7 +120,14 @@ def check(
 
     Source: docs/numerics.md, "Chips".
     """
+    if isinstance(platform, Enum):
+        platform = platform.name
     if platform is not None:
+        if not isinstance(platform, str):
+            raise TypeError(
+                f"check: platform must be a chip's name, got {type(platform).__name__}; the order is "
+                "check(model, platform, example_inputs)"
+            )
         limits_of(platform)
     if not isinstance(model, nn.Module):
         return _file(model, platform)

@@ -17,6 +17,7 @@ from linger.chip import Violation, file_platform
 from linger.convert.findings import findings, sentences
 from linger.errors import ExportError
 from linger.files import replaced
+from linger.quantizers import eagerly
 from linger.runtime import ChipOutput, Node, Tape, Value, info, state
 
 from .arguments import arguments, copied, tensors_in
@@ -136,11 +137,11 @@ def _check_finite(model: nn.Module) -> None:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module's own flag comes back afterwards."""
+    """Eval mode without gradients and compiled code; every module's own flag comes back afterwards."""
     flags = [(m, m.training) for m in model.modules()]
     try:
         model.eval()
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), eagerly():
             yield
     finally:
         for module, flag in flags:

@@ -1,6 +1,7 @@
 """Quantizers, what they observe, calibration and freezing. Rules: docs/numerics.md, "Training"."""
 
 from .calibration import calibrating, calibration, register_calibrate_method
+from .eager import eagerly
 from .freeze import freeze_statistics
 from .quantizer import Quantizer, clamp_weight_once, in_ddp_forward, in_recomputation
 
@@ -9,6 +10,7 @@ __all__ = [
     "calibrating",
     "calibration",
     "clamp_weight_once",
+    "eagerly",
     "freeze_statistics",
     "in_ddp_forward",
     "in_recomputation",

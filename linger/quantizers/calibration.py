@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import UnsupportedError
 from ..settings import allow_calibration
+from .eager import eagerly
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer, State
@@ -106,8 +105,7 @@ class _Session:
 
     def __init__(self) -> None:
         self.scopes: list[Calibration] = []
-        # compiled code does not look at thread-local state: it runs in eager mode meanwhile
-        self.eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+        self.eager = eagerly()
         self.records: dict[tuple[Quantizer, str], _Record] = {}
         self.highest: dict[Quantizer, Callable[[], Tensor]] = {}  # in the order of the forward
 

@@ -312,3 +312,15 @@ def test_a_file_of_nonsense_gives_a_report(name):
             except linger.onnx.ModelError:
                 continue
             assert isinstance(str(report), str)
+
+
+def test_chips_by_enum_member_and_arguments_in_another_order():
+    model, x = nn.Conv2d(1, 2, 7), torch.randn(1, 1, 9, 9)
+    assert linger.check(model, linger.settings.PlatForm.venus).platform == "venus"
+    with pytest.raises(ValueError, match=r"platform must be one of .*, got 'jupiter'"):
+        linger.check(model, linger.settings.PlatForm.jupiter)
+    for args in (("venus", model, x), (model, x), (model, x, "venus")):
+        with pytest.raises(
+            TypeError, match=r"platform must be a chip's name, got \w+; the order is check\(model, platf"
+        ):
+            linger.check(*args)

@@ -1,5 +1,6 @@
 """Reading a model's code, without example inputs, disturbs nobody and understands what torch.fx does."""
 
+import copy
 import math
 import threading
 from math import sqrt
@@ -206,6 +207,30 @@ def test_hooks_of_layers_do_not_see_symbolic_values():
     m, seen = _Pair(), []
     m.conv.register_forward_hook(lambda *a: seen.append(a))
     assert found(m)[0] == {("conv", "bn")} and seen == []
+
+
+def test_hooks_of_owners_do_not_run_and_part_neighbours():
+    """A hook may replace what it gets: nothing is folded across one; inside the hooked part everything is as without it."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.conv, self.bn = _Pair(), nn.Sequential(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.bn(self.conv(self.first(x)))
+
+    m, seen = Two(), []
+    assert found(m)[0] == {("first.conv", "first.bn"), ("conv.0", "bn")}
+    for part in (m, m.first):
+        part.register_forward_pre_hook(lambda *a: seen.append(a))
+        part.register_forward_hook(lambda *a: seen.append(a))
+    assert found(m)[0] == {("first.conv", "first.bn"), ("conv.0", "bn")}
+    m.conv.register_forward_hook(lambda m, args, y: seen.append(args) or -y)
+    assert found(m)[0] == {("first.conv", "first.bn")}
+    linger.constrain(copy.deepcopy(m))
+    linger.init(m)
+    assert seen == []
 
 
 def test_a_forward_on_the_instance_is_not_guessed():
