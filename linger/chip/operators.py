@@ -156,7 +156,7 @@ OPERATORS: dict[str, Operator] = {
     "HardSwish": _row("nn.Hardswish", _rewrite("iqMul by the hardsigmoid")),
     # ---- several tensors
     "iqCat": _row(
-        "torch.cat, torch.stack",
+        "torch.cat, stack, hstack, vstack, dstack, column_stack",
         _native("each input is shifted to the scale of the result; at most 6 bits to the left"),
         venusA=_native("shifts left only; an input of a larger scale passes a Requant first"),
     ),

@@ -1,4 +1,4 @@
-"""Concatenation: ``torch.cat`` and ``torch.stack`` in their spellings (read back in ``cat_nodes.py``)."""
+"""Concatenation: ``torch.cat`` and every kind of ``stack`` in their spellings (read back in ``cat_nodes.py``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CatInt(FunctionalLayer):
 
     Shape:
         two or more tensors that differ in ``dim`` only, float32 on power-of-two grids -> their concatenation; ``stack``
-        first gives each a new axis ``dim``.
+        and its relatives first give each the axes ``new``, in rising order.
 
     Source: docs/numerics.md, "iqCat".
     """
@@ -32,16 +32,20 @@ class CatInt(FunctionalLayer):
     operator = "cat"
     row = "iqCat"
 
-    def forward(self, xs: Sequence[Tensor], dim: int, stack: bool = False) -> Tensor:
+    def forward(self, xs: Sequence[Tensor], dim: int, new: tuple[int, ...] = ()) -> Tensor:
         """Chip integers in forward; the gradient of ``torch.cat`` where nothing saturates."""
-        axis = dim % (xs[0].dim() + stack)
+        axis = dim % (xs[0].dim() + len(new))
         joined: list[ops.Coded] = []
 
         def real(*values: Tensor) -> Tensor:
-            return torch.stack(values, axis) if stack else torch.cat(values, axis)
+            for at in new:
+                values = tuple(v.unsqueeze(at) for v in values)
+            return torch.cat(values, axis)
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-            joined[:] = [through(x, torch.unsqueeze, axis) if stack else x for x in operands]
+            joined[:] = operands
+            for at in new:
+                joined[:] = [through(x, torch.unsqueeze, at) for x in joined]
             return ops.cat(joined, axis, out, left=MAX_LEFT_BITS)
 
         def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, y: Tensor) -> None:
@@ -90,36 +94,76 @@ def _sequence(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Tenso
     return list(xs), dim
 
 
-def _joined(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], stack: bool) -> Any:
+_NEW: dict[str, tuple[tuple[tuple[int, ...], int], ...]] = {
+    "hstack": (((0,), 0), ((), 0), ((), 1)),
+    "vstack": (((0, 1), 0), ((0,), 0), ((), 0)),
+    "dstack": (((0, 1, 2), 2), ((0, 2), 2), ((2,), 2), ((), 2)),
+    "column_stack": (((0, 1), 1), ((1,), 1), ((), 1)),
+}
+"""By rank, the last entry for all higher ones: the axes that each tensor is given, and the one along which they are joined."""
+
+
+def new_axes(name: str, rank: int) -> tuple[tuple[int, ...], int]:
+    """What ``hstack``, ``vstack``, ``dstack`` or ``column_stack`` does with tensors of a rank: new axes, and the one to join."""
+    return _NEW[name][min(rank, len(_NEW[name]) - 1)]
+
+
+def _joined(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
     found = _sequence(args, kwargs)
     if found is None:
         return NotImplemented
     xs, dim = found
+    new: tuple[int, ...] = ()
+    if name == "stack":
+        dim %= xs[0].dim() + 1
+        new = (dim,)
+    elif name in _NEW:
+        new, dim = new_axes(name, xs[0].dim())
     if not real_operands(*xs):
         if current_tape() is None or any(info(x) is not None for x in xs):
             return NotImplemented
-        return float_move(func, args, kwargs, xs, partial(_write_equal, dim, stack))
-    return cast(CatInt, operator_at_site("cat", len(xs)))(xs, dim, stack)
+        return float_move(func, args, kwargs, xs, partial(_write_equal, dim, new))
+    return cast(CatInt, operator_at_site("cat", len(xs)))(xs, dim, new)
 
 
-def _write_equal(dim: int, stack: bool, tape: Tape, *tensors: Tensor) -> None:
+def _write_equal(dim: int, new: tuple[int, ...], tape: Tape, *tensors: Tensor) -> None:
     """Side by side what one quantizer has made: tensors of one scale, and behind them the result."""
     *xs, y = tensors
     dim %= y.dim()
     parts = [Chain.of(tape, x, info(x), "cat") for x in xs]
-    if stack:
-        parts = [part.unsqueeze(dim) for part in parts]
+    for at in new:
+        parts = [part.unsqueeze(at) for part in parts]
     parts[0].cat(parts[1:], dim).done(y)
 
 
 @handles("cat", "torch.cat torch.concat torch.concatenate")
 def _cat(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(func, args, kwargs, False)
+    return _joined(func, args, kwargs, "cat")
 
 
 @handles("stack", "torch.stack")
 def _stack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(func, args, kwargs, True)
+    return _joined(func, args, kwargs, "stack")
 
 
-__all__ = ["CatInt"]
+@handles("hstack", "torch.hstack")
+def _hstack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _joined(func, args, kwargs, "hstack")
+
+
+@handles("vstack", "torch.vstack torch.row_stack")
+def _vstack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _joined(func, args, kwargs, "vstack")
+
+
+@handles("dstack", "torch.dstack")
+def _dstack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _joined(func, args, kwargs, "dstack")
+
+
+@handles("column_stack", "torch.column_stack")
+def _column_stack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return _joined(func, args, kwargs, "column_stack")
+
+
+__all__ = ["CatInt", "new_axes"]

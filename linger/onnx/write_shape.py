@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linger.nn.cat import new_axes
+
 from .write_call import Array, Call, Piece, Value, Written, add, ints, writes
 
 _FAR = np.iinfo(np.int64).max
@@ -143,6 +145,32 @@ def _cat(c: Call) -> Written:
 def _stack(c: Call) -> Written:
     axis = int(c["dim"]) % c.result.dim()
     return c.node("Concat", *(c.node("Unsqueeze", c.of(t, c.dtype), axes=[axis]) for t in c["tensors"]), axis=axis)
+
+
+def _stacked(c: Call, name: str) -> Written:
+    parts = [(t, new_axes(name, t.dim())[0]) for t in c["tensors"]]
+    pieces = [c.node("Unsqueeze", c.of(t, c.dtype), axes=list(new)) if new else c.of(t, c.dtype) for t, new in parts]
+    return c.node("Concat", *pieces, axis=new_axes(name, c.result.dim())[1])
+
+
+@writes("torch.hstack", "tensors")
+def _hstack(c: Call) -> Written:
+    return _stacked(c, "hstack")
+
+
+@writes("torch.vstack torch.row_stack", "tensors")
+def _vstack(c: Call) -> Written:
+    return _stacked(c, "vstack")
+
+
+@writes("torch.dstack", "tensors")
+def _dstack(c: Call) -> Written:
+    return _stacked(c, "dstack")
+
+
+@writes("torch.column_stack", "tensors")
+def _column_stack(c: Call) -> Written:
+    return _stacked(c, "column_stack")
 
 
 @writes("torch.where", "condition input other")

@@ -28,6 +28,9 @@ class Cats(nn.Module):
         return torch.concat([y[:, :, :2], torch.concatenate([y, y], axis=3)[:, :, 2:, :5]], 2)
 
 
+RELATIVES = ("hstack", "vstack", "dstack", "column_stack")
+
+
 def batches(*shapes, n=3):
     generator = torch.Generator().manual_seed(0)
     return [tuple(torch.randn(1, *s, generator=generator) for s in shapes) for _ in range(n)]
@@ -71,7 +74,53 @@ def test_stack(platform, tmp_path):
     assert nodes.count("Unsqueeze") == 3
 
 
-@pytest.mark.parametrize("spelling", [*SPELLINGS["cat"], *SPELLINGS["stack"]])
+class Stacked(nn.Module):
+    def __init__(self, func, shape):
+        super().__init__()
+        self.a, self.b, self.func, self.shape = nn.Linear(4, 6), nn.Linear(4, 6), func, shape
+
+    def forward(self, x):
+        return self.func([self.a(x).view(self.shape), self.b(x).view(self.shape)])
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (1, 3, 2), (1, 3, 1, 2)], ids=len)
+@pytest.mark.parametrize("name", RELATIVES)
+def test_relatives_of_stack(name, shape, tmp_path):
+    if (name, len(shape)) == ("hstack", 1):
+        shape = (2, 3)  # the chips join tensors of two axes and more
+    torch.manual_seed(1)
+    model = Stacked(getattr(torch, name), shape)
+    nodes = assert_same_everywhere(model, batches((4,)), tmp_path, "venusA")
+    assert nodes.count("iqCat") == 1
+
+
+@pytest.mark.parametrize("spelling", [s for name in RELATIVES for s in SPELLINGS[name]])
+def test_relatives_of_stack_in_float(spelling, tmp_path):
+    """Inside an island, tensors of several ranks."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = torch.exp(self.a(x))
+            low = y if spelling == "torch.hstack" else y.flatten()
+            return func([low, y.T if "column" in spelling else y])
+
+    func, x = resolve(spelling), torch.randn(1, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    model = linger.init(Net())
+    model(x)
+    y = model.eval()(x)
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    (got,) = linger.onnx.OnnxRunner(tmp_path / "m.onnx").run(x.numpy()).values()
+    assert got.shape == tuple(y.shape) and (torch.from_numpy(got) == y).all()
+
+
+@pytest.mark.parametrize(
+    "spelling", [*SPELLINGS["cat"], *(s for name in ("stack", *RELATIVES) for s in SPELLINGS[name])]
+)
 def test_spellings(spelling):
     func = resolve(spelling)
 
