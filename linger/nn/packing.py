@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ class Padded(NamedTuple):
 def padded(data: Tensor) -> Padded | None:
     """What the packed rows ``data`` are in the file that is being recorded."""
     tape = current_tape()
-    return None if tape is None else cast("Padded | None", tape.noted(data))
+    note = None if tape is None else tape.noted(data)
+    return note if isinstance(note, Padded) else None
 
 
 def mark_padded(tape: Tape, data: Tensor, origin: Padded) -> None:

@@ -80,3 +80,23 @@ def test_rows_behind_a_length_that_is_an_input_are_announced(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "linger"):
         linger.onnx.export(model, (torch.randn(1, T, D), [T]), tmp_path / "m.onnx")
     assert "no chip writes" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("moved", [lambda y: y.transpose(1, 2), lambda y: y.flatten(2).permute(0, 2, 1)])
+def test_float_rows_that_were_moved_in_front_of_the_layer(kind, moved, tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.rnn = nn.Conv1d(D, H, 3, padding=1), kind(H, H, batch_first=True)
+
+        def forward(self, x):
+            return self.rnn(moved(torch.exp(-self.conv(x).abs())))[0]
+
+    torch.manual_seed(0)
+    model, x = linger.init(Net()), torch.randn(1, D, T)
+    model(x)
+    want = model.eval()(x)
+    linger.onnx.export(model, x, tmp_path / "m.onnx")
+    (got,) = OnnxRunner(tmp_path / "m.onnx").run(x.numpy()).values()
+    assert np.array_equal(got, want.detach().numpy())
