@@ -137,7 +137,9 @@ def load(model: nn.Module, path: str | os.PathLike[str] | BinaryIO, *, strict: b
     Source: ours.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"load: model must be a torch.nn.Module, got {type(model).__name__}")
+        raise TypeError(
+            f"load: model must be a torch.nn.Module, got {type(model).__name__}; the order is load(model, path)"
+        )
     report = LoadReport(repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else type(path).__name__)
     target = _unwrapped(model)
     device = next((p.device for p in target.parameters()), None)

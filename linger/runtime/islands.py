@@ -44,7 +44,7 @@ def record(func: Callable[..., Any], frame: FrameType | None) -> None:
     found: dict[Island, None] = owner.__dict__.setdefault("_linger_islands", {})
     if island not in found:
         found[island] = None
-        _log.warning("%s", island)
+        _log.warning("linger: %s", island)
 
 
 def islands_of(model: nn.Module) -> list[Island]:
