@@ -252,7 +252,7 @@ def bilinear(
     floats = (value, weight, bias, weight_out.threshold, out.threshold)
     if checks.needs_grad(*floats):
         call = (*floats, x.codes, x.scale, form, weight_out, out, gradients.links(*floats))
-        y, codes, scale = _Bilinear.apply(*call)  # type: ignore[no-untyped-call]
+        y, codes, scale = checks.applied(_Bilinear)(*call)
     else:
         w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out, form)
         y, codes, scale, _, _ = form.run(x.codes, x.scale, w, w_scale, bias, out, flags_of(out, False), packed)

@@ -95,7 +95,7 @@ def _sum(op: str, x: Coded, y: Coded, out: Output, sign: int) -> Coded:
     operands = (xq, x.scale, yq, y.scale)
     xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
     if checks.needs_grad(xv, yv, t):
-        value, codes, scale = _Sum.apply(xv, yv, t, operands, out, sign)  # type: ignore[no-untyped-call]
+        value, codes, scale = checks.applied(_Sum)(xv, yv, t, operands, out, sign)
     else:
         value, codes, scale, _, _ = _call(operands, t, out, sign, False)
     dtype = torch.promote_types(x.value.dtype, y.value.dtype)

@@ -53,7 +53,7 @@ def linear(
         check_operands("linear", x, weight, bias, weight_out, out)
         _check_shapes("linear", x.codes, weight)
 
-    return checked(_Product(), check, x, weight, bias, weight_out, out, kept)
+    return checked(_PRODUCT, check, x, weight, bias, weight_out, out, kept)
 
 
 def linear_codes(x: Tensor, w: Tensor, bias: Tensor | None, shift: int, bits: int, relu: bool) -> Tensor:
@@ -118,6 +118,9 @@ class _Product(NamedTuple):
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, w, bias)
+
+
+_PRODUCT = _Product()
 
 
 @checks.fake("linger::linear")
