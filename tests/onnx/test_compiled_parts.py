@@ -6,6 +6,8 @@ from torch import nn
 
 import linger
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # dynamo's own
+
 
 class Block(nn.Module):
     def __init__(self):
