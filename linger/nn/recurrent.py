@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("linger")
 _R = TypeVar("_R", bound="RecurrentInt")
+_dynamo = torch._C._dynamo.eval_frame
 _NOTABLE = 0.001  # share of saturated cells from which the user hears of it
 
 
@@ -90,7 +91,7 @@ class RecurrentInt(Leaf):
             if not d.reverse:
                 setattr(self, d.quantizer("output"), activation_quantizer(quant, 8))
         self.register_buffer("_saturated", torch.zeros(1, dtype=torch.int64), persistent=False)
-        self.__dict__["_n_cells"] = 0
+        self.register_buffer("_cells", torch.zeros(1, dtype=torch.int64), persistent=False)
         self.name_quantizers()
 
     def name_quantizers(self) -> None:
@@ -145,6 +146,15 @@ class RecurrentInt(Leaf):
 
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's name
         """Chip integers in forward, gradients through time in backward; arguments and results as torch's layer."""
+        if torch.compiler.is_compiling() or _dynamo.get_eval_frame_callback() is None:
+            return self._run(input, hx)
+        before = _dynamo.set_eval_frame(None)  # torch.compile leaves recurrent layers alone: their helpers, too
+        try:
+            return self._run(input, hx)
+        finally:
+            _dynamo.set_eval_frame(before)
+
+    def _run(self, input: Any, hx: Any) -> Any:  # noqa: A002  torch's name
         with torch._C.DisableTorchFunction():
             if self.training or calibrating():
                 self.clamp_now()
@@ -285,7 +295,7 @@ class RecurrentInt(Leaf):
         if out.observe and results[0].saturated is not None:
             for r in results:
                 self.get_buffer("_saturated").add_(cast(Tensor, r.saturated))
-            self.__dict__["_n_cells"] += x.codes.numel() // x.codes.shape[-1] * self.hidden_size * len(results)
+            self.get_buffer("_cells").add_(x.codes.numel() // x.codes.shape[-1] * self.hidden_size * len(results))
 
     def _results(self, y: Tensor, states: list[list[States]], rows: Sequence) -> Any:
         recording: Recording | None = self.__dict__.pop("_recording", None)
@@ -359,13 +369,13 @@ class RecurrentInt(Leaf):
     @property
     def saturated_share(self) -> float:
         """Share of this layer's cells, over all training steps so far, whose product c * f left the chip's 32 bits (+-2)."""
-        n = int(self.__dict__.get("_n_cells", 0))
+        n = int(self.get_buffer("_cells"))
         return float(self.get_buffer("_saturated")) / n if n else 0.0
 
     def train(self: _R, mode: bool = True) -> _R:
         """As torch; on the way to evaluation a notable share of saturated cells is reported."""
         super().train(mode)
-        if not mode and self.__dict__.get("_n_cells") and self.saturated_share >= _NOTABLE:
+        if not mode and self.saturated_share >= _NOTABLE:
             share, told = self.saturated_share, self.__dict__.get("_told", 0.0)
             if share >= 2.0 * told:  # once, and again when it has doubled
                 self.__dict__["_told"] = share
