@@ -235,10 +235,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def("quantize_weight(Tensor w, " LGR_STATE_SCHEMA
           ", Tensor? bias, Tensor? x_scale, int bits, int flags) -> "
           "(Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
-    m.def(
-        "weight_key(Tensor w, Tensor running, Tensor is_init, Tensor scale, Tensor n_batches, "
-        "Tensor n_skipped, Tensor? threshold, Tensor? bias, Tensor? x_scale, int bits) -> "
-        "(int fingerprint, int exp2, int cap, bool nan)");
+    m.def("weight_key(Tensor w, Tensor running, Tensor is_init, Tensor scale, Tensor n_batches, "
+          "Tensor n_skipped, Tensor? threshold, Tensor? bias, Tensor? x_scale, int bits) -> "
+          "(int fingerprint, int exp2, int cap, bool nan)");
     m.def("quantize_bias(Tensor bias, Tensor x_scale, Tensor w_scale) -> Tensor");
     m.def("dequantize(Tensor codes, Tensor scale, bool saved=False) -> Tensor");
     m.def("codes_of(Tensor value, Tensor scale, int bits) -> Tensor");
