@@ -45,7 +45,7 @@ bench: build
 
 docs: build
 	$(PY) -m linger.chip > docs/operators.md
-	$(PY) -m pytest --doctest-modules linger --doctest-glob='docs/*.md' docs -p no:cacheprovider
+	$(PY) -m pytest tests/test_docstrings.py
 
 build: $(VENV)/.ready
 	$(PY) setup.py -q build_ext --inplace

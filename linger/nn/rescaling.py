@@ -80,6 +80,7 @@ class Requant(Composite):
         bits: Width of the result, 8, 16 or 32.
 
     Example:
+        >>> import torch
         >>> from linger.nn import Requant
         >>> torch.nn.Sequential(torch.nn.Linear(4, 4), Requant(16))(torch.ones(1, 4)).shape
         torch.Size([1, 4])
