@@ -83,27 +83,7 @@ lgr::Made make(const Tensor &x, const Tensor &running, const Tensor &is_init, co
     return {value, codes, lgr::scale_of(e), mask, slope};
 }
 
-lgr::Three quantize(const Tensor &x, const Tensor &running, const Tensor &is_init,
-                    const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-                    int64_t settings, const OptTensor &threshold, double clamp) {
-    auto q =
-        make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp, false);
-    return {q.value, q.codes, q.scale};
-}
-lgr::Four quantize_mask(const Tensor &x, const Tensor &running, const Tensor &is_init,
-                        const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-                        int64_t settings, double clamp) {
-    auto q =
-        make(x, running, is_init, scale, n_batches, n_skipped, settings, std::nullopt, clamp, true);
-    return {q.value, q.codes, q.scale, *q.mask};
-}
-lgr::Five quantize_slope(const Tensor &x, const Tensor &running, const Tensor &is_init,
-                         const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-                         int64_t settings, const Tensor &threshold, double clamp) {
-    auto q =
-        make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp, true);
-    return {q.value, q.codes, q.scale, *q.mask, *q.slope};
-}
+using Forms = lgr::QuantizeForms<make>;
 
 // The cap that keeps the bias inside 32 bits, and whether the bias holds a NaN.
 struct BiasLimit {
@@ -244,9 +224,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
     m.def("quantize_codes(Tensor x, int exp2, int bits) -> Tensor");
 }
 STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("quantize", TORCH_BOX(&quantize));
-    m.impl("quantize_mask", TORCH_BOX(&quantize_mask));
-    m.impl("quantize_slope", TORCH_BOX(&quantize_slope));
+    m.impl("quantize", TORCH_BOX(&Forms::plain));
+    m.impl("quantize_mask", TORCH_BOX(&Forms::mask));
+    m.impl("quantize_slope", TORCH_BOX(&Forms::slope));
     m.impl("quantize_weight", TORCH_BOX(&quantize_weight));
     m.impl("weight_key", TORCH_BOX(&weight_key));
     m.impl("quantize_bias", TORCH_BOX(&quantize_bias));

@@ -77,27 +77,7 @@ lgr::Made make(const Tensor &x, const Tensor &running, const Tensor &is_init, co
     return {value, codes, now, mask, slope};
 }
 
-lgr::Three quantize(const Tensor &x, const Tensor &running, const Tensor &is_init,
-                    const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-                    int64_t settings, const std::optional<Tensor> &threshold, double clamp) {
-    auto q =
-        make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp, false);
-    return {q.value, q.codes, q.scale};
-}
-lgr::Four quantize_mask(const Tensor &x, const Tensor &running, const Tensor &is_init,
-                        const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-                        int64_t settings, double clamp) {
-    auto q =
-        make(x, running, is_init, scale, n_batches, n_skipped, settings, std::nullopt, clamp, true);
-    return {q.value, q.codes, q.scale, *q.mask};
-}
-lgr::Five quantize_slope(const Tensor &x, const Tensor &running, const Tensor &is_init,
-                         const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-                         int64_t settings, const Tensor &threshold, double clamp) {
-    auto q =
-        make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp, true);
-    return {q.value, q.codes, q.scale, *q.mask, *q.slope};
-}
+using Forms = lgr::QuantizeForms<make>;
 
 Tensor mask_grad(const Tensor &grad, const Tensor &mask, int64_t row) {
     STD_TORCH_CHECK(grad.scalar_type() == ScalarType::Float, "mask_grad: grad must be float32");
@@ -146,9 +126,9 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
 } // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(linger, CUDA, m) {
-    m.impl("quantize", TORCH_BOX(&quantize));
-    m.impl("quantize_mask", TORCH_BOX(&quantize_mask));
-    m.impl("quantize_slope", TORCH_BOX(&quantize_slope));
+    m.impl("quantize", TORCH_BOX(&Forms::plain));
+    m.impl("quantize_mask", TORCH_BOX(&Forms::mask));
+    m.impl("quantize_slope", TORCH_BOX(&Forms::slope));
     m.impl("mask_grad", TORCH_BOX(&mask_grad));
     m.impl("threshold_grad", TORCH_BOX(&threshold_grad));
 }

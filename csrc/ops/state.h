@@ -66,6 +66,31 @@ using Three = std::tuple<Tensor, Tensor, Tensor>;
 using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
+// The operators quantize, quantize_mask and quantize_slope of one device: what the caller reads of what `make` made.
+template <auto make> struct QuantizeForms {
+    static Three plain(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                       const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                       int64_t settings, const std::optional<Tensor> &threshold, double clamp) {
+        auto q = make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp,
+                      false);
+        return {q.value, q.codes, q.scale};
+    }
+    static Four mask(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                     const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                     int64_t settings, double clamp) {
+        auto q = make(x, running, is_init, scale, n_batches, n_skipped, settings, std::nullopt,
+                      clamp, true);
+        return {q.value, q.codes, q.scale, *q.mask};
+    }
+    static Five slope(const Tensor &x, const Tensor &running, const Tensor &is_init,
+                      const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
+                      int64_t settings, const Tensor &threshold, double clamp) {
+        auto q = make(x, running, is_init, scale, n_batches, n_skipped, settings, threshold, clamp,
+                      true);
+        return {q.value, q.codes, q.scale, *q.mask, *q.slope};
+    }
+};
+
 // Whether the slope of a TQT quantizer is zero everywhere: its exponent was clipped, or lowered by cap.
 inline bool slope_is_zero(const lgr_stats &s, int32_t bits, int32_t cap) {
     return s.threshold && !lgr_threshold_moves(*s.threshold, bits, cap);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -147,30 +148,14 @@ def _stack(c: Call) -> Written:
     return c.node("Concat", *(c.node("Unsqueeze", c.of(t, c.dtype), axes=[axis]) for t in c["tensors"]), axis=axis)
 
 
-def _stacked(c: Call, name: str) -> Written:
+def _stacked(name: str, c: Call) -> Written:
     parts = [(t, new_axes(name, t.dim())[0]) for t in c["tensors"]]
     pieces = [c.node("Unsqueeze", c.of(t, c.dtype), axes=list(new)) if new else c.of(t, c.dtype) for t, new in parts]
     return c.node("Concat", *pieces, axis=new_axes(name, c.result.dim())[1])
 
 
-@writes("torch.hstack", "tensors")
-def _hstack(c: Call) -> Written:
-    return _stacked(c, "hstack")
-
-
-@writes("torch.vstack torch.row_stack", "tensors")
-def _vstack(c: Call) -> Written:
-    return _stacked(c, "vstack")
-
-
-@writes("torch.dstack", "tensors")
-def _dstack(c: Call) -> Written:
-    return _stacked(c, "dstack")
-
-
-@writes("torch.column_stack", "tensors")
-def _column_stack(c: Call) -> Written:
-    return _stacked(c, "column_stack")
+for _spellings in ("torch.hstack", "torch.vstack torch.row_stack", "torch.dstack", "torch.column_stack"):
+    add(_spellings, "tensors", partial(_stacked, _spellings.split()[0].removeprefix("torch.")))
 
 
 @writes("torch.where", "condition input other")
