@@ -53,24 +53,21 @@ static void span(void *state, const lgr_conv_span *s)
 {
     (void)state;
     const int64_t block = s->ni * s->nj * s->kq * 64;
+    /* tiles of nearly equal widths: 8 pixels are 4 + 4, not 6 and 6 of which 4 were there before */
+    const int64_t tiles = (s->count + 5) / 6;
     const char *w = s->w;
     for (int64_t ch = 0; ch < s->outputs; ch += 16, w += block) {
-        for (int64_t m = 0; m < s->count;) {
-            const int64_t left = s->count - m, outputs = s->outputs - ch;
-            const int64_t width = left >= 6       ? 6
-                                  : s->count >= 6 ? 6
-                                  : left >= 4     ? 4
-                                  : left >= 2     ? 2
-                                                  : 1;
-            const int64_t at = left < width ? s->count - width
-                                            : m; /* the last tile may repeat pixels: same results */
+        const int64_t outputs = s->outputs - ch;
+        for (int64_t t = 0; t < tiles; ++t) {
+            const int64_t at = t * s->count / tiles, width = (t + 1) * s->count / tiles - at;
             const ELEMENT *x = (const ELEMENT *)s->x + at * s->step;
             int32_t *sums = s->sums + at * s->sums_stride + ch;
             if (width == 6) tile(6, s, x, w, s->init + ch, sums, outputs);
+            else if (width == 5) tile(5, s, x, w, s->init + ch, sums, outputs);
             else if (width == 4) tile(4, s, x, w, s->init + ch, sums, outputs);
+            else if (width == 3) tile(3, s, x, w, s->init + ch, sums, outputs);
             else if (width == 2) tile(2, s, x, w, s->init + ch, sums, outputs);
             else tile(1, s, x, w, s->init + ch, sums, outputs);
-            m = at + width;
         }
     }
 }
