@@ -1,14 +1,14 @@
 # The same commands here and in CI. Everything is set up on the first call: see `ready` below.
-#   make demo | test | test-slow | test-c | test-c-arm | lint | format | bench | docs | build | clean
+#   make demo | test | test-slow | test-c | test-c-arm | test-cuda-emulated | lint | format | bench | docs | build | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 TORCH ?= torch==2.13.0
-C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h')
+C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h' 'tests/c/*.cpp')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-c test-c-arm lint format bench docs build clean
+.PHONY: demo test test-slow test-c test-c-arm test-cuda-emulated lint format bench docs build clean
 
 demo: build
 	$(PY) examples/digits.py
@@ -26,6 +26,10 @@ test-c: $(VENV)/.ready
 test-c-arm:
 	$(MAKE) -s -j$$(nproc) -C tests/c ARCH=aarch64 CC=aarch64-linux-gnu-gcc OUT=../../build/test-c-arm RUN="qemu-aarch64 -cpu max" \
 		SANITIZE="-fsanitize=undefined -fno-sanitize-recover=all -static"
+
+# The CUDA kernels, run on the CPU by an emulator under sanitizers: no GPU, no toolkit.
+test-cuda-emulated: $(VENV)/.ready
+	$(MAKE) -s -j$(shell nproc 2>/dev/null || echo 2) -C tests/c/cuda
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .

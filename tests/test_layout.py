@@ -88,7 +88,7 @@ C_ARROWS = {
     "python": ("lgr/", "common/", "config/", "python/"),
 }
 # angle-bracket include -> the only folder that may have it
-EXCLUSIVE = {"yaml.h": "config", "Python.h": "python", "torch/": "ops"}
+EXCLUSIVE = {"yaml.h": "config", "Python.h": "python", "torch/": "ops", "cuda_runtime.h": "kernels"}
 INCLUDE = re.compile(r'^\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 
 
@@ -104,6 +104,20 @@ def test_includes_follow_the_arrows(path):
             if angled.startswith(start):
                 assert folder == owner, f"{path}: only csrc/{owner} includes <{angled}>"
                 assert path.suffix != ".cu", f"{path}: .cu files include no torch header"
+
+
+DEVICE_HEADER = CSRC / "kernels" / "cuda" / "device.h"
+CUDA = [path for path in NATIVE if path.suffix == ".cu" or path.parent == DEVICE_HEADER.parent]
+
+
+@pytest.mark.parametrize("path", CUDA, ids=lambda path: str(path.relative_to(ROOT)))
+def test_cuda_files_run_emulated_too(path):
+    """What a C++ compiler does not read stands in one header, beside its emulation."""
+    text = path.read_text(encoding="utf-8")
+    if path == DEVICE_HEADER:
+        return
+    for word in ("<<<", "__shared__", "asm", "cuda_runtime.h", "__CUDA_ARCH__", "cudaGetLastError"):
+        assert not re.search(rf"(?<!\w){re.escape(word)}", text), f"{path}: {word} belongs into {DEVICE_HEADER.name}"
 
 
 @pytest.mark.parametrize("path", PYTHON + NATIVE, ids=lambda path: str(path.relative_to(ROOT)))

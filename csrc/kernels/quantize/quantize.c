@@ -66,26 +66,11 @@ lgr_status lgr_quantize_bias_f32_s32(const float *bias, int64_t n, int32_t exp2,
     if (n < 0 || (exp2 != LGR_EXP2_NAN && bad_exp2(exp2, 2 * LGR_EXP2_MAX))) return LGR_E_RANGE;
     if (n == 0) return LGR_OK;
     if (bias == NULL || codes == NULL) return LGR_E_NULL;
-    if (exp2 == LGR_EXP2_NAN) {
-        memset(codes, 0, (size_t)n * sizeof *codes);
-        return LGR_OK;
-    }
-    const double mul = lgr_exp2_f64(exp2);
-    for (int64_t i = 0; i < n; ++i) {
-        const double r = rint((double)bias[i] * mul);
-        codes[i] = r != r ? 0 : r < INT32_MIN ? INT32_MIN : r > INT32_MAX ? INT32_MAX : (int32_t)r;
-    }
+    for (int64_t i = 0; i < n; ++i) codes[i] = lgr_bias_code(bias[i], exp2);
     return LGR_OK;
 }
 
-int32_t lgr_bias_cap(float peak, int32_t exp2_x)
-{
-    if (!(peak > 0.0f && peak < INFINITY) || exp2_x == LGR_EXP2_NAN) return LGR_EXP2_MAX;
-    int above; /* peak < 2^above, the least such power */
-    (void)frexpf(peak, &above);
-    const int32_t cap = 31 - above - exp2_x;
-    return cap > LGR_EXP2_MAX ? LGR_EXP2_MAX : cap;
-}
+int32_t lgr_bias_cap(float peak, int32_t exp2_x) { return lgr_bias_cap_one(peak, exp2_x); }
 
 void lgr_dequantize_s8_f32_ref(const int8_t *codes, int64_t n, float inv, float *value)
 {

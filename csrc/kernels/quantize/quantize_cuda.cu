@@ -1,8 +1,8 @@
 /* quantize_cuda.cu - range, state and codes on the device: three launches, no host read. */
+#include "kernels/cuda/device.h"
 #include "kernels/quantize/quantize_one.h"
 #include "lgr/mask.h"
 #include "lgr/quantize_cuda.h"
-#include <cuda_runtime.h>
 
 namespace {
 constexpr int kThreads = 256;
@@ -13,20 +13,7 @@ struct decided { /* the scratch: zeroed before the first launch */
 };
 static_assert(sizeof(decided) == LGR_QUANTIZE_CUDA_SCRATCH, "scratch size is part of the contract");
 
-unsigned grid(int64_t n)
-{
-    const int64_t blocks = (n + kThreads - 1) / kThreads;
-    return (unsigned)(blocks < 4096 ? blocks : 4096);
-}
-
-__device__ int32_t warp_max(int32_t v)
-{
-    for (int d = 16; d > 0; d /= 2) {
-        const int32_t other = __shfl_xor_sync(~0u, v, d);
-        v = v > other ? v : other;
-    }
-    return v;
-}
+unsigned grid(int64_t n) { return lgr::blocks_for(n, kThreads); }
 
 __global__ void find_range(const float *LGR_RESTRICT x, int64_t n, decided *to)
 {
@@ -37,8 +24,8 @@ __global__ void find_range(const float *LGR_RESTRICT x, int64_t n, decided *to)
         abs = abs > magnitude ? abs : magnitude;
         max = max > bits ? max : bits;
     }
-    abs = warp_max(abs);
-    max = warp_max(max);
+    abs = lgr::warp_max(abs);
+    max = lgr::warp_max(max);
     if ((threadIdx.x & 31) == 0) {
         atomicMax(&to->abs, abs);
         atomicMax(&to->max, max);
@@ -96,7 +83,8 @@ __global__ void mask_grad(const float *LGR_RESTRICT grad, const uint8_t *LGR_RES
 __global__ void sum_parts(const float *LGR_RESTRICT grad, const float *LGR_RESTRICT slope,
                           int64_t n, double *parts)
 {
-    __shared__ double v[8];
+    using eight = double[8];
+    LGR_SHARED(eight, v);
     const int64_t from = (int64_t)blockIdx.x * LGR_SUM_BLOCK;
     const int64_t to = from + LGR_SUM_BLOCK < n ? from + LGR_SUM_BLOCK : n;
     double sum = 0.0;
@@ -115,7 +103,6 @@ __global__ void add_parts(const double *parts, int64_t n_parts, const float *sca
     *out = e == LGR_EXP2_NAN ? 0.0f : lgr_threshold_slope(sum, e);
 }
 
-lgr_status launched() { return cudaGetLastError() == cudaSuccess ? LGR_OK : LGR_E_DEVICE; }
 } // namespace
 
 extern "C" lgr_status lgr_quantize_state_f32_cuda(const float *x, int64_t n, const lgr_stats *state,
@@ -131,10 +118,13 @@ extern "C" lgr_status lgr_quantize_state_f32_cuda(const float *x, int64_t n, con
     const cudaStream_t s = (cudaStream_t)stream;
     decided *const d = (decided *)scratch;
     if (cudaMemsetAsync(d, 0, sizeof *d, s) != cudaSuccess) return LGR_E_DEVICE;
-    if (n > 0) find_range<<<grid(n), kThreads, 0, s>>>(x, n, d);
-    decide<<<1, 1, 0, s>>>(*state, p->bits, p->relu, p->clamp, observe && n > 0, d, scale);
-    if (n > 0) quantize<<<grid(n), kThreads, 0, s>>>(x, n, *p, *out, d);
-    return launched();
+    lgr_status r = n > 0 ? lgr::launch(find_range, grid(n), kThreads, stream, x, n, d) : LGR_OK;
+    if (r == LGR_OK)
+        r = lgr::launch(decide, 1, 1, stream, *state, p->bits, p->relu, p->clamp, observe && n > 0,
+                        d, scale);
+    if (r == LGR_OK && n > 0)
+        r = lgr::launch(quantize, grid(n), kThreads, stream, x, n, *p, *out, d);
+    return r;
 }
 
 extern "C" lgr_status lgr_mask_grad_f32_cuda(const float *grad, const uint8_t *mask, int64_t n,
@@ -143,9 +133,8 @@ extern "C" lgr_status lgr_mask_grad_f32_cuda(const float *grad, const uint8_t *m
     if (n < 0 || row < 0 || (row > 0 && n % row != 0)) return LGR_E_RANGE;
     if (n == 0) return LGR_OK;
     if (grad == NULL || mask == NULL || out == NULL) return LGR_E_NULL;
-    mask_grad<<<grid(n), kThreads, 0, (cudaStream_t)stream>>>(grad, mask, n, row,
-                                                              lgr_mask_row_bytes(row), out);
-    return launched();
+    return lgr::launch(mask_grad, grid(n), kThreads, stream, grad, mask, n, row,
+                       lgr_mask_row_bytes(row), out);
 }
 
 extern "C" lgr_status lgr_threshold_grad_f32_cuda(const float *grad, const float *slope, int64_t n,
@@ -156,8 +145,8 @@ extern "C" lgr_status lgr_threshold_grad_f32_cuda(const float *grad, const float
     if (scale == NULL || out == NULL || (n > 0 && (grad == NULL || slope == NULL || parts == NULL)))
         return LGR_E_NULL;
     const int64_t blocks = (n + LGR_SUM_BLOCK - 1) / LGR_SUM_BLOCK;
-    const cudaStream_t s = (cudaStream_t)stream;
-    if (blocks > 0) sum_parts<<<(unsigned)blocks, 8, 0, s>>>(grad, slope, n, parts);
-    add_parts<<<1, 1, 0, s>>>(parts, blocks, scale, out);
-    return launched();
+    const lgr_status r =
+        blocks > 0 ? lgr::launch(sum_parts, (unsigned)blocks, 8, stream, grad, slope, n, parts)
+                   : LGR_OK;
+    return r == LGR_OK ? lgr::launch(add_parts, 1, 1, stream, parts, blocks, scale, out) : r;
 }

@@ -72,6 +72,22 @@ LGR_INLINE struct lgr_quantized lgr_quantize_one_f64(float x, const struct lgr_q
     return out;
 }
 
+/* The rules of lgr_quantize_bias_f32_s32 and lgr_bias_cap. */
+LGR_INLINE int32_t lgr_bias_code(float bias, int32_t exp2)
+{
+    if (exp2 == LGR_EXP2_NAN) return 0;
+    const double r = rint((double)bias * lgr_exp2_f64(exp2));
+    return r != r ? 0 : r < INT32_MIN ? INT32_MIN : r > INT32_MAX ? INT32_MAX : (int32_t)r;
+}
+LGR_INLINE int32_t lgr_bias_cap_one(float peak, int32_t exp2_x)
+{
+    if (!(peak > 0.0f && peak < INFINITY) || exp2_x == LGR_EXP2_NAN) return LGR_EXP2_MAX;
+    int above; /* peak < 2^above, the least such power */
+    (void)frexpf(peak, &above);
+    const int32_t cap = 31 - above - exp2_x;
+    return cap > LGR_EXP2_MAX ? LGR_EXP2_MAX : cap;
+}
+
 /* An exponent that is NaN. */
 LGR_INLINE struct lgr_quantized lgr_quantize_nothing(void)
 {
