@@ -1,4 +1,4 @@
-"""BatchNorm layers that stand alone (read back in ``norm_nodes.py``). Behind a convolution they are folded into it instead."""
+"""BatchNorm layers that stand alone (read back in ``norm_nodes.py``). Behind a convolution they are folded into it."""
 
 from __future__ import annotations
 

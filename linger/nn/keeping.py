@@ -13,7 +13,7 @@ from linger.runtime import Moved, Tape, current_tape, handles, info, resolve, ta
 from .recurrent_states import pick
 
 
-class Call(NamedTuple):
+class MoveCall(NamedTuple):
     """A call of a shape operator: the tensor it takes apart, the other arguments, what came out."""
 
     func: Callable[..., Any]
@@ -27,7 +27,7 @@ class Call(NamedTuple):
         return {**dict(zip(names, self.args, strict=False)), **self.kwargs}
 
 
-Writer = Callable[[Tape, Call], None]
+Writer = Callable[[Tape, MoveCall], None]
 WRITERS: dict[Callable[..., Any], Writer] = {}
 
 
@@ -85,7 +85,7 @@ def keeps(
                 return row
             if current_tape() is None or not takes(x, rest, others):
                 return NotImplemented
-            return float_move(func, args, kwargs, x, lambda t, a, b: write(t, Call(func, a, rest, others, b)))
+            return float_move(func, args, kwargs, x, lambda t, a, b: write(t, MoveCall(func, a, rest, others, b)))
         if not takes(x, rest, others):
             return NotImplemented
         run = instead.get(func, func)
@@ -104,7 +104,7 @@ def keeps(
             result = type(result)(parts)
         tape = current_tape()
         if tape is not None:
-            write(tape, Call(func, x, rest, others, result))
+            write(tape, MoveCall(func, x, rest, others, result))
         return result
 
     for spelling in spellings.split():
@@ -137,4 +137,4 @@ def float_move(
     return result
 
 
-__all__ = ["WRITERS", "Call", "Writer", "bind", "float_move", "keeps", "torchs"]
+__all__ = ["WRITERS", "MoveCall", "Writer", "bind", "float_move", "keeps", "torchs"]

@@ -18,7 +18,7 @@ from linger.runtime import Dim, Format, Tape, handles, info, tag
 
 from .chain import Chain
 from .functional import fixed
-from .keeping import Call, keeps
+from .keeping import MoveCall, keeps
 
 
 def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
@@ -37,7 +37,7 @@ class _Groups(NamedTuple):
     turned: bool
 
 
-def _ends_shuffle(tape: Tape, call: Call) -> bool:
+def _ends_shuffle(tape: Tape, call: MoveCall) -> bool:
     """Whether this reshape ends a shuffle of channels that the chip has a node for; it is then written."""
     known = tape.noted(call.x)
     shuffles = isinstance(known, _Groups) and known.turned and call.result.shape == known.source.shape
@@ -47,7 +47,7 @@ def _ends_shuffle(tape: Tape, call: Call) -> bool:
     return True
 
 
-def _note_groups(tape: Tape, call: Call) -> None:
+def _note_groups(tape: Tape, call: MoveCall) -> None:
     """Remember a view of channels as groups."""
     x, y = call.x, call.result
     if x.dim() == 4 and y.dim() == 5 and y.shape[3:] == x.shape[2:] and y.shape[0] == x.shape[0]:
@@ -60,7 +60,7 @@ def write_shuffle(tape: Tape, x: Tensor, y: Tensor, groups: int) -> None:
     Chain.of(tape, x, info(x), "shuffle").node("ShuffleChannel", x.shape, attributes, chip=True).done(y)
 
 
-def _write_reshape(tape: Tape, call: Call) -> None:
+def _write_reshape(tape: Tape, call: MoveCall) -> None:
     x, y = call.x, call.result
     if info(x) is not None and _ends_shuffle(tape, call):
         return
@@ -104,7 +104,7 @@ keeps(
 # ---- order of axes
 
 
-def _write_transpose(tape: Tape, call: Call) -> None:
+def _write_transpose(tape: Tape, call: MoveCall) -> None:
     dummy = torch.empty([101 + i for i in range(call.x.dim())], device="meta")
     moved = call.func(dummy, *call.args, **call.kwargs)
     perm = [int(s) - 101 for s in moved.shape]
@@ -132,7 +132,7 @@ keeps(
 # ---- axes of size one
 
 
-def _axes(call: Call) -> list[int]:
+def _axes(call: MoveCall) -> list[int]:
     dims = call.args[0] if call.args else call.kwargs.get("dim")
     rank = call.x.dim()
     if dims is None:
@@ -141,7 +141,7 @@ def _axes(call: Call) -> list[int]:
     return [d for d in sorted(chosen) if call.x.shape[d] == 1]
 
 
-def _write_squeeze(tape: Tape, call: Call) -> None:
+def _write_squeeze(tape: Tape, call: MoveCall) -> None:
     axes = _axes(call)
     if axes:
         tape.node("Squeeze", [call.x], [call.result], {"axes": axes})
@@ -149,7 +149,7 @@ def _write_squeeze(tape: Tape, call: Call) -> None:
         tape.alias(call.result, call.x)
 
 
-def _write_unsqueeze(tape: Tape, call: Call) -> None:
+def _write_unsqueeze(tape: Tape, call: MoveCall) -> None:
     axis = int(call.args[0] if call.args else call.kwargs["dim"]) % call.result.dim()
     tape.node("Unsqueeze", [call.x], [call.result], {"axes": [axis]})
 
@@ -161,7 +161,7 @@ keeps("unsqueeze", "torch.unsqueeze Tensor.unsqueeze", _write_unsqueeze)
 # ---- nothing changes
 
 
-def _write_alias(tape: Tape, call: Call) -> None:
+def _write_alias(tape: Tape, call: MoveCall) -> None:
     tape.alias(call.result, call.x)
 
 

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from linger.runtime import HANDLERS, NAMES, Tape, handles, info
 
 from .chain import Chain
-from .keeping import Call, bind, keeps
+from .keeping import MoveCall, bind, keeps
 from .shape import write_shuffle
 from .shape_pieces import take_rows
 
 
-def write_copies(tape: Tape, call: Call) -> None:
+def write_copies(tape: Tape, call: MoveCall) -> None:
     """One Gather per axis that changes.
 
     The operator itself, run on the numbers of the elements of one axis, says where each result comes from.
@@ -67,7 +67,7 @@ keeps(
 )
 
 
-def _write_index_select(tape: Tape, call: Call) -> None:
+def _write_index_select(tape: Tape, call: MoveCall) -> None:
     named = call.bound("dim", "index")
     chain = Chain.of(tape, call.x, info(call.x), "index_select", 32)
     take_rows(chain, int(named["dim"]) % call.x.dim(), named["index"]).done(call.result)
@@ -132,7 +132,7 @@ def _handled(func: Callable[..., Any], *args: Any) -> Any:
     return HANDLERS[func](func, args, {})
 
 
-def _write_rotation(tape: Tape, call: Call) -> None:
+def _write_rotation(tape: Tape, call: MoveCall) -> None:
     """A quarter turn is a change of axes and a reversal."""
     named = call.bound("k", "dims")
     turns, dims = int(named.get("k", 1)) % 4, [int(d) % call.x.dim() for d in named.get("dims", (0, 1))]
@@ -152,7 +152,7 @@ keeps("rot90", "torch.rot90 Tensor.rot90", _write_rotation)
 # ---- channels and pixels
 
 
-def _write_shuffle(tape: Tape, call: Call) -> None:
+def _write_shuffle(tape: Tape, call: MoveCall) -> None:
     """The channels of every group in turn: ShuffleChannel where the chip has it, else a change of axes."""
     groups, x = int(call.bound("groups")["groups"]), call.x
     n, channels = int(x.shape[0]), int(x.shape[1])
@@ -172,7 +172,7 @@ def _has_batch(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
     return x.dim() == 4
 
 
-def _write_pixel_shuffle(tape: Tape, call: Call) -> None:
+def _write_pixel_shuffle(tape: Tape, call: MoveCall) -> None:
     r = int(call.bound("upscale_factor")["upscale_factor"])
     n, c, h, w = (int(s) for s in call.x.shape)
     chain = Chain.of(tape, call.x, info(call.x), "pixel_shuffle")
@@ -180,7 +180,7 @@ def _write_pixel_shuffle(tape: Tape, call: Call) -> None:
     chain.reshape(n, c // r**2, h * r, w * r).done(call.result)
 
 
-def _write_pixel_unshuffle(tape: Tape, call: Call) -> None:
+def _write_pixel_unshuffle(tape: Tape, call: MoveCall) -> None:
     r = int(call.bound("downscale_factor")["downscale_factor"])
     n, c, h, w = (int(s) for s in call.x.shape)
     chain = Chain.of(tape, call.x, info(call.x), "pixel_unshuffle")

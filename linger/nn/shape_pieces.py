@@ -12,7 +12,7 @@ from torch import Tensor
 from linger.runtime import Tape, Value, info
 
 from .chain import Chain
-from .keeping import Call, keeps
+from .keeping import MoveCall, keeps
 
 
 def _is_row_index(item: Any) -> bool:
@@ -37,7 +37,7 @@ def _is_taking(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
     return len(rows) < 2 and all(_is_row_index(item) for item in rows)
 
 
-def _write_getitem(tape: Tape, call: Call) -> None:
+def _write_getitem(tape: Tape, call: MoveCall) -> None:
     index = call.args[0] if isinstance(call.args[0], tuple) else (call.args[0],)
     used = sum(1 for i in index if i is not None and i is not Ellipsis)
     if not any(i is Ellipsis for i in index):
@@ -82,13 +82,13 @@ def take_rows(chain: Chain, axis: int, index: Tensor) -> Chain:
     return taken if index.dim() == 1 else taken.reshape(*shape)
 
 
-def _integers(call: Call, *names: str) -> list[int]:
+def _integers(call: MoveCall, *names: str) -> list[int]:
     """Integer arguments in the order of ``names``, however the call gave them."""
     given = call.bound(*names)
     return [int(given[name]) for name in names]
 
 
-def _write_select(tape: Tape, call: Call) -> None:
+def _write_select(tape: Tape, call: MoveCall) -> None:
     dim, index = _integers(call, "dim", "index")
     dim %= call.x.dim()
     position = index % call.x.shape[dim]
@@ -96,7 +96,7 @@ def _write_select(tape: Tape, call: Call) -> None:
     chain.slice(dim, position, position + 1).squeeze(dim).done(call.result)
 
 
-def _write_narrow(tape: Tape, call: Call) -> None:
+def _write_narrow(tape: Tape, call: MoveCall) -> None:
     dim, start, length = _integers(call, "dim", "start", "length")
     dim %= call.x.dim()
     start %= max(call.x.shape[dim], 1)
@@ -106,7 +106,7 @@ def _write_narrow(tape: Tape, call: Call) -> None:
 _SPLIT_AXIS = {"hsplit": 1, "vsplit": 0, "dsplit": 2}
 
 
-def _write_split(tape: Tape, call: Call) -> None:
+def _write_split(tape: Tape, call: MoveCall) -> None:
     parts: Sequence[Tensor] = list(call.result)
     name = call.func.__name__
     unbind = name == "unbind"

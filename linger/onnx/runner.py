@@ -10,17 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import linger.nn  # noqa: F401  its families register their readers
 from linger.errors import ModelError
-from linger.nn import (  # noqa: F401  each family registers its readers
-    add_nodes,
-    cat_nodes,
-    conv_nodes,
-    linear_nodes,
-    norm_nodes,
-    pool_nodes,
-    quant_nodes,
-    shape_nodes,
-)
 from linger.onnx.islands import ANY_KIND, ISLANDS, Island
 from linger.onnx.loader import MAX_ELEMENTS, Graph, ValueDef, load
 from linger.onnx.values import MAX_WORK, InputError, Node, TooLarge, Value

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from linger.errors import ExportError
-from linger.nn import keeping
+from linger.nn.keeping import WRITERS, MoveCall
 from linger.runtime import Tape, info, tensors
 
 from . import write_activation, write_layers, write_math, write_recurrent, write_shape  # noqa: F401  each fills its part of the table
@@ -93,7 +93,7 @@ def _from_shapes(
     tape: Tape, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
 ) -> bool:
     """Reshaping and moving axes: the writer that quantized tensors use."""
-    writer = keeping.WRITERS.get(func)
+    writer = WRITERS.get(func)
     x = args[0] if args else kwargs.get("input")
     if writer is None or not isinstance(x, Tensor) or info(x) is not None:
         return False
@@ -101,5 +101,5 @@ def _from_shapes(
     others = kwargs if args else {k: v for k, v in kwargs.items() if k != "input"}
     if any(isinstance(v, torch.dtype) for v in [*rest, *others.values()]):
         raise ExportError(f"a view of the bits as another type has no form in the file: {tape.where()}")
-    writer(tape, keeping.Call(func, x, rest, others, result))
+    writer(tape, MoveCall(func, x, rest, others, result))
     return True
