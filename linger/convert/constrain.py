@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from linger.nn.constrained import CONSTRAINED, Constrained
-from linger.nn.fused import FusedBN
+from linger.nn.constrained.fused import FusedBN
+from linger.nn.constrained.layers import CONSTRAINED, Constrained
 from linger.runtime import is_owner
 from linger.settings import ClampInfo, Settings
 

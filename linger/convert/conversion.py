@@ -10,9 +10,9 @@ from torch import nn
 
 from linger import runtime
 from linger.nn import MultiheadAttentionInt, RecurrentInt, swaps
-from linger.nn.constrained import Constrained, clamp
+from linger.nn.constrained.fused import EmptyBatchNorm, FusedBN, fold
+from linger.nn.constrained.layers import Constrained, clamp
 from linger.nn.folding import FOLDING
-from linger.nn.fused import EmptyBatchNorm, FusedBN, fold
 from linger.quantizers import clamp_weight_once
 from linger.settings import Settings
 

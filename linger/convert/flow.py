@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from linger.nn.fused import EmptyBatchNorm
+from linger.nn.constrained.fused import EmptyBatchNorm
 
 __all__ = ["METADATA", "Adjacency", "Call", "Flow", "is_alias"]
 

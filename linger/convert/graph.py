@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from linger.nn.constrained import Constrained
-from linger.nn.fused import FUSED
+from linger.nn.constrained.fused import FUSED
+from linger.nn.constrained.layers import Constrained
 
 from .flow import Adjacency
 from .leaves import obstacle, target_class

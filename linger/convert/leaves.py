@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 
-from linger.nn.constrained import Constrained
-from linger.nn.fused import EmptyBatchNorm
+from linger.nn.constrained.fused import EmptyBatchNorm
+from linger.nn.constrained.layers import Constrained
 from linger.runtime import Leaf
 
 __all__ = ["forward_owner", "is_leaf", "left_alone", "obstacle", "target_class", "uninitialised", "unsynchronised"]

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from linger.errors import UnsupportedError
-from linger.nn.constrained import Constrained
-from linger.nn.fused import FusedBN
+from linger.nn.constrained.fused import FusedBN
+from linger.nn.constrained.layers import Constrained
 from linger.settings import Settings, loads
 
 from .constrain import apply_constraints

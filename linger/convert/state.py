@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from linger.nn.constrained import clamp, clamp_weight
+from linger.nn.constrained.fused import MARK, FusedBN, fold
+from linger.nn.constrained.layers import clamp, clamp_weight
 from linger.nn.folding import FOLDING
-from linger.nn.fused import MARK, FusedBN, fold
 
 from .materialise import rest_unused
 from .patterns import nearest

@@ -28,7 +28,6 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     cat,
     cat_nodes,
     clamp,
-    constrained_attention,
     conv_nodes,
     div,
     div_nodes,
@@ -63,6 +62,9 @@ from .add import AddInt
 from .attention import MultiheadAttentionInt
 from .base import Converted, QuantLayer
 from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
+from .constrained import (  # noqa: F401
+    attention,
+)
 from .conv import Conv1dInt, Conv2dInt
 from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
 from .embedding import EmbeddingInt

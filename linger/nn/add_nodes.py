@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from linger.chip import OPERATORS
-from linger.nn.reading import operand, out_bits, right_shift
 from linger.ops.elementwise import add_codes
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import operand, out_bits, right_shift
 
 
 @reads("iqAdd", "QAdd")

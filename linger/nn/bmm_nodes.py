@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from linger.chip import OPERATORS
-from linger.nn.reading import bits8, operand, out_bits, right_shift
 from linger.ops.bmm import LONGEST, bmm_codes
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import bits8, operand, out_bits, right_shift
 
 
 @reads("BmmInt", "QBmm")

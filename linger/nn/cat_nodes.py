@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from linger.nn.reading import bits8, chip, operand, requantize
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import bits8, chip, operand, requantize
 
 
 @reads("iqCat", "QCat")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 
 from linger.chip import OPERATORS
-from linger.nn.reading import (
+from linger.ops.conv import conv_codes
+from linger.runtime.graph import NodeReader, reads
+
+from .reading import (
     bias,
     bits8,
     borders,
@@ -18,8 +21,6 @@ from linger.nn.reading import (
     weights,
     window,
 )  # fmt: skip
-from linger.ops.conv import conv_codes
-from linger.runtime.graph import NodeReader, reads
 
 
 @reads("Conv2dInt", "QConv2d", "QConvBN2d")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from linger.quantizers import in_recomputation
 
 from .base import QuantLayer
-from .constrained import batch_norm, convolve
+from .constrained.fused import EmptyBatchNorm, Limits, copy_layer, fold
+from .constrained.layers import batch_norm, convolve
 from .conv import Conv1dInt, Conv2dInt
-from .fused import EmptyBatchNorm, Limits, copy_layer, fold
 from .linear import LinearInt
 
 if TYPE_CHECKING:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from linger.nn.recurrent_nodes import (
+from linger.ops.gru import gru_codes
+from linger.runtime.graph import NodeReader, reads
+
+from .recurrent_nodes import (
     read_checked,
     read_exponents,
     read_parameters,
@@ -12,8 +15,6 @@ from linger.nn.recurrent_nodes import (
     read_state,
     read_walk,
 )
-from linger.ops.gru import gru_codes
-from linger.runtime.graph import NodeReader, reads
 
 
 @reads("GRUInt", "QGRU")

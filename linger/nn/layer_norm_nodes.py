@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from linger.nn.reading import bias, bits8, chip, operand, right_shift, weights
 from linger.ops.layer_norm import LONGEST, NORM_EXP2, layer_norm_codes
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import bias, bits8, chip, operand, right_shift, weights
 
 
 @reads("LayerNormInt", "QLayerNorm2d")

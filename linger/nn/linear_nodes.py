@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from linger.chip import OPERATORS
-from linger.nn.reading import bias, bits8, chip, operand, out_bits, right_shift, weight_bits, weights
 from linger.ops.linear import linear_codes
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import bias, bits8, chip, operand, out_bits, right_shift, weight_bits, weights
 
 
 @reads("LinearInt", "QLinear")

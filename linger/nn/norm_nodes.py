@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from linger.chip import MAX_SHIFT
-from linger.nn.reading import bias, bits8, chip, operand, right_shift, weights
 from linger.ops.elementwise import scale_bias_codes
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import bias, bits8, chip, operand, right_shift, weights
 
 
 @reads("BatchNorm2dInt", "QBatchNorm2d")

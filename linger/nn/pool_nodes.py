@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linger.nn.reading import bits8, borders, chip, operand, positive, window
 from linger.ops.conv import conv_codes
 from linger.ops.elementwise import requant_codes
 from linger.ops.pool import avg_pool_codes
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import bits8, borders, chip, operand, positive, window
 
 _LONGEST_WINDOW = 1 << 20  # what the divider takes
 

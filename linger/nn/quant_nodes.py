@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from linger.nn.reading import bits8, operand, out_bits, requantize
 from linger.ops.quantize import quantize_codes
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import bits8, operand, out_bits, requantize
 
 
 @reads("Quant")

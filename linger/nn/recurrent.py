@@ -28,8 +28,8 @@ from .base import (
     weight_quantizer,
     weight_scale,
 )
+from .constrained.recurrent import FloatRows, run_float
 from .packing import Padded, padded
-from .recurrent_float import FloatRows, run_float
 from .recurrent_states import Sequence, dropped, joined, mark_rows, tagged
 from .recurrent_write import Direction, Recording
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from linger.nn.reading import bits8, operand, right_shift
 from linger.ops.elementwise import sub_codes
 from linger.runtime.graph import NodeReader, reads
+
+from .reading import bits8, operand, right_shift
 
 
 @reads("iqSub")

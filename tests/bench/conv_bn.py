@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from linger.nn.fused import NormalizeConvBN2d
+from linger.nn.constrained.fused import NormalizeConvBN2d
 
 from .memory import peak_bytes, saved_bytes
 from .rows import Row, Settings

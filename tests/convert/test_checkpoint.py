@@ -12,7 +12,7 @@ from torch import nn
 import linger
 from linger.convert import record_of
 from linger.nn import Conv2dInt
-from linger.nn.fused import NormalizeConvBN2d
+from linger.nn.constrained.fused import NormalizeConvBN2d
 
 CONFIG = """
 quant_info: {qat_method: TQT, weight_bits: 4}

@@ -13,8 +13,8 @@ from torch import nn
 
 import linger
 from linger.convert import report_of
-from linger.nn.constrained import Constrained, NormalizeConv2d, NormalizeLinear
-from linger.nn.fused import EmptyBatchNorm, NormalizeConvBN2d, NormalizeLinearBN1d
+from linger.nn.constrained.fused import EmptyBatchNorm, NormalizeConvBN2d, NormalizeLinearBN1d
+from linger.nn.constrained.layers import Constrained, NormalizeConv2d, NormalizeLinear
 from linger.runtime import base_class
 
 

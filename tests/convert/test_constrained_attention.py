@@ -9,7 +9,7 @@ from torch import nn
 
 import linger
 from linger.nn import MultiheadAttentionInt
-from linger.nn.constrained_attention import NormalizeMultiheadAttention
+from linger.nn.constrained.attention import NormalizeMultiheadAttention
 
 E, L, N = 8, 5, 3
 FORMS = {

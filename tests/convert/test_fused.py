@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from linger.nn.constrained import CONSTRAINED
-from linger.nn.fused import (
+from linger.nn.constrained.fused import (
     EmptyBatchNorm,
     NormalizeConvBN1d,
     NormalizeConvBN2d,
@@ -16,6 +15,7 @@ from linger.nn.fused import (
     NormalizeConvTransposeBN2d,
     NormalizeLinearBN1d,
 )
+from linger.nn.constrained.layers import CONSTRAINED
 from linger.settings import ClampInfo
 
 CASES = {

@@ -13,7 +13,7 @@ from torch import nn
 
 import linger
 from linger.convert.graph import discover, fusable_pairs
-from linger.nn.fused import EmptyBatchNorm, NormalizeConvBN2d
+from linger.nn.constrained.fused import EmptyBatchNorm, NormalizeConvBN2d
 
 
 def found(model, example):

@@ -12,8 +12,8 @@ from torch import nn
 import linger
 from linger.convert import record_of, report_of
 from linger.nn import Conv2dInt, LinearInt
+from linger.nn.constrained.fused import EmptyBatchNorm, NormalizeConvBN2d
 from linger.nn.folding import Conv2dBNInt, LinearBNInt
-from linger.nn.fused import EmptyBatchNorm, NormalizeConvBN2d
 from linger.quantizers import Quantizer
 
 

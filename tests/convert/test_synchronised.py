@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import linger
-from linger.nn.fused import NormalizeConvBN2d
+from linger.nn.constrained.fused import NormalizeConvBN2d
 
 X = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 

@@ -19,7 +19,7 @@ import linger
 from linger.convert.prepare import record_of
 from linger.errors import ExportError, UnsupportedError
 from linger.nn import GRUInt, LSTMInt
-from linger.nn.recurrent_float import NormalizeGRU, NormalizeLSTM
+from linger.nn.constrained.recurrent import NormalizeGRU, NormalizeLSTM
 from linger.onnx import OnnxRunner
 from linger.runtime import info, islands_of
 

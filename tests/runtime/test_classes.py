@@ -12,7 +12,7 @@ from torch import nn
 import linger
 from linger.convert import report_of
 from linger.nn import LinearInt
-from linger.nn.constrained import NormalizeLinear
+from linger.nn.constrained.layers import NormalizeLinear
 from linger.runtime import base_class, info, is_owner
 
 

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linger import ops
+from linger.nn.base import convert_class
 from linger.runtime import current_tape
-
-from .base import convert_class
 
 if TYPE_CHECKING:
     from linger.settings import ClampInfo

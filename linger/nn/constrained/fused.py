@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.ops.fold_bn import folded_real
 
-from .constrained import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, momentum_of
+from .layers import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, momentum_of
 
 if TYPE_CHECKING:
     from linger.settings import ClampInfo

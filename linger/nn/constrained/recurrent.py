@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .constrained import CONSTRAINED, Constrained
+from .layers import CONSTRAINED, Constrained
 
 
 class FloatRows(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .constrained import CONSTRAINED, Constrained
+from .layers import CONSTRAINED, Constrained
 
 
 class NormalizeMultiheadAttention(Constrained, nn.MultiheadAttention):

@@ -1,0 +1,1 @@
+"""The constrained stage: float layers whose parameters and results are clamped in every forward."""
