@@ -12,10 +12,10 @@ from linger import ops
 from linger.chip import OPERATORS
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
-from .broadcast import alike, common_shape, per_channel, write_channels, write_operand
 from .functional import FunctionalLayer, is_number, pair_attributes, real_operands, running_platform, store, two
+from .nodes.broadcast import alike, common_shape, per_channel, write_channels, write_operand
+from .nodes.requant import write_requant
 from .numbers import is_one_number, plus
-from .requant import write_requant
 
 
 class AddInt(FunctionalLayer):

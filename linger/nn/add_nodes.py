@@ -6,7 +6,7 @@ from linger.chip import OPERATORS
 from linger.ops.elementwise import add_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import operand, out_bits, right_shift
+from .nodes.operands import operand, out_bits, right_shift
 
 
 @reads("iqAdd", "QAdd")

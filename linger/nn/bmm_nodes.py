@@ -6,7 +6,7 @@ from linger.chip import OPERATORS
 from linger.ops.bmm import LONGEST, bmm_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bits8, operand, out_bits, right_shift
+from .nodes.operands import bits8, operand, out_bits, right_shift
 
 
 @reads("BmmInt", "QBmm")

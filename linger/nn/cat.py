@@ -13,10 +13,10 @@ from linger import ops
 from linger.chip import LIMITS, MAX_LEFT_BITS
 from linger.runtime import Tape, Value, current_tape, factory, handles, info, operator_at_site
 
-from .chain import Chain
 from .functional import FunctionalLayer, common, real_operands, through
 from .keeping import float_move
-from .requant import write_requant
+from .nodes.file_tensor import Chain
+from .nodes.requant import write_requant
 
 
 class CatInt(FunctionalLayer):

@@ -6,7 +6,7 @@ import torch
 
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bits8, chip, operand, requantize
+from .nodes.operands import bits8, chip, operand, requantize
 
 
 @reads("iqCat", "QCat")

@@ -12,8 +12,8 @@ from torch import Tensor
 from linger import ops
 from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, scale_value, tag
 
-from .broadcast import write_channels
 from .functional import is_number, store
+from .nodes.broadcast import write_channels
 
 _LOWEST, _HIGHEST = -128, 127
 

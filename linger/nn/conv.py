@@ -23,7 +23,7 @@ from .base import (
     weight_and_bias,
     write_node,
 )
-from .chain import Chain
+from .nodes.file_tensor import Chain
 from .padding import absorbed, pad_coded, write_padding, write_zeros
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from linger.chip import OPERATORS
 from linger.ops.conv import conv_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import (
+from .nodes.operands import (
     bias,
     bits8,
     borders,

@@ -26,7 +26,7 @@ from .base import (
     write_node,
 )
 from .conv import reach_stride
-from .reading import bias, bits8, borders, operand, positive, right_shift, weight_bits, weights
+from .nodes.operands import bias, bits8, borders, operand, positive, right_shift, weight_bits, weights
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings

@@ -16,8 +16,8 @@ from linger.runtime import Tape, factory, handles, info, operator_at_site
 from .add import stored
 from .functional import FunctionalLayer, pair_attributes, real_operands, running_platform, two
 from .mul import times
+from .nodes.scalar_product import scalar, write_times
 from .numbers import code_of, is_one_number, scaled
-from .times import scalar, write_times
 
 
 class DivInt(FunctionalLayer):

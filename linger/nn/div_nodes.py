@@ -7,7 +7,7 @@ from linger.ops.div import div_codes
 from linger.ops.elementwise import requant_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bits8, chip, operand, right_shift
+from .nodes.operands import bits8, chip, operand, right_shift
 
 
 @reads("iqDiv")

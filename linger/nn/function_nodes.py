@@ -11,7 +11,7 @@ from linger.ops.glu import GATE_EXP2, glu_codes
 from linger.ops.softmax import Q15, softmax_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bits8, operand, out_bits, right_shift
+from .nodes.operands import bits8, operand, out_bits, right_shift
 
 _LONGEST_ROW = 2048
 

@@ -26,9 +26,9 @@ from linger.runtime import (
     tag,
 )
 
-from .broadcast import write_channels
 from .functional import FunctionalLayer, fixed, store
 from .mul import write_product
+from .nodes.broadcast import write_channels
 
 _SIXTH, _SIXTH_EXP2 = 85, 9  # 1/6 as int8
 _GATE_EXP2 = 7  # scale of the result: one is the saturation

@@ -30,7 +30,7 @@ from .base import (
     write_node,
 )
 from .functional import FunctionalLayer, common
-from .times import write_times
+from .nodes.scalar_product import write_times
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings

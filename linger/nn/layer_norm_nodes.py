@@ -7,7 +7,7 @@ import torch
 from linger.ops.layer_norm import LONGEST, NORM_EXP2, layer_norm_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bias, bits8, chip, operand, right_shift, weights
+from .nodes.operands import bias, bits8, chip, operand, right_shift, weights
 
 
 @reads("LayerNormInt", "QLayerNorm2d")

@@ -6,7 +6,7 @@ from linger.chip import OPERATORS
 from linger.ops.linear import linear_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bias, bits8, chip, operand, out_bits, right_shift, weight_bits, weights
+from .nodes.operands import bias, bits8, chip, operand, out_bits, right_shift, weight_bits, weights
 
 
 @reads("LinearInt", "QLinear")

@@ -14,10 +14,10 @@ from linger import ops
 from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
 
 from .add import stored
-from .broadcast import alike, common_shape, per_channel, write_channels, write_operand
 from .functional import FunctionalLayer, pair_attributes, real_operands, two
+from .nodes.broadcast import alike, common_shape, per_channel, write_channels, write_operand
+from .nodes.scalar_product import write_times
 from .numbers import code_of, is_one_number, learned, refuse_graph, scaled
-from .times import write_times
 
 
 class MulInt(FunctionalLayer):

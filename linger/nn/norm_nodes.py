@@ -6,7 +6,7 @@ from linger.chip import MAX_SHIFT
 from linger.ops.elementwise import scale_bias_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bias, bits8, chip, operand, right_shift, weights
+from .nodes.operands import bias, bits8, chip, operand, right_shift, weights
 
 
 @reads("BatchNorm2dInt", "QBatchNorm2d")

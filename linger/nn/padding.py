@@ -20,11 +20,11 @@ from linger import ops
 from linger.chip import OPERATORS, limits_of, pads_wrongly
 from linger.runtime import Format, NodeReader, Tape, Value, current_tape, handles, info, reads, tag
 
-from .broadcast import write_channels
-from .chain import Chain
 from .functional import common
 from .keeping import bind, float_move
-from .times import write_times
+from .nodes.broadcast import write_channels
+from .nodes.file_tensor import Chain
+from .nodes.scalar_product import write_times
 
 
 def pad_coded(x: ops.Coded, pads: tuple[int, int, int, int], mode: str, bits: int) -> ops.Coded:

@@ -35,9 +35,9 @@ from linger.runtime import (
 )
 
 from .base import accept
-from .chain import Chain
 from .functional import FunctionalLayer, common
 from .keeping import bind
+from .nodes.file_tensor import Chain
 from .pool_windows import Run, adaptive, averaged, outputs, runs, starts
 
 

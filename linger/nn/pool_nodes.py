@@ -11,7 +11,7 @@ from linger.ops.elementwise import requant_codes
 from linger.ops.pool import avg_pool_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bits8, borders, chip, operand, positive, window
+from .nodes.operands import bits8, borders, chip, operand, positive, window
 
 _LONGEST_WINDOW = 1 << 20  # what the divider takes
 

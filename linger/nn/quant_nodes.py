@@ -7,7 +7,7 @@ import torch
 from linger.ops.quantize import quantize_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bits8, operand, out_bits, requantize
+from .nodes.operands import bits8, operand, out_bits, requantize
 
 
 @reads("Quant")

@@ -9,7 +9,7 @@ from linger.ops.lstm import CELL_EXP2, lstm_codes
 from linger.ops.recurrent import Walk
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bits8, operand, weight_bits, weights
+from .nodes.operands import bits8, operand, weight_bits, weights
 
 
 def _bias(node: NodeReader, i: int, n: int) -> Tensor:

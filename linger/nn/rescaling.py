@@ -13,7 +13,7 @@ from linger.errors import UnsupportedError
 from linger.runtime import Composite, Tape, factory, info, operator_at_site, state
 
 from .functional import FunctionalLayer, running_platform
-from .requant import write_requant
+from .nodes.requant import write_requant
 
 
 class RequantInt(FunctionalLayer):

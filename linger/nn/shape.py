@@ -16,9 +16,9 @@ from linger import ops
 from linger.quantizers import calibrating
 from linger.runtime import Dim, Format, Tape, handles, info, tag
 
-from .chain import Chain
 from .functional import fixed
 from .keeping import MoveCall, keeps
+from .nodes.file_tensor import Chain
 
 
 def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:

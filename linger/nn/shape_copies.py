@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from linger.runtime import HANDLERS, NAMES, Tape, handles, info
 
-from .chain import Chain
 from .keeping import MoveCall, bind, keeps
+from .nodes.file_tensor import Chain
 from .shape import write_shuffle
 from .shape_pieces import take_rows
 

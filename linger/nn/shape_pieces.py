@@ -11,8 +11,8 @@ from torch import Tensor
 
 from linger.runtime import Tape, Value, info
 
-from .chain import Chain
 from .keeping import MoveCall, keeps
+from .nodes.file_tensor import Chain
 
 
 def _is_row_index(item: Any) -> bool:

@@ -17,7 +17,7 @@ from linger.runtime import Format, Tape, Value, current_tape, factory, handles, 
 
 from .base import accept, calibrate_input, emit
 from .functional import FunctionalLayer, common, store
-from .requant import write_requant
+from .nodes.requant import write_requant
 
 _COARSEST = 3  # int8 at 2**3 reaches 16, where both functions have their limit: coarser codes may saturate there
 

@@ -16,10 +16,10 @@ from linger import ops
 from linger.runtime import Tape, factory, handles, operator_at_site
 
 from .add import operands, stored, write_channel_sum
-from .broadcast import alike, write_operand
 from .functional import FunctionalLayer, pair_attributes
+from .nodes.broadcast import alike, write_operand
+from .nodes.scalar_product import write_times
 from .numbers import is_one_number, plus
-from .times import write_times
 
 
 class SubInt(FunctionalLayer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from linger.ops.elementwise import sub_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .reading import bits8, operand, right_shift
+from .nodes.operands import bits8, operand, right_shift
 
 
 @reads("iqSub")

@@ -201,7 +201,7 @@ def test_maxima_are_the_same_everywhere(case, platform, tmp_path):
 @pytest.mark.parametrize("size", [5, 8, 17])
 def test_maxima_of_every_window_of_an_axis(size, platform, tmp_path):
     """The file's poolings against torch: kernels up to three times the chip's, all paddings, strides and dilations."""
-    from linger.nn.chain import Chain
+    from linger.nn.nodes.file_tensor import Chain
     from linger.nn.pool_max import _ONCE, _Axis, _plain, _write
     from tests.nn.moves import Replay
 

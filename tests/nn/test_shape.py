@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import linger
-from linger.nn.chain import Chain
+from linger.nn.nodes.file_tensor import Chain
 from linger.onnx import OnnxRunner
 from linger.runtime import SPELLINGS, resolve
 from tests.nn.moves import Replay

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from linger.nn.functional import common
 from linger.runtime import Tape, Value
-
-from .functional import common
 
 
 def write_requant(

@@ -7,9 +7,8 @@ import math
 import numpy as np
 from torch import Tensor
 
+from linger.nn.functional import pair_attributes
 from linger.runtime import Tape, Value
-
-from .functional import pair_attributes
 
 
 def write_times(

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.nn.functional import common
 from linger.runtime import Tape, Value
 
-from .chain import Chain
-from .functional import common
+from .file_tensor import Chain
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

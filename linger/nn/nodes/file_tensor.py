@@ -10,9 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from linger.errors import ExportError
+from linger.nn.functional import common
 from linger.runtime import Format, Tape, Value, scale_value
-
-from .functional import common
 
 # Orders of axes that the engines move, as the recorded models hold them.
 _MOVES = {(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2), (0, 2, 1), (1, 0, 2)}
