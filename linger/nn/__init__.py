@@ -25,8 +25,6 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     argmax,
     bmm,
     bmm_nodes,
-    cat,
-    cat_nodes,
     clamp,
     conv_nodes,
     div,
@@ -46,12 +44,7 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     pool,
     pool_max,
     pool_nodes,
-    quant_nodes,
     recurrent_nodes,
-    shape,
-    shape_copies,
-    shape_nodes,
-    shape_pieces,
     sigmoid,
     softmax,
     sub,
@@ -73,8 +66,17 @@ from .hard import Hardsigmoid, Hardswish
 from .layer_norm import LayerNormInt
 from .linear import LinearInt
 from .lstm import LSTMInt
+from .moves import (  # noqa: F401
+    cat,
+    cat_nodes,
+    copies,
+    pieces,
+    quant_nodes,
+    shape,
+    shape_nodes,
+)
+from .moves.requant import Requant, requant
 from .recurrent import RecurrentInt
-from .rescaling import Requant, requant
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
 swaps: dict[type[nn.Module], type[Converted] | type[RecurrentInt]] = {

@@ -17,7 +17,7 @@ from torch import Tensor
 from linger.chip import limits_of
 from linger.runtime import NAMES, ChipOutput, Format, NodeReader, Tape, current_tape, handles, info, reads, tag
 
-from .keeping import bind
+from .moves.register import bind
 from .nodes.broadcast import write_channels
 from .nodes.file_tensor import Chain
 from .pool_max import maximum_over

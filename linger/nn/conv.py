@@ -23,8 +23,8 @@ from .base import (
     weight_and_bias,
     write_node,
 )
+from .moves.padding import absorbed, pad_coded, write_padding, write_zeros
 from .nodes.file_tensor import Chain
-from .padding import absorbed, pad_coded, write_padding, write_zeros
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer

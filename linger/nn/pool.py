@@ -36,7 +36,7 @@ from linger.runtime import (
 
 from .base import accept
 from .functional import FunctionalLayer, common
-from .keeping import bind
+from .moves.register import bind
 from .nodes.file_tensor import Chain
 from .pool_windows import Run, adaptive, averaged, outputs, runs, starts
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from linger.chip import limits_of
 from linger.runtime import NAMES, Format, Tape, current_tape, handles, info, tag
 
-from .keeping import bind, float_move
+from .moves.register import bind, float_move
 from .nodes.file_tensor import Chain
 from .pool import adaptive_windows, lifted, lowered, over_axes, pair
 from .pool_windows import outputs

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from linger.errors import ExportError
-from linger.nn.keeping import WRITERS, MoveCall
+from linger.nn.moves.register import WRITERS, MoveCall
 from linger.runtime import Tape, info, tensors
 
 from . import write_activation, write_layers, write_math, write_recurrent, write_shape  # noqa: F401  each fills its part of the table

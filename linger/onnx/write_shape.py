@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linger.nn.cat import new_axes
+from linger.nn.moves.cat import new_axes
 
 from .write_call import Array, Call, Piece, Value, Written, add, ints, writes
 

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.chip import OPERATORS, limits_of, pads_wrongly
+from linger.nn.functional import common
+from linger.nn.nodes.broadcast import write_channels
+from linger.nn.nodes.file_tensor import Chain
+from linger.nn.nodes.scalar_product import write_times
 from linger.runtime import Format, NodeReader, Tape, Value, current_tape, handles, info, reads, tag
 
-from .functional import common
-from .keeping import bind, float_move
-from .nodes.broadcast import write_channels
-from .nodes.file_tensor import Chain
-from .nodes.scalar_product import write_times
+from .register import bind, float_move
 
 
 def pad_coded(x: ops.Coded, pads: tuple[int, int, int, int], mode: str, bits: int) -> ops.Coded:

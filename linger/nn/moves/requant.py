@@ -10,10 +10,9 @@ from torch import Tensor
 from linger import ops
 from linger.chip import MAX_LEFT_BITS, OPERATORS
 from linger.errors import UnsupportedError
+from linger.nn.functional import FunctionalLayer, running_platform
+from linger.nn.nodes.requant import write_requant
 from linger.runtime import Composite, Tape, factory, info, operator_at_site, state
-
-from .functional import FunctionalLayer, running_platform
-from .nodes.requant import write_requant
 
 
 class RequantInt(FunctionalLayer):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linger.nn.nodes.file_tensor import Chain
 from linger.runtime import Tape, Value, info
 
-from .keeping import MoveCall, keeps
-from .nodes.file_tensor import Chain
+from .register import MoveCall, keeps
 
 
 def _is_row_index(item: Any) -> bool:

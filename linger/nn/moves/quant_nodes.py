@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from linger.nn.nodes.operands import bits8, operand, out_bits, requantize
 from linger.ops.quantize import quantize_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bits8, operand, out_bits, requantize
 
 
 @reads("Quant")

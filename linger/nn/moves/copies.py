@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from linger.nn.nodes.file_tensor import Chain
 from linger.runtime import HANDLERS, NAMES, Tape, handles, info
 
-from .keeping import MoveCall, bind, keeps
-from .nodes.file_tensor import Chain
+from .pieces import take_rows
+from .register import MoveCall, bind, keeps
 from .shape import write_shuffle
-from .shape_pieces import take_rows
 
 
 def write_copies(tape: Tape, call: MoveCall) -> None:

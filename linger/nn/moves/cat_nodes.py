@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from linger.nn.nodes.operands import bits8, chip, operand, requantize
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bits8, chip, operand, requantize
 
 
 @reads("iqCat", "QCat")

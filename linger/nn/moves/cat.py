@@ -11,12 +11,12 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import LIMITS, MAX_LEFT_BITS
+from linger.nn.functional import FunctionalLayer, common, real_operands, through
+from linger.nn.nodes.file_tensor import Chain
+from linger.nn.nodes.requant import write_requant
 from linger.runtime import Tape, Value, current_tape, factory, handles, info, operator_at_site
 
-from .functional import FunctionalLayer, common, real_operands, through
-from .keeping import float_move
-from .nodes.file_tensor import Chain
-from .nodes.requant import write_requant
+from .register import float_move
 
 
 class CatInt(FunctionalLayer):

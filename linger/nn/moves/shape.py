@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.nn.functional import fixed
+from linger.nn.nodes.file_tensor import Chain
 from linger.quantizers import calibrating
 from linger.runtime import Dim, Format, Tape, handles, info, tag
 
-from .functional import fixed
-from .keeping import MoveCall, keeps
-from .nodes.file_tensor import Chain
+from .register import MoveCall, keeps
 
 
 def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
