@@ -12,7 +12,7 @@ from linger import runtime
 from linger.nn import MultiheadAttentionInt, RecurrentInt, swaps
 from linger.nn.constrained.fused import EmptyBatchNorm, FusedBN, fold
 from linger.nn.constrained.layers import Constrained, clamp
-from linger.nn.folding import FOLDING
+from linger.nn.layers.batch_norm_folding import FOLDING
 from linger.quantizers import clamp_weight_once
 from linger.settings import Settings
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from linger.nn.base import Converted
-from linger.nn.embedding import EmbeddingInt
 from linger.nn.functional import FunctionalLayer
+from linger.nn.layers.embedding import EmbeddingInt
 from linger.runtime import islands_of
 
 __all__ = ["Report", "Row", "Summary", "format_table", "html_table", "report_of", "summary"]

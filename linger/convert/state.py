@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from linger.nn.constrained.fused import MARK, FusedBN, fold
 from linger.nn.constrained.layers import clamp, clamp_weight
-from linger.nn.folding import FOLDING
+from linger.nn.layers.batch_norm_folding import FOLDING
 
 from .materialise import rest_unused
 from .patterns import nearest

@@ -26,7 +26,6 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     bmm,
     bmm_nodes,
     clamp,
-    conv_nodes,
     div,
     div_nodes,
     function_nodes,
@@ -34,12 +33,9 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     glu,
     gru_nodes,
     hard,
-    layer_norm_nodes,
     leaky,
-    linear_nodes,
     mul,
     mul_nodes,
-    norm_nodes,
     packing,
     pool,
     pool_max,
@@ -52,19 +48,25 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     sums,
 )
 from .add import AddInt
-from .attention import MultiheadAttentionInt
 from .base import Converted, QuantLayer
-from .batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .constrained import (  # noqa: F401
     attention,
 )
-from .conv import Conv1dInt, Conv2dInt
-from .conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
-from .embedding import EmbeddingInt
 from .gru import GRUInt
 from .hard import Hardsigmoid, Hardswish
-from .layer_norm import LayerNormInt
-from .linear import LinearInt
+from .layers import (  # noqa: F401
+    batch_norm_nodes,
+    conv_nodes,
+    layer_norm_nodes,
+    linear_nodes,
+)
+from .layers.attention import MultiheadAttentionInt
+from .layers.batch_norm import BatchNorm1dInt, BatchNorm2dInt
+from .layers.conv import Conv1dInt, Conv2dInt
+from .layers.conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
+from .layers.embedding import EmbeddingInt
+from .layers.layer_norm import LayerNormInt
+from .layers.linear import LinearInt
 from .lstm import LSTMInt
 from .moves import (  # noqa: F401
     cat,

@@ -13,7 +13,7 @@ import linger
 from linger.convert import record_of, report_of
 from linger.nn import Conv2dInt, LinearInt
 from linger.nn.constrained.fused import EmptyBatchNorm, NormalizeConvBN2d
-from linger.nn.folding import Conv2dBNInt, LinearBNInt
+from linger.nn.layers.batch_norm_folding import Conv2dBNInt, LinearBNInt
 from linger.quantizers import Quantizer
 
 

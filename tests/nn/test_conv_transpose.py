@@ -41,7 +41,7 @@ def test_transposed_convolution(case, platform, tmp_path):
 def test_zeros_in_the_place_of_groups_and_gaps():
     import torch.nn.functional as F
 
-    from linger.nn.conv_transpose import without_gaps, without_groups
+    from linger.nn.layers.conv_transpose import without_gaps, without_groups
 
     x = torch.randint(-9, 9, (1, 6, 5, 4)).double()
     w = torch.randint(-9, 9, (6, 2, 3, 2)).double()

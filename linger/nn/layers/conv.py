@@ -11,10 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
 from linger.chip import OPERATORS, Limits, NodeFacts, limits_of, packs_4_bits, pads_wrongly
-from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import Operand, Tape, Value, current_tape
-
-from .base import (
+from linger.nn.base import (
     QuantLayer,
     accept,
     calibrate_input,
@@ -23,8 +20,10 @@ from .base import (
     weight_and_bias,
     write_node,
 )
-from .moves.padding import absorbed, pad_coded, write_padding, write_zeros
-from .nodes.file_tensor import Chain
+from linger.nn.moves.padding import absorbed, pad_coded, write_padding, write_zeros
+from linger.nn.nodes.file_tensor import Chain
+from linger.quantizers import calibrating, clamp_weight_once
+from linger.runtime import Operand, Tape, Value, current_tape
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer

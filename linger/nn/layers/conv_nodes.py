@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 
 from linger.chip import OPERATORS
-from linger.ops.conv import conv_codes
-from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import (
+from linger.nn.nodes.operands import (
     bias,
     bits8,
     borders,
@@ -21,6 +18,8 @@ from .nodes.operands import (
     weights,
     window,
 )  # fmt: skip
+from linger.ops.conv import conv_codes
+from linger.runtime.graph import NodeReader, reads
 
 
 @reads("Conv2dInt", "QConv2d", "QConvBN2d")

@@ -14,11 +14,7 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.chip import LIMITS, NodeFacts, TensorFacts
-from linger.ops.layer_norm import NORM_EXP2, nearest_eps, quantize_gamma
-from linger.quantizers import Quantizer, calibrating, clamp_weight_once
-from linger.runtime import Operand, Tape, current_tape, factory, handles, info, operator_at_site
-
-from .base import (
+from linger.nn.base import (
     QuantLayer,
     accept,
     calibrate_input,
@@ -29,8 +25,11 @@ from .base import (
     weight_quantizer,
     write_node,
 )
-from .functional import FunctionalLayer, common
-from .nodes.scalar_product import write_times
+from linger.nn.functional import FunctionalLayer, common
+from linger.nn.nodes.scalar_product import write_times
+from linger.ops.layer_norm import NORM_EXP2, nearest_eps, quantize_gamma
+from linger.quantizers import Quantizer, calibrating, clamp_weight_once
+from linger.runtime import Operand, Tape, current_tape, factory, handles, info, operator_at_site
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings

@@ -1,4 +1,4 @@
-"""BatchNorm layers that stand alone (read back in ``norm_nodes.py``). Behind a convolution they are folded into it."""
+"""BatchNorm layers that stand alone (read back in ``batch_norm_nodes.py``); behind a convolution they are folded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from linger import ops
-from linger.quantizers import calibrating, in_recomputation
-from linger.runtime import Operand, Tape, Value, current_tape
-
-from .base import (
+from linger.nn.base import (
     QuantLayer,
     accept,
     calibrate_input,
@@ -22,6 +19,8 @@ from .base import (
     warn_without_data,
     write_node,
 )
+from linger.quantizers import calibrating, in_recomputation
+from linger.runtime import Operand, Tape, Value, current_tape
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings

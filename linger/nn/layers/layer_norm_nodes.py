@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from linger.nn.nodes.operands import bias, bits8, chip, operand, right_shift, weights
 from linger.ops.layer_norm import LONGEST, NORM_EXP2, layer_norm_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bias, bits8, chip, operand, right_shift, weights
 
 
 @reads("LayerNormInt", "QLayerNorm2d")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from linger.chip import OPERATORS
+from linger.nn.nodes.operands import bias, bits8, chip, operand, out_bits, right_shift, weight_bits, weights
 from linger.ops.linear import linear_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bias, bits8, chip, operand, out_bits, right_shift, weight_bits, weights
 
 
 @reads("LinearInt", "QLinear")

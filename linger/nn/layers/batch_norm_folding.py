@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from linger.nn.base import QuantLayer
+from linger.nn.constrained.fused import EmptyBatchNorm, Limits, copy_layer, fold
+from linger.nn.constrained.layers import batch_norm, convolve
 from linger.quantizers import in_recomputation
 
-from .base import QuantLayer
-from .constrained.fused import EmptyBatchNorm, Limits, copy_layer, fold
-from .constrained.layers import batch_norm, convolve
 from .conv import Conv1dInt, Conv2dInt
 from .linear import LinearInt
 

@@ -12,12 +12,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from linger import ops
 from linger.chip import NodeFacts, TensorFacts
-from linger.ops.conv import conv_codes
-from linger.ops.conv_transpose import edges, spread, turned
-from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import NodeReader, Operand, Tape, Value, current_tape, reads
-
-from .base import (
+from linger.nn.base import (
     QuantLayer,
     accept,
     calibrate_input,
@@ -25,8 +20,13 @@ from .base import (
     warn_without_data,
     write_node,
 )
+from linger.nn.nodes.operands import bias, bits8, borders, operand, positive, right_shift, weight_bits, weights
+from linger.ops.conv import conv_codes
+from linger.ops.conv_transpose import edges, spread, turned
+from linger.quantizers import calibrating, clamp_weight_once
+from linger.runtime import NodeReader, Operand, Tape, Value, current_tape, reads
+
 from .conv import reach_stride
-from .nodes.operands import bias, bits8, borders, operand, positive, right_shift, weight_bits, weights
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from linger.nn.base import Converted, no_operand
 from linger.quantizers import calibrating, clamp_weight_once
 from linger.runtime import Composite, Format, Interception, current_tape, handles, info, state, tag
 
-from .base import Converted, no_operand
 from .linear import LinearInt
 
 if TYPE_CHECKING:

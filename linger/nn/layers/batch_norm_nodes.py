@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from linger.chip import MAX_SHIFT
+from linger.nn.nodes.operands import bias, bits8, chip, operand, right_shift, weights
 from linger.ops.elementwise import scale_bias_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bias, bits8, chip, operand, right_shift, weights
 
 
 @reads("BatchNorm2dInt", "QBatchNorm2d")

@@ -11,10 +11,7 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.chip import NodeFacts, limits_of
-from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import Operand, Tape, current_tape
-
-from .base import (
+from linger.nn.base import (
     QuantLayer,
     accept,
     calibrate_input,
@@ -23,6 +20,8 @@ from .base import (
     weight_and_bias,
     write_node,
 )
+from linger.quantizers import calibrating, clamp_weight_once
+from linger.runtime import Operand, Tape, current_tape
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger import ops
+from linger.nn.base import Converted, warn_without_data, weight_quantizer
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once
 from linger.runtime import Format, Leaf, NodeReader, Tape, current_tape, reads, tag
-
-from .base import Converted, warn_without_data, weight_quantizer
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings

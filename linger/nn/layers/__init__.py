@@ -1,0 +1,1 @@
+"""Layers with weights: convolutions, linear layers, norms, embeddings, attention."""
