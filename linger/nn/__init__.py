@@ -31,16 +31,13 @@ from . import (  # noqa: F401  imported for what they register: spellings, write
     function_nodes,
     gelu,
     glu,
-    gru_nodes,
     hard,
     leaky,
     mul,
     mul_nodes,
-    packing,
     pool,
     pool_max,
     pool_nodes,
-    recurrent_nodes,
     sigmoid,
     softmax,
     sub,
@@ -52,7 +49,6 @@ from .base import Converted, QuantLayer
 from .constrained import (  # noqa: F401
     attention,
 )
-from .gru import GRUInt
 from .hard import Hardsigmoid, Hardswish
 from .layers import (  # noqa: F401
     batch_norm_nodes,
@@ -67,7 +63,6 @@ from .layers.conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
 from .layers.embedding import EmbeddingInt
 from .layers.layer_norm import LayerNormInt
 from .layers.linear import LinearInt
-from .lstm import LSTMInt
 from .moves import (  # noqa: F401
     cat,
     cat_nodes,
@@ -78,7 +73,14 @@ from .moves import (  # noqa: F401
     shape_nodes,
 )
 from .moves.requant import Requant, requant
-from .recurrent import RecurrentInt
+from .recurrent import (  # noqa: F401
+    gru_nodes,
+    lstm_nodes,
+    packing,
+)
+from .recurrent.gru import GRUInt
+from .recurrent.layer import RecurrentInt
+from .recurrent.lstm import LSTMInt
 
 # Float (or constrained) class -> the layer that replaces it. Subclasses that keep torch's forward follow their base.
 swaps: dict[type[nn.Module], type[Converted] | type[RecurrentInt]] = {

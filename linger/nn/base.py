@@ -30,7 +30,7 @@ from linger.runtime import (
     tag,
 )
 
-from .recurrent_states import CellFormat
+from .recurrent.states import CellFormat
 
 if TYPE_CHECKING:
     from linger.runtime import Tape

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from linger.nn.recurrent_states import pick
+from linger.nn.recurrent.states import pick
 from linger.runtime import Moved, Tape, current_tape, handles, info, resolve, tag
 
 

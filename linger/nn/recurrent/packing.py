@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linger.nn.moves import copies  # noqa: F401  its index_select is the one to extend
 from linger.runtime import HANDLERS, Operand, Tape, Value, current_tape, handles, info, tag
 from linger.runtime.spellings import Handler
-
-from .moves import copies  # noqa: F401  its index_select is the one to extend
 
 _log = logging.getLogger("linger")
 

@@ -140,7 +140,7 @@ def dropped(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:
     """Dropout between layers: the scaled survivors are rounded back to the same grid."""
     fmt = info(y)
     assert fmt is not None
-    from .moves.shape import fixed_output  # it takes the shape operators, which take this file
+    from linger.nn.moves.shape import fixed_output  # it takes the shape operators, which take this file
 
     return ops.quantize(F.dropout(x.value, p), fixed_output(fmt))
 

@@ -1,4 +1,4 @@
-"""LSTM layers: the module (written by ``recurrent_write.py``, read back in ``recurrent_nodes.py``)."""
+"""LSTM layers: the module (written by ``write.py``, read back in ``lstm_nodes.py``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from linger import ops
 from linger.ops.lstm import STATE_CAP, lstm
 from linger.ops.recurrent import Result, Walk, Weights
 
-from .recurrent import RecurrentInt
+from .layer import RecurrentInt
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from linger.nn.nodes.operands import bits8, operand, weight_bits, weights
 from linger.ops.lstm import CELL_EXP2, lstm_codes
 from linger.ops.recurrent import Walk
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bits8, operand, weight_bits, weights
 
 
 def _bias(node: NodeReader, i: int, n: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from linger.ops.gru import gru_codes
 from linger.runtime.graph import NodeReader, reads
 
-from .recurrent_nodes import (
+from .lstm_nodes import (
     read_checked,
     read_exponents,
     read_parameters,

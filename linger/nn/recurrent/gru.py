@@ -1,4 +1,4 @@
-"""GRU layers: the module (written by ``recurrent_write.py``, read back in ``gru_nodes.py``)."""
+"""GRU layers: the module (written by ``write.py``, read back in ``gru_nodes.py``)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from linger import ops
 from linger.ops.gru import STATE_CAP, gru
 from linger.ops.recurrent import Result, Walk, Weights
 
-from .recurrent import RecurrentInt, Sequence
-from .recurrent_write import Direction
+from .layer import RecurrentInt, Sequence
+from .write import Direction
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer

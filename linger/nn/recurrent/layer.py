@@ -12,11 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from linger import ops
 from linger.errors import UnsupportedError
-from linger.ops.recurrent import Result, States, Walk, Weights, hidden_observe, hidden_scale
-from linger.quantizers import Quantizer, calibrating, clamp_weight_once, in_recomputation
-from linger.runtime import Leaf, current_tape, info
-
-from .base import (
+from linger.nn.base import (
     accept,
     activation_quantizer,
     calibrate_input,
@@ -28,10 +24,14 @@ from .base import (
     weight_quantizer,
     weight_scale,
 )
-from .constrained.recurrent import FloatRows, run_float
+from linger.nn.constrained.recurrent import FloatRows, run_float
+from linger.ops.recurrent import Result, States, Walk, Weights, hidden_observe, hidden_scale
+from linger.quantizers import Quantizer, calibrating, clamp_weight_once, in_recomputation
+from linger.runtime import Leaf, current_tape, info
+
 from .packing import Padded, padded
-from .recurrent_states import Sequence, dropped, joined, mark_rows, tagged
-from .recurrent_write import Direction, Recording
+from .states import Sequence, dropped, joined, mark_rows, tagged
+from .write import Direction, Recording
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings

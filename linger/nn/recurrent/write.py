@@ -11,13 +11,13 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import Violation
+from linger.nn.functional import common
 from linger.runtime import ChipOutput, Operand, Tape, Value, info, remembered
 
-from .functional import common
 from .packing import Padded, mark_padded
 
 if TYPE_CHECKING:
-    from .recurrent import RecurrentInt, Sequence
+    from .layer import RecurrentInt, Sequence
 
 _ONNX = {8: 3, 16: 5, 32: 6}  # element types of integer graph inputs
 

@@ -1,0 +1,1 @@
+"""LSTM and GRU: modules, states, packed sequences, and their nodes in files."""
