@@ -21,30 +21,32 @@ from torch import nn
 
 from . import (  # noqa: F401  imported for what they register: spellings, writers and readers
     activation,
-    add_nodes,
     argmax,
-    bmm,
-    bmm_nodes,
     clamp,
-    div,
-    div_nodes,
     function_nodes,
     gelu,
     glu,
     hard,
     leaky,
-    mul,
-    mul_nodes,
     pool,
     pool_max,
     pool_nodes,
     sigmoid,
     softmax,
+)
+from .arithmetic import (  # noqa: F401
+    add_nodes,
+    bmm,
+    bmm_nodes,
+    div,
+    div_nodes,
+    mul,
+    mul_nodes,
     sub,
     sub_nodes,
     sums,
 )
-from .add import AddInt
+from .arithmetic.add import AddInt
 from .base import Converted, QuantLayer
 from .constrained import (  # noqa: F401
     attention,

@@ -12,8 +12,8 @@ from linger import ops
 from linger.chip import CURVES
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
+from .arithmetic.mul import write_product
 from .functional import FunctionalLayer, common, platform_here, store
-from .mul import write_product
 from .sigmoid import write_curve
 
 

@@ -26,8 +26,8 @@ from linger.runtime import (
     tag,
 )
 
+from .arithmetic.mul import write_product
 from .functional import FunctionalLayer, fixed, store
-from .mul import write_product
 from .nodes.broadcast import write_channels
 
 _SIXTH, _SIXTH_EXP2 = 85, 9  # 1/6 as int8

@@ -72,7 +72,7 @@ def test_the_learned_factor_learns():
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -0.99, 1.0, -3.0, 1e-3, 1e6])
 def test_factors_are_as_fine_as_int8(value):
-    from linger.nn.numbers import code_of, learned
+    from linger.nn.arithmetic.constants import code_of, learned
 
     y = torch.tensor(value, requires_grad=True)
     c = learned(y)

@@ -10,12 +10,20 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import OPERATORS
+from linger.nn.functional import (
+    FunctionalLayer,
+    is_number,
+    pair_attributes,
+    real_operands,
+    running_platform,
+    store,
+    two,
+)
+from linger.nn.nodes.broadcast import alike, common_shape, per_channel, write_channels, write_operand
+from linger.nn.nodes.requant import write_requant
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
-from .functional import FunctionalLayer, is_number, pair_attributes, real_operands, running_platform, store, two
-from .nodes.broadcast import alike, common_shape, per_channel, write_channels, write_operand
-from .nodes.requant import write_requant
-from .numbers import is_one_number, plus
+from .constants import is_one_number, plus
 
 
 class AddInt(FunctionalLayer):

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
+from linger.nn.functional import FunctionalLayer, is_number
+from linger.nn.nodes.broadcast import write_channels
 from linger.runtime import Tape, info
-
-from .functional import FunctionalLayer, is_number
-from .nodes.broadcast import write_channels
 
 _FINEST = 30  # exponent of a constant factor; smaller numbers lose bits, as a tensor's would
 _FINER = 6  # bits by which a sum with a number may be finer than the tensor: the factor 1 is 64 / 2**6

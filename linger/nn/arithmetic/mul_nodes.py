@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from linger.nn.nodes.operands import bits8, operand, right_shift
 from linger.ops.mul import mul_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bits8, operand, right_shift
 
 
 @reads("iqMul", "QMul")

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.nn.functional import FunctionalLayer, pair_attributes
+from linger.nn.nodes.broadcast import alike, write_operand
+from linger.nn.nodes.scalar_product import write_times
 from linger.runtime import Tape, factory, handles, operator_at_site
 
 from .add import operands, stored, write_channel_sum
-from .functional import FunctionalLayer, pair_attributes
-from .nodes.broadcast import alike, write_operand
-from .nodes.scalar_product import write_times
-from .numbers import is_one_number, plus
+from .constants import is_one_number, plus
 
 
 class SubInt(FunctionalLayer):

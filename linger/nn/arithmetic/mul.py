@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.nn.functional import FunctionalLayer, pair_attributes, real_operands, two
+from linger.nn.nodes.broadcast import alike, common_shape, per_channel, write_channels, write_operand
+from linger.nn.nodes.scalar_product import write_times
 from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
 
 from .add import stored
-from .functional import FunctionalLayer, pair_attributes, real_operands, two
-from .nodes.broadcast import alike, common_shape, per_channel, write_channels, write_operand
-from .nodes.scalar_product import write_times
-from .numbers import code_of, is_one_number, learned, refuse_graph, scaled
+from .constants import code_of, is_one_number, learned, refuse_graph, scaled
 
 
 class MulInt(FunctionalLayer):

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import MAX_LEFT_BITS, limits_of
+from linger.nn.functional import FunctionalLayer, pair_attributes, real_operands, running_platform, two
+from linger.nn.nodes.scalar_product import scalar, write_times
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
 from .add import stored
-from .functional import FunctionalLayer, pair_attributes, real_operands, running_platform, two
+from .constants import code_of, is_one_number, scaled
 from .mul import times
-from .nodes.scalar_product import scalar, write_times
-from .numbers import code_of, is_one_number, scaled
 
 
 class DivInt(FunctionalLayer):

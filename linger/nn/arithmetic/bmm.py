@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.nn.functional import FunctionalLayer, common, real_operands, through
 from linger.runtime import HANDLERS, Tape, factory, handles, operator_at_site
-
-from .functional import FunctionalLayer, common, real_operands, through
 
 
 class BmmInt(FunctionalLayer):

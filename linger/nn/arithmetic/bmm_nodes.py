@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from linger.chip import OPERATORS
+from linger.nn.nodes.operands import bits8, operand, out_bits, right_shift
 from linger.ops.bmm import LONGEST, bmm_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bits8, operand, out_bits, right_shift
 
 
 @reads("BmmInt", "QBmm")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from linger.chip import MAX_LEFT_BITS
+from linger.nn.nodes.operands import bits8, chip, operand, right_shift
 from linger.ops.div import div_codes
 from linger.ops.elementwise import requant_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bits8, chip, operand, right_shift
 
 
 @reads("iqDiv")

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.nn.functional import FunctionalLayer, common, fixed, through
 from linger.runtime import HANDLERS, Dim, Tape, current_tape, factory, handles, info, operator_at_site
-
-from .functional import FunctionalLayer, common, fixed, through
 
 
 class SumInt(FunctionalLayer):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from linger.chip import OPERATORS
+from linger.nn.nodes.operands import operand, out_bits, right_shift
 from linger.ops.elementwise import add_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import operand, out_bits, right_shift
 
 
 @reads("iqAdd", "QAdd")
