@@ -20,19 +20,10 @@ from __future__ import annotations
 from torch import nn
 
 from . import (  # noqa: F401  imported for what they register: spellings, writers and readers
-    activation,
     argmax,
-    clamp,
-    function_nodes,
-    gelu,
-    glu,
-    hard,
-    leaky,
     pool,
     pool_max,
     pool_nodes,
-    sigmoid,
-    softmax,
 )
 from .arithmetic import (  # noqa: F401
     add_nodes,
@@ -51,7 +42,18 @@ from .base import Converted, QuantLayer
 from .constrained import (  # noqa: F401
     attention,
 )
-from .hard import Hardsigmoid, Hardswish
+from .functions import (  # noqa: F401
+    clamp,
+    function_nodes,
+    gelu,
+    glu,
+    hard_sigmoid,
+    leaky_relu,
+    relu,
+    sigmoid,
+    softmax,
+)
+from .functions.hard_sigmoid import Hardsigmoid, Hardswish
 from .layers import (  # noqa: F401
     batch_norm_nodes,
     conv_nodes,

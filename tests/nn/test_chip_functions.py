@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 import linger
 from linger.chip import CHIPS, CURVES, OPERATORS
-from linger.nn.gelu import GeluInt, SiluInt
-from linger.nn.sigmoid import SigmoidInt
+from linger.nn.functions.gelu import GeluInt, SiluInt
+from linger.nn.functions.sigmoid import SigmoidInt
 from linger.runtime import SPELLINGS, info, is_quantized, islands_of, resolve
 from linger.settings import defaults
 from tests.nn.same import PLATFORMS, assert_same_everywhere

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.nn.functional import is_number, store
+from linger.nn.nodes.broadcast import write_channels
 from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, scale_value, tag
-
-from .functional import is_number, store
-from .nodes.broadcast import write_channels
 
 _LOWEST, _HIGHEST = -128, 127
 

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.chip import CURVES
+from linger.nn.arithmetic.mul import write_product
+from linger.nn.functional import FunctionalLayer, common, platform_here, store
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
-from .arithmetic.mul import write_product
-from .functional import FunctionalLayer, common, platform_here, store
 from .sigmoid import write_curve
 
 

@@ -11,12 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger import ops
+from linger.nn.arithmetic.constants import code_of, learned, scaled
+from linger.nn.functional import fixed, is_number, pair_attributes, store
+from linger.nn.nodes.broadcast import per_channel, write_channels
+from linger.nn.nodes.scalar_product import write_times
 from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, tag
-
-from .arithmetic.constants import code_of, learned, scaled
-from .functional import fixed, is_number, pair_attributes, store
-from .nodes.broadcast import per_channel, write_channels
-from .nodes.scalar_product import write_times
 
 
 def leaky(x: Tensor, fmt: Format, slope: ops.Coded | float) -> Tensor:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import CHIPS, OPERATORS
+from linger.nn.functional import FunctionalLayer, common, platform_here
 from linger.runtime import HANDLERS, Tape, factory, handles, info, operator_at_site
-
-from .functional import FunctionalLayer, common, platform_here
 
 
 class SoftmaxInt(FunctionalLayer):

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from linger import ops
 from linger.chip import CURVES
 from linger.errors import UnsupportedError
+from linger.nn.base import accept, calibrate_input, emit
+from linger.nn.functional import FunctionalLayer, common, store
+from linger.nn.nodes.requant import write_requant
 from linger.quantizers import calibrating
 from linger.runtime import Format, Tape, Value, current_tape, factory, handles, info, operator_at_site, tag
-
-from .base import accept, calibrate_input, emit
-from .functional import FunctionalLayer, common, store
-from .nodes.requant import write_requant
 
 _COARSEST = 3  # int8 at 2**3 reaches 16, where both functions have their limit: coarser codes may saturate there
 

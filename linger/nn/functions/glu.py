@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.chip import CHIPS
+from linger.nn.functional import FunctionalLayer, common, pair_attributes
 from linger.runtime import Tape, factory, handles, info
 
-from .functional import FunctionalLayer, common, pair_attributes
 from .sigmoid import write_curve
 from .softmax import at_last_axis
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.nn.functional import store
 from linger.runtime import NAMES, Format, coded, current_tape, handles, info, tag
-
-from .functional import store
 
 
 def _finish(x: Tensor, y: Tensor, codes: Tensor | None, fmt: Format, in_place: bool) -> Tensor:

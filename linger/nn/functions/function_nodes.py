@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 from linger.chip import CHIPS, CURVES
+from linger.nn.nodes.operands import bits8, operand, out_bits, right_shift
 from linger.ops.activation import Q27, activation_codes
 from linger.ops.elementwise import requant_codes
 from linger.ops.glu import GATE_EXP2, glu_codes
 from linger.ops.softmax import Q15, softmax_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bits8, operand, out_bits, right_shift
 
 _LONGEST_ROW = 2048
 

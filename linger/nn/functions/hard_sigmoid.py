@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger import ops
+from linger.nn.arithmetic.mul import write_product
+from linger.nn.functional import FunctionalLayer, fixed, store
+from linger.nn.nodes.broadcast import write_channels
 from linger.runtime import (
     Composite,
     Format,
@@ -25,10 +28,6 @@ from linger.runtime import (
     state,
     tag,
 )
-
-from .arithmetic.mul import write_product
-from .functional import FunctionalLayer, fixed, store
-from .nodes.broadcast import write_channels
 
 _SIXTH, _SIXTH_EXP2 = 85, 9  # 1/6 as int8
 _GATE_EXP2 = 7  # scale of the result: one is the saturation
