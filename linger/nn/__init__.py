@@ -19,12 +19,6 @@ from __future__ import annotations
 
 from torch import nn
 
-from . import (  # noqa: F401  imported for what they register: spellings, writers and readers
-    argmax,
-    pool,
-    pool_max,
-    pool_nodes,
-)
 from .arithmetic import (  # noqa: F401
     add_nodes,
     bmm,
@@ -77,6 +71,12 @@ from .moves import (  # noqa: F401
     shape_nodes,
 )
 from .moves.requant import Requant, requant
+from .pooling import (  # noqa: F401
+    argmax,
+    average,
+    maximum,
+    pool_nodes,
+)
 from .recurrent import (  # noqa: F401
     gru_nodes,
     lstm_nodes,

@@ -202,7 +202,7 @@ def test_maxima_are_the_same_everywhere(case, platform, tmp_path):
 def test_maxima_of_every_window_of_an_axis(size, platform, tmp_path):
     """The file's poolings against torch: kernels up to three times the chip's, all paddings, strides and dilations."""
     from linger.nn.nodes.file_tensor import Chain
-    from linger.nn.pool_max import _ONCE, _Axis, _plain, _write
+    from linger.nn.pooling.maximum import _ONCE, _Axis, _plain, _write
     from tests.nn.moves import Replay
 
     x = torch.randint(-128, 128, (1, 2, 1, size)).double()

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.chip import limits_of
+from linger.nn.moves.register import bind, float_move
+from linger.nn.nodes.file_tensor import Chain
 from linger.runtime import NAMES, Format, Tape, current_tape, handles, info, tag
 
-from .moves.register import bind, float_move
-from .nodes.file_tensor import Chain
-from .pool import adaptive_windows, lifted, lowered, over_axes, pair
-from .pool_windows import outputs
+from .average import adaptive_windows, lifted, lowered, over_axes, pair
+from .windows import outputs
 
 
 class _Axis(NamedTuple):

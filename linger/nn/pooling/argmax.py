@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from linger.chip import limits_of
+from linger.nn.moves.register import bind
+from linger.nn.nodes.broadcast import write_channels
+from linger.nn.nodes.file_tensor import Chain
 from linger.runtime import NAMES, ChipOutput, Format, NodeReader, Tape, current_tape, handles, info, reads, tag
 
-from .moves.register import bind
-from .nodes.broadcast import write_channels
-from .nodes.file_tensor import Chain
-from .pool_max import maximum_over
+from .maximum import maximum_over
 
 
 def _complement(chain: Chain) -> Chain:

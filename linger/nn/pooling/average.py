@@ -16,6 +16,10 @@ from torch import Tensor, nn
 
 from linger import ops
 from linger.chip import limits_of
+from linger.nn.base import accept
+from linger.nn.functional import FunctionalLayer, common
+from linger.nn.moves.register import bind
+from linger.nn.nodes.file_tensor import Chain
 from linger.quantizers import calibrating
 from linger.runtime import (
     HANDLERS,
@@ -34,11 +38,7 @@ from linger.runtime import (
     tag,
 )
 
-from .base import accept
-from .functional import FunctionalLayer, common
-from .moves.register import bind
-from .nodes.file_tensor import Chain
-from .pool_windows import Run, adaptive, averaged, outputs, runs, starts
+from .windows import Run, adaptive, averaged, outputs, runs, starts
 
 
 def pair(value: Any, n: int) -> tuple[int, ...]:

@@ -6,12 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from linger.nn.nodes.operands import bits8, borders, chip, operand, positive, window
 from linger.ops.conv import conv_codes
 from linger.ops.elementwise import requant_codes
 from linger.ops.pool import avg_pool_codes
 from linger.runtime.graph import NodeReader, reads
-
-from .nodes.operands import bits8, borders, chip, operand, positive, window
 
 _LONGEST_WINDOW = 1 << 20  # what the divider takes
 

@@ -1,0 +1,1 @@
+"""Averages and maxima over windows and axes, and the places of maxima."""
