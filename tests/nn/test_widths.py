@@ -10,8 +10,8 @@ import linger
 from linger.nn import Requant, requant
 from linger.onnx import OnnxRunner
 from linger.runtime import info, islands_of
+from tests.nn.moves.test_cat import batches
 from tests.nn.same import PLATFORMS, assert_same_everywhere
-from tests.nn.test_cat import batches
 
 
 def section(name, **bits):

@@ -9,8 +9,8 @@ import linger
 from linger import ops
 from linger.onnx import OnnxRunner
 from linger.runtime import SPELLINGS, is_quantized, resolve
+from tests.nn.moves.test_cat import batches
 from tests.nn.same import PLATFORMS, assert_same_everywhere
-from tests.nn.test_cat import batches
 
 
 class Differences(nn.Module):

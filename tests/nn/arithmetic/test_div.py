@@ -6,8 +6,8 @@ from torch import nn
 
 import linger
 from linger.runtime import SPELLINGS, is_quantized, islands_of, resolve
+from tests.nn.moves.test_cat import batches
 from tests.nn.same import PLATFORMS, assert_same_everywhere
-from tests.nn.test_cat import batches
 
 
 class Quotients(nn.Module):

@@ -12,7 +12,7 @@ import linger
 from linger.nn.nodes.file_tensor import Chain
 from linger.onnx import OnnxRunner
 from linger.runtime import SPELLINGS, resolve
-from tests.nn.moves import Replay
+from tests.nn.moves.replay import Replay
 from tests.nn.same import PLATFORMS, assert_same_everywhere
 
 ROWS = torch.tensor([3, 0, 0, -1])

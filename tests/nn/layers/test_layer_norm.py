@@ -13,8 +13,8 @@ from linger.nn import LayerNormInt
 from linger.ops.layer_norm import nearest_eps
 from linger.runtime import Format, info, islands_of, tag
 from linger.settings import Settings
+from tests.nn.moves.test_cat import batches
 from tests.nn.same import PLATFORMS, assert_same_everywhere
-from tests.nn.test_cat import batches
 
 GOLDEN = [case for case in CASES if case.op == "LayerNormInt"]
 

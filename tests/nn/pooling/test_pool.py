@@ -203,7 +203,7 @@ def test_maxima_of_every_window_of_an_axis(size, platform, tmp_path):
     """The file's poolings against torch: kernels up to three times the chip's, all paddings, strides and dilations."""
     from linger.nn.nodes.file_tensor import Chain
     from linger.nn.pooling.maximum import _ONCE, _Axis, _plain, _write
-    from tests.nn.moves import Replay
+    from tests.nn.moves.replay import Replay
 
     x = torch.randint(-128, 128, (1, 2, 1, size)).double()
     for kernel in range(1, 30 if platform == "arcs" else 14):

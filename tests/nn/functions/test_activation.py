@@ -9,8 +9,8 @@ from torch.nn import functional as F
 import linger
 from linger.onnx import OnnxRunner
 from linger.runtime import SPELLINGS, info, is_quantized, islands_of, resolve
+from tests.nn.moves.test_cat import batches
 from tests.nn.same import PLATFORMS, assert_same_everywhere
-from tests.nn.test_cat import batches
 
 
 class Activations(nn.Module):

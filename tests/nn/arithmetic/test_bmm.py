@@ -8,8 +8,8 @@ from torch import nn
 
 import linger
 from linger.runtime import is_quantized
+from tests.nn.moves.test_cat import batches
 from tests.nn.same import PLATFORMS, assert_same_everywhere
-from tests.nn.test_cat import batches
 
 
 class Attention(nn.Module):
