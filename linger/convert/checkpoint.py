@@ -17,7 +17,7 @@ from linger.files import replaced
 from linger.quantizers import Quantizer
 
 from .prepare import record_of
-from .replay import replay
+from .repeat_conversion import replay
 from .state import NESTS, StateDict, inner_state, strip_wrappers
 
 __all__ = ["LoadReport", "load", "save"]

@@ -11,9 +11,9 @@ from linger.nn.constrained.layers import CONSTRAINED, Constrained
 from linger.runtime import is_owner
 from linger.settings import ClampInfo, Settings
 
+from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
-from .graph import blind_notes, discover, fusable_pairs
-from .leaves import left_alone, obstacle, target_class, unsynchronised
+from .neighbours import blind_notes, discover, fusable_pairs
 from .patterns import Selection, check_sections, names_of
 from .prepare import Fusion, Record, check_root, log_report, open_settings, place, record_of
 from .report import Report, Row

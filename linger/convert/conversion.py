@@ -17,9 +17,9 @@ from linger.quantizers import clamp_weight_once
 from linger.settings import Settings
 
 from .constrain import fusion_of
+from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
-from .graph import Pair, blind_notes, fusable_pairs
-from .leaves import left_alone, obstacle, target_class, unsynchronised
+from .neighbours import Pair, blind_notes, fusable_pairs
 from .patterns import Selection, names_of
 from .prepare import Fusion, Record, record_of
 from .report import Report, Row

@@ -16,11 +16,11 @@ from linger.runtime import Leaf, is_owner
 from linger.settings import current
 
 from .conversion import Conversion
-from .graph import discover
+from .neighbours import discover
+from .neighbours_from_forward import undisturbed
 from .patterns import Selection
 from .prepare import check_root
 from .quantize import quantize
-from .record import undisturbed
 
 __all__ = ["dry_run"]
 

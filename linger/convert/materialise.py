@@ -12,7 +12,7 @@ from torch import nn
 from linger import runtime
 from linger.quantizers import Quantizer
 
-from .record import bind_inputs, undisturbed
+from .neighbours_from_forward import bind_inputs, undisturbed
 
 __all__ = ["materialise", "name_quantizers", "rest_unused"]
 

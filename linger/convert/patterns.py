@@ -12,7 +12,7 @@ from linger.errors import config_error
 from linger.runtime import base_class
 from linger.settings import Settings
 
-from .leaves import target_class
+from .convertible import target_class
 
 __all__ = ["Selection", "check_sections", "covers", "names_of", "nearest"]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from linger.settings import Settings, current, dumps, load, use
 
-from .leaves import uninitialised
+from .convertible import uninitialised
 from .report import Report
 
 __all__ = ["Fusion", "Record", "check_root", "log_report", "open_settings", "place", "record_of"]

@@ -15,8 +15,8 @@ from linger.settings import QuantMode, Settings
 
 from .conversion import Conversion
 from .findings import layer_findings, sentences
-from .graph import discover
 from .materialise import materialise, name_quantizers
+from .neighbours import discover
 from .patterns import Selection, check_sections
 from .prepare import Record, check_root, log_report, open_settings, place
 from .state import install

@@ -14,9 +14,9 @@ from linger.runtime import is_owner
 from linger.settings import current
 
 from .constrain import fuse_pairs, mark_relu
+from .neighbours_from_forward import record
 from .patterns import Selection, names_of
 from .prepare import Record, check_root, record_of
-from .record import record
 from .report import Report
 from .state import install
 

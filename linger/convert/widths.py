@@ -12,7 +12,7 @@ from linger.errors import UnsupportedError
 from linger.nn import swaps
 from linger.settings import Settings
 
-from .leaves import target_class
+from .convertible import target_class
 from .patterns import names_of
 
 __all__ = ["check_widths"]

@@ -15,7 +15,7 @@ from torch import nn
 from linger.chip import FLOAT, TensorFacts, Violation, file_platform, limits_of
 from linger.convert.dry_run import dry_run
 from linger.convert.findings import findings, follow, layer_findings
-from linger.convert.record import bind_inputs
+from linger.convert.neighbours_from_forward import bind_inputs
 from linger.convert.report import format_table, html_table
 from linger.errors import ExportError, ModelError, UnsupportedError
 from linger.runtime import Node, Tape

@@ -20,12 +20,12 @@ from .owners import (
     is_owner,
     walk,
 )
-from .recorded import ChipOutput, FloatCall, Moved, Node, Operand, Value
 from .sizes import Dim
 from .spellings import HANDLERS, NAMES, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, end_forward, remember, remembered, state
 from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
 from .tape import FloatWriter, Tape
+from .tape_entries import ChipOutput, FloatCall, Moved, Node, Operand, Value
 
 __all__ = [
     "FACTORIES",

@@ -19,11 +19,11 @@ from torch import Tensor
 from linger.errors import ExportError
 
 from . import sites
-from .recorded import Array, FloatCall, Moved, Node, Operand, Value
 from .sizes import Dim, Sizes
 from .spellings import HANDLERS, NAMES
 from .state import state
 from .tag import Format, info, scale_value, tag, version_of
+from .tape_entries import Array, FloatCall, Moved, Node, Operand, Value
 
 
 class FloatWriter(Protocol):

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from linger.quantizers import eagerly
 from linger.runtime import resolve, sites
 
+from .convertible import is_leaf
 from .flow import METADATA, Adjacency, Call, Flow, is_alias
-from .leaves import is_leaf
 
 __all__ = ["Stand", "bind_inputs", "record", "undisturbed"]
 

@@ -24,8 +24,8 @@ from torch.nn.utils import rnn
 
 from linger.runtime import derive
 
-from .leaves import is_leaf
-from .record import Stand
+from .convertible import is_leaf
+from .neighbours_from_forward import Stand
 
 __all__ = ["graph_of"]
 

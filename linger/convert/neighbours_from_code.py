@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .convertible import is_leaf
 from .flow import METADATA, Adjacency, Call, Flow, is_alias
-from .leaves import is_leaf
-from .record import undisturbed
+from .neighbours_from_forward import undisturbed
 
 __all__ = ["trace"]
 
@@ -28,7 +28,7 @@ def _graph(owner: nn.Module, opaque: set[int]) -> Any:
     Raises:
         Exception: Whatever the user's code does when it meets a symbolic value.
     """
-    from .reading import graph_of
+    from .read_code import graph_of
 
     signature = inspect.signature(type(owner).forward)
     plain = (type(None), bool, int, float, str)

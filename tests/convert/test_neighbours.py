@@ -12,7 +12,7 @@ from convert.nets import Dynamic, Net, images, trained
 from torch import nn
 
 import linger
-from linger.convert.graph import discover, fusable_pairs
+from linger.convert.neighbours import discover, fusable_pairs
 from linger.nn.constrained.fused import EmptyBatchNorm, NormalizeConvBN2d
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils import rnn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import linger
-from linger.convert.graph import discover, fusable_pairs
+from linger.convert.neighbours import discover, fusable_pairs
 from tests.nn.zoo import ZOO, batch
 
 

@@ -10,10 +10,10 @@ from torch import nn
 from linger.nn.constrained.fused import FUSED
 from linger.nn.constrained.layers import Constrained
 
+from .convertible import obstacle, target_class
 from .flow import Adjacency
-from .leaves import obstacle, target_class
-from .record import record
-from .symbolic import trace
+from .neighbours_from_code import trace
+from .neighbours_from_forward import record
 
 __all__ = ["Pair", "blind_notes", "discover", "fusable_pairs"]
 
