@@ -1,18 +1,16 @@
 """Layers that compute the chips' integers, layers of the constrained stage, and the operators between them.
 
 A family is a file with its module, the spellings it handles and how it is written into a file; ``*_nodes.py`` beside it reads
-the nodes back.
+the nodes back. A folder imports those above it only:
 
-* What all share: ``base`` (layers), ``functional`` (operators of user code), ``reading`` (readers), ``chain`` (standard nodes
-  in a row), ``requant``, ``broadcast``, ``numbers``.
-* Layers: ``conv``, ``conv_transpose``, ``linear``, ``batch_norm``, ``layer_norm``, ``embedding``, ``attention``; recurrent
-  ones in ``recurrent*``, ``lstm``, ``gru``, ``packing``.
-* Float layers of the first stage: ``constrained``, ``fused``; ``folding`` keeps a BatchNorm trainable in the second.
-* Arithmetic: ``add``, ``sub``, ``mul``, ``div``, ``bmm``, ``sums``, ``times``, ``rescaling``.
-* Functions: ``sigmoid`` (and tanh), ``softmax``, ``gelu`` (and SiLU), ``glu`` as the chips have them; ``activation`` (ReLU),
-  ``leaky``, ``clamp`` and ``hard`` from what they have.
-* Pooling: ``pool``, ``pool_max``, ``pool_windows``, ``argmax``.
-* What moves codes and changes none: ``keeping`` (how), ``shape``, ``shape_pieces``, ``shape_copies``, ``padding``, ``cat``.
+* ``base`` (what layers share), ``functional`` (what operators of user code share), ``nodes`` (what writers and readers share).
+* ``constrained``: float layers of the first stage.
+* ``moves``: what moves codes and changes none (shapes, pieces, copies, padding, cat), and ``Requant``.
+* ``arithmetic``: sums, differences, products, quotients, matrix products, with tensors and with numbers.
+* ``functions``: sigmoid, softmax, GELU, GLU as the chips have them; ReLU, LeakyReLU, clamps, Hardswish from what they have.
+* ``pooling``: averages and maxima over windows and axes.
+* ``layers``: convolutions, linear layers, norms, embeddings, attention; ``batch_norm_folding`` keeps a BatchNorm trainable.
+* ``recurrent``: LSTM, GRU and packed sequences.
 """
 
 from __future__ import annotations
