@@ -8,6 +8,7 @@ from .optimizer import OptimizerReport, check_optimizer
 from .prepare import Record, record_of
 from .quantize import init
 from .report import Report, Row, Summary, report_of, summary
+from .state import converted_models, translate_keys, when_converted
 from .trace import CheckpointAdapter, trace_layers
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Summary",
     "check_optimizer",
     "constrain",
+    "converted_models",
     "init",
     "load",
     "record_of",
@@ -27,4 +29,6 @@ __all__ = [
     "save",
     "summary",
     "trace_layers",
+    "translate_keys",
+    "when_converted",
 ]

@@ -11,10 +11,11 @@ from linger.nn.constrained.layers import CONSTRAINED, Constrained
 from linger.runtime import is_owner
 from linger.settings import ClampInfo, Settings
 
+from .classic import BLEND
 from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
 from .neighbours import blind_notes, discover, fusable_pairs
-from .patterns import Selection, check_sections, names_of
+from .patterns import Selection, check_operators, check_sections, names_of, with_own_settings
 from .prepare import Fusion, Record, check_root, log_report, open_settings, place, record_of
 from .report import Report, Row
 from .state import install
@@ -83,29 +84,38 @@ def constrain(
     if is_owner(model) or any(hasattr(m, "output_quantizer") for m in model.modules()):
         raise RuntimeError("constrain: the model is already initialised; constrain comes before linger.init")
     settings = open_settings(config_file)
-    selection = Selection(model, disable_module, disable_submodel)
+    settings = with_own_settings(settings, model)
+    selection = Selection(model, disable_module, disable_submodel, "constrain")
     if not settings.open_quant:
         return model
     check_sections(model, settings)
+    check_operators(settings)
     place(model, settings)
     apply_constraints(model, settings, selection, discover(model, example_inputs))
     return model
 
 
-def apply_constraints(model: nn.Module, settings: Settings, selection: Selection, found: Adjacency) -> None:
-    """The conversion itself: neighbours are known, everything has been checked."""
+def apply_constraints(
+    model: nn.Module, settings: Settings, selection: Selection, found: Adjacency, *, blend: float = 0.1
+) -> None:
+    """The conversion itself: neighbours are known, everything has been checked.
+
+    Args:
+        model, settings, selection, found: As in ``Conversion``.
+        blend: Of the pairs that are fused now (:class:`linger.nn.fused.FusedBN`); 1.0 in the classic form.
+    """
     names = {id(m): name for name, m in reversed(names_of(model).items())}
 
     def limits(name: str) -> ClampInfo:
         return settings.layer(name).clamp
 
-    fusions, rows = fuse_pairs(names, found, selection, limits, 0.1)
+    fusions, rows = fuse_pairs(names, found, selection, limits, blend)
     inside: set[int] = {id(m) for m in model.modules() if isinstance(m, FusedBN) for m in m.children()}
     fresh = {row.name for row in rows}
     for name, m in list(model.named_modules()):
         if id(m) in inside or name in fresh:
             continue
-        rows += _one(name, m, selection, limits(name), found)
+        rows += _one(name, m, selection, limits(name), found, blend)
     report = Report("constrain", rows)
     report.notes += blind_notes(model, found)
     earlier = record_of(model)
@@ -113,18 +123,19 @@ def apply_constraints(model: nn.Module, settings: Settings, selection: Selection
     covered = tuple(r.name for r in rows if r.became)
     left = {r.name: r.note for r in report.stayed_float}
     relu = tuple(n for n, m in model.named_modules() if isinstance(m, Constrained) and m.ahead_relu)
-    install(model, Record("constrain", settings, tuple(fusions), covered, left, report, relu=relu))
+    classic = blend == BLEND
+    install(model, Record("constrain", settings, tuple(fusions), covered, left, report, relu=relu, classic=classic))
     log_report(report)
 
 
-def _one(name: str, m: nn.Module, selection: Selection, info: ClampInfo, found: Adjacency) -> list[Row]:
+def _one(name: str, m: nn.Module, selection: Selection, info: ClampInfo, found: Adjacency, blend: float) -> list[Row]:
     where = found.where.get(id(m), "")
     was = type(m).__name__
     if isinstance(m, Constrained):  # from trace_layers, or a second call
         if isinstance(m, FusedBN):
             why = selection.disabled(m, type(m.layer))
             if why is None and not any((m.normalize_data, *m.limits)):  # from trace_layers: no limits so far
-                m.set_blend(0.1)
+                m.set_blend(blend)
         else:
             why = selection.disabled(m)
         if why is not None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from linger.errors import config_error
-from linger.runtime import base_class
-from linger.settings import Settings
+from linger.runtime import OPERATOR_OF, base_class
+from linger.settings import Section, Settings
 
 from .convertible import target_class
+from .marks import left_reason, settings_of
 
-__all__ = ["Selection", "check_sections", "covers", "names_of", "nearest"]
+__all__ = ["Selection", "check_operators", "check_sections", "covers", "names_of", "nearest", "with_own_settings"]
 
 _FUNCTIONAL = "_linger_qtensor_"
 
@@ -51,17 +53,20 @@ class Selection:
         model: The root.
         disable_module: A module class or several; their subclasses count too.
         disable_submodel: A pattern or several: qualified names (with everything below them) or shell globs.
+        stage: Modules that are marked to be left alone in this stage count too (:mod:`marks`).
 
     Raises:
         TypeError: A class that is none, or a pattern that is no text.
         ValueError: A pattern that matches no module; the message lists near misses.
     """
 
-    def __init__(self, model: nn.Module, disable_module: Any = None, disable_submodel: Any = None) -> None:
+    def __init__(
+        self, model: nn.Module, disable_module: Any = None, disable_submodel: Any = None, stage: str = ""
+    ) -> None:
         self.names = names_of(model)
         self.classes = self._classes(disable_module)
         patterns = (disable_submodel,) if isinstance(disable_submodel, str) else tuple(disable_submodel or ())
-        self.off: dict[int, str] = {}
+        self.off: dict[int, str] = {id(m): why for m in self.names.values() if (why := left_reason(m, stage))}
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise TypeError(f"disable_submodel: expected module-name patterns, got {type(pattern).__name__}")
@@ -93,6 +98,19 @@ class Selection:
         return target_class(m, table) is not None
 
 
+def check_operators(settings: Settings) -> None:
+    """Refuse settings that name an operator which user code cannot call.
+
+    Raises:
+        ConfigError: With file, line and near misses.
+    """
+    known = set(OPERATOR_OF.values())
+    for name, _ in settings.operators:
+        if name not in known:
+            close = nearest(name, known) or sorted(known)
+            raise settings.error(f"operators.{name}", f"no operator has this name; nearest: {', '.join(close)}")
+
+
 def check_sections(model: nn.Module, settings: Settings) -> None:
     """Refuse sections that name nothing of this model.
 
@@ -111,3 +129,30 @@ def check_sections(model: nn.Module, settings: Settings) -> None:
                 if any(c in pattern for c in "*?["):
                     what += f"; operators between layers have names such as {_FUNCTIONAL}qadd_0, see linger.summary"
                 raise config_error(what, file=settings.file, line=section.line or None, key=section.key)
+
+
+def with_own_settings(settings: Settings, model: nn.Module) -> Settings:
+    """The settings of a model with a section for every module that has settings of its own, in front of the others."""
+    sections = []
+    for name, m in names_of(model).items():
+        own = settings_of(m)
+        if not own:
+            continue
+        if not name:  # the model is one layer: there is no name that a section could have
+            settings = _apply(settings, own)
+            continue
+        base = next((s for s in settings.sections if any(covers(p, name) for p in s.name)), None)
+        section = Section(name, (name,), settings.clamp_info, settings.quant_info, settings.platform)
+        if base is not None:
+            section = replace(base, key=name, name=(name,), line=0)
+        section = _apply(section, own)
+        sections.append(replace(section, given=tuple({*section.given, *own})))
+    return settings.with_sections((*sections, *settings.sections)) if sections else settings
+
+
+def _apply(target: Any, own: Mapping[str, Any]) -> Any:
+    """Settings or a section with dotted keys replaced."""
+    for dotted, value in own.items():
+        part, _, key = dotted.partition(".")
+        target = replace(target, **{part: replace(getattr(target, part), **{key: value})})
+    return target

@@ -46,6 +46,7 @@ class Record:
         covered: Qualified names of the layers that were converted.
         left: Qualified name -> reason of the layers that were not.
         relu: Qualified names of the layers whose only consumer is a ReLU.
+        classic: Made by a call of the classic form (:mod:`classic`).
     """
 
     stage: str
@@ -56,6 +57,7 @@ class Record:
     report: Report = field(default_factory=lambda: Report(""))
     fold_bn: str = "once"
     relu: tuple[str, ...] = ()
+    classic: bool = False
 
     @cached_property
     def settings_text(self) -> str:
@@ -77,6 +79,7 @@ class Record:
             "left": dict(self.left),
             "relu": list(self.relu),
             "settings": self.settings_text,
+            **({"classic": True} if self.classic else {}),
         }
 
 
@@ -114,6 +117,7 @@ def open_settings(config_file: Any) -> Settings:
     if not isinstance(config_file, (str, os.PathLike)):
         raise TypeError(f"config_file must be the path of a YAML file, got {type(config_file).__name__}")
     settings = load(config_file)
+    settings = settings.with_operators(dict(current().operators) | dict(settings.operators))
     use(settings)
     return settings
 
@@ -138,7 +142,7 @@ def place(model: nn.Module, settings: Settings) -> None:
 
 def log_report(report: Report) -> None:
     """One line for what stayed float against the user's wish, one for what was switched off."""
-    chosen = ("disable_", "not in quant_modules")
+    chosen = ("disable_", "not in ")
     wanted = [r for r in report.stayed_float if not r.note.startswith(chosen)]
     if wanted:
         lines = [f"  {r.name or '(root)'} ({r.was}): {r.note}" + (f" [{r.where}]" if r.where else "") for r in wanted]

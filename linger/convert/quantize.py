@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from torch import nn
@@ -11,13 +10,14 @@ from linger import runtime
 from linger.errors import UnsupportedError
 from linger.nn import visible
 from linger.nn.base import convert_class
-from linger.settings import QuantMode, Settings
+from linger.settings import Settings
 
+from .classic import classic_settings, is_classic, with_keywords
 from .conversion import Conversion
 from .findings import layer_findings, sentences
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
-from .patterns import Selection, check_sections
+from .patterns import Selection, check_operators, check_sections, with_own_settings
 from .prepare import Record, check_root, log_report, open_settings, place
 from .state import install
 from .widths import check_widths
@@ -80,11 +80,14 @@ def init(
             f"init: the forward of this {type(model).__name__} is replaced on the instance, where its operators cannot be "
             "reached: define it on a class, or put the model into a module that calls it"
         )
-    settings = _classic(open_settings(config_file), parameter_bits, mode)
-    selection = Selection(model, disable_module, disable_submodel)
+    classic = config_file is None and is_classic(model, quant_modules, parameter_bits, mode)
+    settings = classic_settings(model) if classic else open_settings(config_file)
+    settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model)
+    selection = Selection(model, disable_module, disable_submodel, "init")
     if not settings.open_quant:
         return model
     check_sections(model, settings)
+    check_operators(settings)
     place(model, settings)
     check_method(model, settings)
     found = discover(model, example_inputs)
@@ -110,17 +113,6 @@ def quantize(conversion: Conversion) -> Record:
     runtime.attach(model, conversion.settings, runtime.register_state_hooks)
     name_quantizers(model)
     return record
-
-
-def _classic(settings: Settings, parameter_bits: int | None, mode: Any) -> Settings:
-    """Apply the keywords of the classic form."""
-    if mode is not None and getattr(mode, "name", None) != "QValue" and not isinstance(mode, QuantMode):
-        raise ValueError(f"init: mode must be QuantMode.QValue, got {mode!r}")
-    if parameter_bits is None:
-        return settings
-    if parameter_bits not in (4, 8):
-        raise UnsupportedError(f"init: parameter_bits={parameter_bits}: the chips have weights of 4 and 8 bits")
-    return replace(settings, quant_info=replace(settings.quant_info, weight_bits=parameter_bits))
 
 
 def check_method(model: nn.Module, settings: Settings) -> None:

@@ -12,6 +12,7 @@ from linger.nn.constrained.fused import FusedBN
 from linger.nn.constrained.layers import Constrained
 from linger.settings import Settings, loads
 
+from .classic import BLEND
 from .constrain import apply_constraints
 from .conversion import Conversion
 from .flow import Adjacency
@@ -54,7 +55,8 @@ def replay(model: nn.Module, recorded: Mapping[str, Any]) -> str | None:
     settings = loads(str(recorded["settings"]), "the checkpoint's record")
     selection, found = _selection(model, recorded), _neighbours(model, recorded)
     if stage == "constrain":
-        apply_constraints(model, settings, selection, found)
+        blend = {"blend": BLEND} if recorded.get("classic") else {}
+        apply_constraints(model, settings, selection, found, **blend)
     else:
         _initialise(model, settings, selection, found, str(recorded.get("fold_bn", "once")))
     return stage

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping, MutableMapping
+import weakref
+from collections.abc import Callable, Mapping, MutableMapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,20 @@ from .materialise import rest_unused
 from .patterns import nearest
 from .prepare import Fusion, Record, record_of
 
-__all__ = ["NESTS", "StateDict", "inner_state", "install", "open_checkpoint", "strip_wrappers"]
+__all__ = [
+    "NESTS",
+    "StateDict",
+    "converted_models",
+    "inner_state",
+    "install",
+    "open_checkpoint",
+    "strip_wrappers",
+    "translate_keys",
+    "when_converted",
+]
 
 State = MutableMapping[str, Any]
+_log = logging.getLogger("linger")
 _BN_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _WRAPPERS = ("module.", "_orig_mod.")
 NESTS = ("state_dict", "model_state_dict", "model", "net")
@@ -51,6 +64,38 @@ class StateDict(dict[str, Any]):
     _metadata: Any = None
 
 
+def read_file(path: str | os.PathLike[str] | BinaryIO, device: torch.device | None) -> Any:
+    """What ``torch.save`` wrote; no code in it is run.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no file of ``torch.save``, is damaged, or holds code.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
+        name = repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else type(path).__name__
+        raise ValueError(
+            f"{name} is no checkpoint of torch.save, is damaged, or holds code, which is never run"
+        ) from error
+
+
+def _only_tensors(state: Mapping[str, Any]) -> None:
+    """Refuse what is no state dictionary.
+
+    Raises:
+        TypeError: Names the first value that is no tensor.
+    """
+    for key, value in state.items():
+        if not isinstance(value, Tensor) and not str(key).rpartition(".")[2] == "_extra_state":
+            raise TypeError(
+                f"this is no state dictionary: {key!r} holds {type(value).__name__}, not a tensor (it may also lie "
+                f"under one of the keys {', '.join(NESTS)})"
+            )
+
+
 def open_checkpoint(source: Any, device: torch.device | None) -> Mapping[str, Any]:
     """A state dictionary from one, from a file that ``torch.save`` wrote, or from a dictionary that holds one.
 
@@ -62,12 +107,14 @@ def open_checkpoint(source: Any, device: torch.device | None) -> Mapping[str, An
     where = ""
     if isinstance(source, (str, os.PathLike)):
         where = f" {os.fspath(source)!r}"
-        source = torch.load(source, map_location=device, weights_only=True)
+        source = read_file(source, device)
     if not isinstance(source, Mapping):
         raise TypeError(
             f"load_state_dict: expected a state dictionary or a path to one{where}, got {type(source).__name__}"
         )
-    return strip_wrappers(inner_state(source)[0])
+    state = inner_state(source)[0]
+    _only_tensors(state)
+    return strip_wrappers(state)
 
 
 def inner_state(source: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
@@ -97,10 +144,41 @@ class _Loader:
             hints.clear()
 
 
+Translator = Callable[[nn.Module, MutableMapping[str, Any]], list[str]]
+_translators: list[Translator] = []
+
+
+def translate_keys(translator: Translator) -> None:
+    """Let a function rewrite the keys of every state that a converted model loads (keys relative to the model, in place).
+
+    It returns sentences about what it did. Known functions are not added again.
+    """
+    if translator not in _translators:
+        _translators.append(translator)
+
+
+_converted: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_listeners: list[Callable[[nn.Module], None]] = []
+
+
+def converted_models() -> list[nn.Module]:
+    """The roots of this process that were converted and are alive."""
+    return list(_converted)
+
+
+def when_converted(listener: Callable[[nn.Module], None]) -> None:
+    """Call a function with every root that is converted from now on, after each stage; known ones are not added again."""
+    if listener not in _listeners:
+        _listeners.append(listener)
+
+
 def install(model: nn.Module, record: Record) -> None:
     """Leave the record on the root, and the hooks that write and read it with the state (once)."""
     first = record_of(model) is None
     model.__dict__["_linger_record"] = record
+    _converted.add(model)
+    for listener in _listeners:
+        listener(model)
     if first:
         model.__dict__["load_state_dict"] = _Loader(model)
         model.register_state_dict_post_hook(_write_metadata)  # type: ignore[no-untyped-call]
@@ -132,6 +210,9 @@ def _adapt(
     theirs = theirs if isinstance(theirs, Mapping) else None
     given = {k[len(prefix) :]: state.pop(k) for k in [k for k in state if k.startswith(prefix)]}
     given = dict(strip_wrappers(given))
+    for translator in _translators:
+        for sentence in translator(model, given):
+            _log.info("linger: load_state_dict %s", sentence)
     for fusion in record.fusions:
         _fused(model, fusion, given, errors)
     _separate(model, record, given, theirs, errors)

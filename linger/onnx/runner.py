@@ -125,6 +125,9 @@ class OnnxRunner:
             except TooLarge:
                 return
 
+    def _made(self, name: str, value: Value) -> None:
+        """Called with every value that a node has produced; for those who want to look at them."""
+
     def _execute(self, values: dict[str, Value], room: tuple[int, int]) -> dict[str, Value]:
         graph = self._graph
         values.update((name, Value(tensor, constant=True)) for name, tensor in graph.constants.items())
@@ -137,6 +140,7 @@ class OnnxRunner:
                         raise node.error(f"output {name!r} is not produced by this operator")
                     if name and made is not None:
                         values[name] = made
+                        self._made(name, made)
                 for name in self._last_use[at]:
                     del values[name]
             return {out.name: _output(out, values[out.name], out.name in self._of_length) for out in graph.outputs}

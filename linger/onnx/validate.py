@@ -11,7 +11,7 @@ from linger.errors import ExportError
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-_PASS = set("MaxPool Relu Reshape Flatten Transpose Slice Squeeze Unsqueeze Split Identity ShuffleChannel".split())
+PASS = set("MaxPool Relu Reshape Flatten Transpose Slice Squeeze Unsqueeze Split Identity ShuffleChannel".split())
 
 
 def _attribute(node: NodeProto, name: str) -> Any:
@@ -57,7 +57,7 @@ def validate(model: ModelProto) -> None:
         for name in filter(None, node.input):
             if name not in scale:
                 raise ExportError(f"export: {where} reads '{name}', which no node writes")
-        chip = node.domain == "linger" and node.op_type not in {"Quant", "Dequant", *_PASS}
+        chip = node.domain == "linger" and node.op_type not in {"Quant", "Dequant", *PASS}
         for i, name in enumerate(node.input):
             known = scale.get(name)
             wanted = _operand_scale(node, i) if node.domain == "linger" and node.op_type != "Quant" else None
@@ -74,7 +74,7 @@ def validate(model: ModelProto) -> None:
             produced = _attribute(node, "scale_o")
         elif quantized and node.op_type == "ArgMax":
             produced = None  # int32 maxima and places
-        elif quantized and node.op_type in _PASS:
+        elif quantized and node.op_type in PASS:
             produced = scale[quantized[0]]
         elif quantized:
             raise ExportError(
@@ -87,12 +87,7 @@ def validate(model: ModelProto) -> None:
                 raise ExportError(f"export: {where} writes '{name}' a second time")
             cell = node.op_type == "LSTMInt" and i == 2  # integers in the chip's own format
             scale[name] = None if cell else produced
-            if (
-                node.op_type == "Cast"
-                and _attribute(node, "to") != 1
-                or node.op_type in _PASS
-                and node.input[0] in wide
-            ):
+            if node.op_type == "Cast" and _attribute(node, "to") != 1 or node.op_type in PASS and node.input[0] in wide:
                 wide.add(name)
             elif produced is None:
                 floats.add(name)

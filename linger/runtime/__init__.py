@@ -21,7 +21,7 @@ from .owners import (
     walk,
 )
 from .sizes import Dim
-from .spellings import HANDLERS, NAMES, SILENT, SPELLINGS, handles, resolve
+from .spellings import HANDLERS, NAMES, OPERATOR_OF, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, end_forward, remember, remembered, state
 from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
 from .tape import FloatWriter, Tape
@@ -32,6 +32,7 @@ __all__ = [
     "HANDLERS",
     "LEFT_FLOAT",
     "NAMES",
+    "OPERATOR_OF",
     "SILENT",
     "SPELLINGS",
     "ChipOutput",

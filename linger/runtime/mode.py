@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from . import islands
-from .spellings import HANDLERS, IN_PLACE, SILENT
-from .state import forget, state
+from .spellings import HANDLERS, IN_PLACE, OPERATOR_OF, SILENT
+from .state import FLOAT_OPERATORS, forget, state
 from .tag import info
 
 
@@ -52,6 +52,13 @@ _PYTHON_METHODS: tuple[tuple[Any, Any], ...] = (
 )
 
 
+def _switched_off(func: Callable[..., Any]) -> bool:
+    """Whether the settings of the running model keep this operator in float."""
+    frames = state.frames
+    off = frames[-1].owner.__dict__.get(FLOAT_OPERATORS) if frames else None
+    return off is not None and OPERATOR_OF[func] in off
+
+
 class Interception(TorchFunctionMode):
     """Dispatches torch functions to the handlers of quantized operators; the rest runs in float and is recorded."""
 
@@ -73,7 +80,7 @@ class Interception(TorchFunctionMode):
             return func(*args, **kwargs)
         handler = HANDLERS.get(func)
         tape = state.tape
-        if handler is not None:
+        if handler is not None and not _switched_off(func):
             result = handler(func, args, kwargs)
             if result is not NotImplemented:
                 return result

@@ -16,12 +16,16 @@ from torch import nn
 from linger.errors import ExportError
 
 from . import containers, dynamo, islands, mode
-from .state import Frame, end_forward, state
+from .state import FLOAT_OPERATORS, Frame, end_forward, state
 from .tag import info
 
 
 class LayerLookup(Protocol):
     """What an owner asks for the settings of an operator it creates; ``linger.settings.Settings`` is one."""
+
+    @property
+    def float_operators(self) -> frozenset[str]:
+        """Operators of user code that stay in float."""
 
     def layer(self, name: str) -> Any:
         """Settings of the layer with this qualified name."""
@@ -232,6 +236,8 @@ def attach(model: _M, settings: LayerLookup, on_owner: Callable[[nn.Module], Non
             module.__class__ = owner_class(type(module))
             module.__dict__["_linger_settings"] = settings
             module.__dict__["_linger_sites"] = {}
+            if settings.float_operators:
+                module.__dict__[FLOAT_OPERATORS] = settings.float_operators
             _close_fast_path(module)
             if on_owner is not None:
                 on_owner(module)

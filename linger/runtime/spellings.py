@@ -14,6 +14,7 @@ Handler = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 HANDLERS: dict[Callable[..., Any], Handler] = {}
 SPELLINGS: dict[str, list[str]] = {}
+OPERATOR_OF: dict[Callable[..., Any], str] = {}  # function -> the operator that settings and reports call it
 NAMES: dict[Callable[..., Any], str] = {}  # compiled code cannot ask a torch function for its name
 
 _SPACES: dict[str, Any] = {
@@ -36,6 +37,9 @@ def resolve(spelling: str) -> Callable[..., Any] | None:
     return cast("Callable[..., Any] | None", found)
 
 
+_REFLECTED = {"rsub": "sub", "rdiv": "div", "rmatmul": "matmul"}
+
+
 def handles(name: str, spellings: str) -> Callable[[Handler], Handler]:
     """Register the decorated handler for every spelling.
 
@@ -47,12 +51,15 @@ def handles(name: str, spellings: str) -> Callable[[Handler], Handler]:
     A handler takes (func, args, kwargs) with interception switched off and returns the result, or ``NotImplemented`` when
     the call is none of its business or cannot run in integers: it then runs in float and is recorded as an island.
     """
+    operator_name = name.rstrip("_")
+    operator_name = _REFLECTED.get(operator_name, operator_name)
 
     def register(handler: Handler) -> Handler:
         for spelling in spellings.split():
             func = resolve(spelling)
             if func is not None:
                 HANDLERS[func] = handler
+                OPERATOR_OF[func] = operator_name
                 NAMES.setdefault(func, spelling.split(".", 1)[1])
                 SPELLINGS.setdefault(name, []).append(spelling)
         return handler

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from .tape import Tape
 
 
+FLOAT_OPERATORS = (
+    "_linger_float_operators"  # in the __dict__ of an owner: names of operators that its settings switch off
+)
+
+
 class Frame:
     """One running ``forward`` of an owner (a module whose code calls operators)."""
 

@@ -2,7 +2,16 @@
 
 from enum import Enum, IntEnum
 
-__all__ = ["ActivationType", "FakeQuantMethod", "PlatForm", "QatMethod", "QuantMethod", "QuantMode", "QuantStrategy"]
+__all__ = [
+    "ActivationType",
+    "FakeQuantMethod",
+    "PlatForm",
+    "PlatFormQuant",
+    "QatMethod",
+    "QuantMethod",
+    "QuantMode",
+    "QuantStrategy",
+]
 
 
 class PlatForm(Enum):
@@ -13,6 +22,12 @@ class PlatForm(Enum):
     arcs = 3
     venusA = 4  # noqa: N815  the chip's published spelling
     jupiter = 5
+
+
+class PlatFormQuant(Enum):
+    """Classic name of the chips' arithmetic; the only member."""
+
+    luna_quant = 1
 
 
 class ActivationType(Enum):

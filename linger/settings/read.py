@@ -92,11 +92,13 @@ class _Reader:
                 parts[key] = self.part(key, value_node, _PARTS[key])
             elif key == "mix_parts":
                 self.mix_parts(value_node)
+            elif key == "operators":
+                values[key] = self.operators(value_node)
             elif value_node.kind == "map" and any(name.value == "name" for name, _ in value_node.pairs):
                 sections.append((key, key_node, value_node))
             else:
                 more = "; a mapping with a list `name` is a per-layer section"
-                raise self.unknown(key, key_node, [*TOP, *_PARTS, "mix_parts"], more=more)
+                raise self.unknown(key, key_node, [*TOP, *_PARTS, "operators", "mix_parts"], more=more)
         settings = Settings(
             **values,
             clamp_info=ClampInfo(**parts["clamp_info"]),
@@ -112,6 +114,12 @@ class _Reader:
         empty = node.kind == "list" and not node.items
         if not empty and not (node.kind == "plain" and node.scalar is None):
             raise self.error(node, "mix_parts must be []: per-layer settings are written as sections", "mix_parts")
+
+    def operators(self, node: Node) -> tuple[tuple[str, bool], ...]:
+        rule = Rule("true (integers) or false (float)", lambda v: type(v) is bool)
+        return tuple(
+            (key, self.value(key, value, rule, "operators.")) for key, _, value in self.pairs(node, "operators")
+        )
 
     def section(self, key: str, key_node: Node, node: Node, settings: Settings) -> Section:
         if len(key) > _MAX_KEY or not key:

@@ -132,6 +132,7 @@ class Settings:
     """A whole configuration.
 
     Args:
+        operators: (operator of user code, whether it runs in integers); those that are not named have their default.
         sections: Per-layer sections in file order; the first one that matches a layer is used.
         file: Where it was loaded from; None when it comes from code.
         explicit: Top-level keys that the file contains.
@@ -147,6 +148,7 @@ class Settings:
     quant_info: QuantInfo = QuantInfo()
     quant_method: str = "NATIVE"
     seed: int = 42
+    operators: tuple[tuple[str, bool], ...] = ()
     mix_parts: tuple[()] = ()
     sections: tuple[Section, ...] = ()
     file: str | None = field(default=None, compare=False)
@@ -159,10 +161,24 @@ class Settings:
             if not isinstance(getattr(self, key), kind):
                 raise TypeError(f"Settings: {key} must be a {kind.__name__}, got {type(getattr(self, key)).__name__}")
         object.__setattr__(self, "sections", tuple(section.inherit(self) for section in self.sections))
+        chosen = dict(self.operators)
+        for name, integers in chosen.items():
+            if not isinstance(name, str) or not isinstance(integers, bool):
+                raise TypeError(f"Settings: operators must map names to true or false, got {name!r}: {integers!r}")
+        object.__setattr__(self, "operators", tuple(sorted(chosen.items())))
 
     def with_sections(self, sections: tuple[Section, ...]) -> "Settings":
         """Return these settings with other sections."""
         return replace(self, sections=sections)
+
+    @property
+    def float_operators(self) -> frozenset[str]:
+        """The operators of user code that stay in float in the whole model."""
+        return frozenset(name for name, integers in self.operators if not integers)
+
+    def with_operators(self, chosen: Mapping[str, bool]) -> "Settings":
+        """Return these settings with some operators switched on (integers) or off (float)."""
+        return replace(self, operators=tuple((dict(self.operators) | dict(chosen)).items()))
 
     def layer(self, qualified_name: str) -> LayerSettings:
         """Return what the layer of that name is built from."""

@@ -64,6 +64,8 @@ class ConfigView:
             raise AttributeError(f"the configuration has no {key!r}; it has {', '.join(_KEYS)}")
         if key == "mix_parts":
             return []
+        if key == "operators":
+            return dict(store.current().operators)
         return PartView(key) if key in _PARTS else getattr(store.current(), key)
 
     def __setattr__(self, key: str, value: object) -> None:
@@ -75,6 +77,8 @@ class ConfigView:
             elif isinstance(value, Mapping):
                 values: dict[str, Any] = {name: _plain(item) for name, item in value.items()}
                 value = _PARTS[key](**values)
+        elif key == "operators":
+            value = tuple(value.items()) if isinstance(value, Mapping) else value
         elif key == "mix_parts":
             if value:
                 raise ValueError("mix_parts must stay empty: per-layer settings are written as sections of a file")

@@ -50,6 +50,7 @@ _COMMENTS = {
     "quant_method": "NATIVE (our kernels where the tensor is), CUDA (CUDA kernels or an error) or ONNX (as\n"
     "NATIVE, exported as standard operators); CUDA_GS, COMPILE, TRITON load, but init refuses them",
     "seed": "of torch, numpy and random, 0 to 4294967295; without this key nothing is seeded",
+    "operators": "of user code, for the whole model: true runs in integers, false stays in float",
     "mix_parts": "kept for files of linger 3.x, always []",
 }
 
@@ -64,6 +65,9 @@ def dumps(settings: Settings) -> str:
             lines += _part(key, getattr(settings, key), CLAMP if key == "clamp_info" else QUANT)
         else:
             lines.append(_line(key, "[]" if key == "mix_parts" else write_scalar(getattr(settings, key))))
+    if settings.operators:
+        chosen = ", ".join(f"{write_scalar(name)}: {write_scalar(integers)}" for name, integers in settings.operators)
+        lines.append(_line("operators", f"{{{chosen}}}"))
     lines.append(_TAIL)
     for section in settings.sections:
         lines += _section(section)

@@ -89,8 +89,12 @@ def copy_layer(m: nn.Module) -> Any:
 
 
 def _restart(m: nn.Module, cls: type[nn.Module]) -> None:
-    """Make `m` an empty module of another class; identity, training flag and forward hooks stay."""
-    kept = {key: m.__dict__[key] for key in (*HOOKS, "training")}
+    """Make `m` an empty module of another class; identity, training flag, forward hooks and wishes about it stay."""
+    kept = {
+        key: value
+        for key, value in m.__dict__.items()
+        if key in HOOKS or key == "training" or key.startswith("_linger_")
+    }
     m.__class__ = cls
     m.__dict__.clear()
     nn.Module.__init__(m)
