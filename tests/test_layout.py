@@ -26,6 +26,7 @@ ARROWS = {
     "onnx": {"convert", "nn", "runtime", "quantizers", "chip", "ops"} | BASE,
 }
 ARROWS["compat"] = set(ARROWS) | BASE
+ARROWS["checker"] = {"onnx"} | BASE  # an import path of the 3.x generation
 PYTHON = sorted(LINGER.rglob("*.py"))
 NATIVE = sorted(path for path in CSRC.rglob("*") if path.suffix in {".c", ".h", ".cpp", ".cu"})
 
