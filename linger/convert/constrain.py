@@ -8,13 +8,13 @@ from torch import nn
 
 from linger.nn.constrained.fused import FusedBN
 from linger.nn.constrained.layers import CONSTRAINED, Constrained
-from linger.runtime import is_owner
+from linger.runtime import is_owner, link
 from linger.settings import ClampInfo, Settings
 
 from .classic import BLEND
 from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
-from .neighbours import blind_notes, discover, fusable_pairs
+from .neighbours import discover, fusable_pairs, standing_notes
 from .patterns import Selection, check_operators, check_sections, names_of, with_own_settings
 from .prepare import Fusion, Record, check_root, log_report, open_settings, place, record_of
 from .report import Report, Row
@@ -43,6 +43,7 @@ def fuse_pairs(
         fusions.append(fusion_of(names, pair.layer, pair.bn, pair.fused.first))
         note = f"with {names[id(pair.bn)]}{unsynchronised(pair.bn)}"
         fused = pair.fused.fuse(pair.layer, pair.bn, limits(name), blend)
+        link(fused, pair.bn, name, names[id(pair.bn)])
         fused.ahead_relu = id(pair.bn) in found.before_relu
         rows.append(Row(name, was, type(fused).__name__, note, found.where.get(id(fused), "")))
     return fusions, rows
@@ -117,7 +118,7 @@ def apply_constraints(
             continue
         rows += _one(name, m, selection, limits(name), found, blend)
     report = Report("constrain", rows)
-    report.notes += blind_notes(model, found)
+    report.notes += standing_notes(model, found)
     earlier = record_of(model)
     fusions = [*(earlier.fusions if earlier else ()), *fusions]
     covered = tuple(r.name for r in rows if r.became)

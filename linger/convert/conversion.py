@@ -19,7 +19,7 @@ from linger.settings import Settings
 from .constrain import fusion_of
 from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
-from .neighbours import Pair, blind_notes, fusable_pairs
+from .neighbours import Pair, fusable_pairs, standing_notes
 from .patterns import Selection, names_of
 from .prepare import Fusion, Record, record_of
 from .report import Report, Row
@@ -74,7 +74,7 @@ class Conversion:
                 inside.update(id(c) for c in m.children())
             self._one(name, m)
         report = Report("init", self.rows)
-        report.notes += blind_notes(self.model, self.found)
+        report.notes += standing_notes(self.model, self.found)
         covered = tuple(r.name for r in self.rows if r.became)
         left = {r.name: r.note for r in report.stayed_float}
         if self.earlier is not None:
@@ -137,6 +137,7 @@ class Conversion:
             _fold_into(layer, bn)
             EmptyBatchNorm.replace(bn)
             self._swap(layer, pair.fused.float_class, relu)
+        runtime.link(layer, bn, name, self.names[id(bn)])
         self._row(layer, was, type(layer).__name__, note)
 
     def _one(self, name: str, m: nn.Module) -> None:

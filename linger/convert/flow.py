@@ -8,18 +8,9 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from linger.nn.constrained.fused import EmptyBatchNorm
+from linger.runtime import METADATA
 
 __all__ = ["METADATA", "Adjacency", "Call", "Flow", "is_alias"]
-
-METADATA = frozenset(
-    {
-        "size", "dim", "shape", "dtype", "device", "is_cuda", "is_cpu", "requires_grad", "ndim", "numel",
-        "nelement", "__len__", "is_floating_point", "is_contiguous", "layout", "stride", "storage_offset",
-        "is_complex", "is_leaf", "names", "element_size", "itemsize", "is_sparse", "is_quantized", "is_meta",
-        "grad_fn", "ndimension", "get_device", "_version", "is_inference",
-    }
-)  # fmt: skip
-"""Reads that do not use a tensor's values."""
 
 
 def is_alias(m: nn.Module | None) -> bool:
@@ -61,7 +52,7 @@ class Flow:
                 producer[value] = call
             if call.module is not None:
                 by_module[id(call.module)].append(call)
-        found = Adjacency()
+        found = Adjacency(visited=set(by_module))
         for key, calls in by_module.items():
             module = calls[0].module
             if module is None or key in self.tainted:
@@ -94,16 +85,30 @@ class Adjacency:
         before_relu: ids of the modules whose only consumer is a ReLU.
         where: id of a module -> ``file:line`` of its call.
         blind: owner's qualified name -> why its forward could not be read.
+        visited: ids of the modules that ran.
+        doubts: A sentence for every pair that other ways through the model may break.
     """
 
     pairs: list[tuple[nn.Module, nn.Module, int | None]] = field(default_factory=list)
     before_relu: set[int] = field(default_factory=set)
     where: dict[int, str] = field(default_factory=dict)
     blind: dict[str, str] = field(default_factory=dict)
+    visited: set[int] = field(default_factory=set)
+    doubts: list[str] = field(default_factory=list)
 
     def agree(self, other: Adjacency) -> Adjacency:
-        """What both say."""
-        theirs = {(id(a), id(b)) for a, b, _ in other.pairs}
-        pairs = [p for p in self.pairs if (id(p[0]), id(p[1])) in theirs]
-        where = {**other.where, **self.where}
-        return Adjacency(pairs, self.before_relu & other.before_relu, where, {**other.blind, **self.blind})
+        """What both say, and what one says of modules that do not run in the other."""
+        pairs = self._unless(other) + [p for p in other._unless(self) if not self._has(p)]
+        relus = {m for m in self.before_relu | other.before_relu if self._ahead_of_relu(m) and other._ahead_of_relu(m)}
+        where, blind = {**other.where, **self.where}, {**other.blind, **self.blind}
+        return Adjacency(pairs, relus, where, blind, self.visited | other.visited)
+
+    def _has(self, pair: tuple[nn.Module, nn.Module, int | None]) -> bool:
+        return any(a is pair[0] and b is pair[1] for a, b, _ in self.pairs)
+
+    def _unless(self, other: Adjacency) -> list[tuple[nn.Module, nn.Module, int | None]]:
+        """The pairs that ``other`` does not contradict."""
+        return [p for p in self.pairs if other._has(p) or other.visited.isdisjoint((id(p[0]), id(p[1])))]
+
+    def _ahead_of_relu(self, key: int) -> bool:
+        return key in self.before_relu or key not in self.visited

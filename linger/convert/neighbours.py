@@ -11,11 +11,12 @@ from linger.nn.constrained.fused import FUSED
 from linger.nn.constrained.layers import Constrained
 
 from .convertible import obstacle, target_class
+from .doubt import drop_doubtful
 from .flow import Adjacency
 from .neighbours_from_code import trace
 from .neighbours_from_forward import record
 
-__all__ = ["Pair", "blind_notes", "discover", "fusable_pairs"]
+__all__ = ["Pair", "discover", "fusable_pairs", "standing_notes"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Pair:
 
 
 def discover(model: nn.Module, example_inputs: Any = None) -> Adjacency:
-    """Neighbours from a recorded eval forward where example inputs are given, else from the code itself.
+    """Neighbours from recorded forwards where example inputs are given, else from the code itself.
 
     Args:
         model: Left as it is.
@@ -37,7 +38,9 @@ def discover(model: nn.Module, example_inputs: Any = None) -> Adjacency:
     Raises:
         ValueError: The model does not run on the inputs.
     """
-    return trace(model) if example_inputs is None else record(model, example_inputs)
+    found = trace(model) if example_inputs is None else record(model, example_inputs)
+    drop_doubtful(model, found)
+    return found
 
 
 def fusable_pairs(found: Adjacency) -> list[Pair]:
@@ -61,9 +64,9 @@ def _blocked(m: nn.Module, base: type[nn.Module]) -> bool:
     return not isinstance(m, Constrained) and obstacle(m, base) is not None
 
 
-def blind_notes(model: nn.Module, found: Adjacency) -> list[str]:
-    """One sentence for every owner whose code could not be read and which holds a BatchNorm that now stands alone."""
-    notes = []
+def standing_notes(model: nn.Module, found: Adjacency) -> list[str]:
+    """Why a BatchNorm stands alone although a layer feeds it: other ways through the model, or code that could not be read."""
+    notes = list(found.doubts)
     names = dict(model.named_modules())
     for owner, why in found.blind.items():
         prefix = f"{owner}." if owner else ""

@@ -69,7 +69,9 @@ def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
         np.random.set_state(states[1])
         with torch.no_grad():
             for buffer, value, version in buffers:
-                if buffer._version != version:
+                if buffer._version != version or not (
+                    buffer.is_meta or torch.equal(buffer, value)
+                ):  # BatchNorm counts no version
                     buffer.copy_(value)
         for m, attributes, tables, boxes in saved:
             for name, box in boxes.items():
@@ -176,14 +178,25 @@ class Stand(nn.Module):
 
 
 def record(model: nn.Module, example_inputs: Any) -> Adjacency:
-    """Neighbours from one eval forward.
+    """Neighbours from one eval forward, and from one in training where the model runs on the inputs there, too.
 
     Raises:
         ValueError: The model does not run on the inputs.
     """
     args, kwargs = bind_inputs(model, example_inputs)
+    try:
+        found = _recorded(model, args, kwargs, training=False)
+    except Exception as exc:
+        raise ValueError(f"example_inputs: the model does not run on them: {type(exc).__name__}: {exc}") from exc
+    try:
+        return found.agree(_recorded(model, args, kwargs, training=True))
+    except Exception:  # it may want targets, or more than one sample
+        return found
+
+
+def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool) -> Adjacency:
     recorder = _Recorder()
-    with undisturbed(model), torch.no_grad():
+    with undisturbed(model, training), torch.no_grad():
         for m in list(model.modules()):
             if not isinstance(m, torch.jit.ScriptModule):
                 for name, child in m._modules.items():
@@ -196,11 +209,8 @@ def record(model: nn.Module, example_inputs: Any) -> Adjacency:
                 m.__dict__["_forward_pre_hooks_with_kwargs"] = m._forward_pre_hooks_with_kwargs.copy()
                 m.register_forward_pre_hook(recorder.enter, with_kwargs=True)
                 m.register_forward_hook(recorder.leave, prepend=True)
-        try:
-            with recorder:
-                result = model(*args, **kwargs)
-        except Exception as exc:
-            raise ValueError(f"example_inputs: the model does not run on them: {type(exc).__name__}: {exc}") from exc
+        with recorder:
+            result = model(*args, **kwargs)
         torchs_own = set(nn.Module().__dict__)
         kept = [v for m in model.modules() for k, v in m.__dict__.items() if k not in torchs_own]
         for t in (*_tensors(result, depth=6), *_tensors(kept, depth=3)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -14,6 +15,7 @@ from linger.chip import NodeFacts, TensorFacts
 from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_recomputation
 from linger.runtime import (
+    Ahead,
     Format,
     Leaf,
     Operand,
@@ -67,6 +69,8 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
         TypeError: ``x`` is not a floating point tensor.
     """
     fmt = info(x)
+    if fmt is None and type(x) is Ahead:
+        raise x.refuse(f"'{quantizer.name}'", sys._getframe(1))
     bits = quantizer.bits if fmt is None else fmt.bits
     cell = bits > widest and isinstance(fmt, CellFormat)
     if bits > widest and not cell:
@@ -177,6 +181,8 @@ def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
     """Inside ``calibration()``: observe a float operand that no quantized operator has produced."""
     fmt = info(x)
     if fmt is None or isinstance(fmt, CellFormat):
+        if type(x) is Ahead:
+            raise x.refuse(f"'{quantizer.name}'", sys._getframe(1))
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise no_operand(x, quantizer)
         quantizer.observe_calibration(x)

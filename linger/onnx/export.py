@@ -18,7 +18,7 @@ from linger.convert.findings import findings, sentences
 from linger.errors import ExportError
 from linger.files import replaced
 from linger.quantizers import eagerly
-from linger.runtime import ChipOutput, Node, Tape, Value, info, state
+from linger.runtime import Ahead, ChipOutput, Node, Tape, Value, info, state
 
 from .arguments import arguments, copied, tensors_in
 from .serialise import GraphPort, build_model, live_nodes
@@ -189,6 +189,8 @@ def record(
         raise ExportError(f"export: {len(output_names)} output names for {len(results)} tensors")
     outputs = []
     for i, t in enumerate(results):
+        if isinstance(t, Ahead):
+            raise t.refuse(f"output {i} of the graph")
         if not tape.has(t):
             raise ExportError(f"export: output {i} does not depend on the inputs through recorded operators")
         name = output_names[i] if i < len(output_names) else tape.fresh(f"output{i or ''}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .ahead import FOLDED, Ahead, ahead, behind_norm, link
 from .functional import FACTORIES, create_from_state, factory, operator_at_site, register_state_hooks
 from .graph import CodeValue, NodeReader, reader_of, reads
 from .islands import Island, islands_of
@@ -21,7 +22,7 @@ from .owners import (
     walk,
 )
 from .sizes import Dim
-from .spellings import HANDLERS, NAMES, OPERATOR_OF, SILENT, SPELLINGS, handles, resolve
+from .spellings import HANDLERS, METADATA, NAMES, OPERATOR_OF, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, end_forward, remember, remembered, state
 from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
 from .tape import FloatWriter, Tape
@@ -29,12 +30,15 @@ from .tape_entries import ChipOutput, FloatCall, Moved, Node, Operand, Value
 
 __all__ = [
     "FACTORIES",
+    "FOLDED",
     "HANDLERS",
     "LEFT_FLOAT",
+    "METADATA",
     "NAMES",
     "OPERATOR_OF",
     "SILENT",
     "SPELLINGS",
+    "Ahead",
     "ChipOutput",
     "CodeValue",
     "Composite",
@@ -53,8 +57,10 @@ __all__ = [
     "Tape",
     "Value",
     "active",
+    "ahead",
     "attach",
     "base_class",
+    "behind_norm",
     "can_attach",
     "coded",
     "codes",
@@ -70,6 +76,7 @@ __all__ = [
     "is_owner",
     "is_quantized",
     "islands_of",
+    "link",
     "operator_at_site",
     "overwritten",
     "reader_of",

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from . import islands
+from .ahead import Ahead, settled, unchanged
 from .spellings import HANDLERS, IN_PLACE, OPERATOR_OF, SILENT
 from .state import FLOAT_OPERATORS, forget, state
 from .tag import info
@@ -76,6 +77,11 @@ class Interception(TorchFunctionMode):
                     func = same
             if func is Tensor.__rmatmul__:
                 func, args = torch.matmul, args[::-1]
+        elif types and Ahead in types:
+            same = unchanged(func, args)
+            if same is not None:
+                return same
+            args, kwargs = settled(func, args, kwargs)
         if state.float_depth:
             return func(*args, **kwargs)
         handler = HANDLERS.get(func)

@@ -28,6 +28,17 @@ _SPACES: dict[str, Any] = {
 }
 
 
+METADATA = frozenset(
+    {
+        "size", "dim", "shape", "dtype", "device", "is_cuda", "is_cpu", "requires_grad", "ndim", "numel",
+        "nelement", "__len__", "is_floating_point", "is_contiguous", "layout", "stride", "storage_offset",
+        "is_complex", "is_leaf", "names", "element_size", "itemsize", "is_sparse", "is_quantized", "is_meta",
+        "grad_fn", "ndimension", "get_device", "_version", "is_inference",
+    }
+)  # fmt: skip
+"""Reads that do not use a tensor's values."""
+
+
 def resolve(spelling: str) -> Callable[..., Any] | None:
     """``"Tensor.view"`` -> the function object the mode sees, or None where this torch has no such name."""
     space, name = spelling.split(".", 1)

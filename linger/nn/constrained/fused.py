@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from linger import ops
 from linger.ops.fold_bn import folded_real
+from linger.runtime import FOLDED, ahead, behind_norm
 
 from .layers import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, momentum_of
 
@@ -179,7 +180,7 @@ class FusedBN(Constrained):
     def unfuse(self) -> None:
         """Become the layer alone again, in place (`bn` is left out; whoever calls it folds it)."""
         inner = self.layer
-        kept = {key: self.__dict__[key] for key in (*HOOKS, "training")}
+        kept = {key: self.__dict__[key] for key in (*HOOKS, "training", FOLDED) if key in self.__dict__}
         self.__dict__.clear()
         self.__class__ = type(inner)
         self.__dict__.update(inner.__dict__)
@@ -220,19 +221,19 @@ class FusedBN(Constrained):
         """See the class."""
         bn, layer = self.bn, self.layer
         if not bn.training and bn.running_mean is not None:
-            return self.limited_output(self.run(x, *self.folded(), output_size))
+            return ahead(self.limited_output(self.run(x, *self.folded(), output_size)), self)
         raw = self.run(x, layer.weight, layer.bias, output_size)
         if bn.training and self.blend != 1.0 and _once(raw, bn):
-            return self.limited_output(self._blended(x, raw, output_size))
+            return ahead(self.limited_output(self._blended(x, raw, output_size)), self)
         if bn.training:
             y = batch_norm(bn, raw, bn.weight, bn.bias)
             if self.blend == 1.0:
-                return self.limited_output(y)
+                return ahead(self.limited_output(y), self)
         wide = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
         axes = [d for d in range(raw.dim()) if d != 1]
         var, mean = torch.var_mean(wide, axes, correction=1 if bn.training else 0)
         z = self.run(x, *fold(layer, bn, mean, var, self.limits), output_size)
-        return self.limited_output(torch.lerp(z, y, self.blend) if bn.training else z)
+        return ahead(self.limited_output(torch.lerp(z, y, self.blend) if bn.training else z), self)
 
     def _blended(self, x: Tensor, raw: Tensor, output_size: list[int] | None) -> Tensor:
         """The blend with its two weights inside the parameters, and statistics from BatchNorm's own pass."""
@@ -343,8 +344,13 @@ class EmptyBatchNorm(nn.Module):
         setattr(bn, MARK, nn.Parameter(torch.zeros(1, device=reference.device), requires_grad=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the same tensor object."""
-        return x
+        """Return what the layer in front of it has computed, normalised there already.
+
+        Raises:
+            UnsupportedError: Another tensor arrives than that layer's result.
+        """
+        y: Tensor = behind_norm(x, self)
+        return y
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         _, strict, _, unexpected_keys, _ = args

@@ -20,7 +20,7 @@ from linger.nn.base import (
     write_node,
 )
 from linger.quantizers import calibrating, in_recomputation
-from linger.runtime import Operand, Tape, Value, current_tape
+from linger.runtime import Operand, Tape, Value, ahead, current_tape
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -86,7 +86,7 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
             tape = current_tape()
             if tape is not None:
                 self._write(tape, source, out, y, alpha, beta)
-            return y
+            return ahead(y, self)
 
     def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, alpha: Tensor, beta: Tensor) -> None:
         name = self.__dict__.get("_linger_name", "") or "bn"

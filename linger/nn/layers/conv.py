@@ -23,7 +23,7 @@ from linger.nn.base import (
 from linger.nn.moves.padding import absorbed, pad_coded, write_padding, write_zeros
 from linger.nn.nodes.file_tensor import Chain
 from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import Operand, Tape, Value, current_tape
+from linger.runtime import Operand, Tape, Value, ahead, current_tape
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer
@@ -65,10 +65,10 @@ class _ConvInt(QuantLayer, _ConvNd):
         """Chip integers in forward, float gradients in backward."""
         with torch._C.DisableTorchFunction():
             if calibrating():
-                return self._calibrate(x)
+                return ahead(self._calibrate(x), self)
             if self.training:
                 clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
-            return self._integers(x)
+            return ahead(self._integers(x), self)
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias that enter the integers; layers that fold a BatchNorm in every step override it."""

@@ -24,7 +24,7 @@ from linger.nn.nodes.operands import bias, bits8, borders, operand, positive, ri
 from linger.ops.conv import conv_codes
 from linger.ops.conv_transpose import edges, spread, turned
 from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import NodeReader, Operand, Tape, Value, current_tape, reads
+from linger.runtime import NodeReader, Operand, Tape, Value, ahead, current_tape, reads
 
 from .conv import reach_stride
 
@@ -70,7 +70,7 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
             if calibrating():
                 calibrate_input(x, self.input_quantizer)
                 y = type(self).float_class.forward(self, x, output_size)
-                return self.calibrated(y, x, self.weight, self.bias)
+                return ahead(self.calibrated(y, x, self.weight, self.bias), self)
             extra = cast(Any, self)._output_padding(
                 x, output_size, self.stride, self.padding, self.kernel_size, n, self.dilation
             )
@@ -96,7 +96,7 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
             tape = current_tape()
             if tape is not None:
                 self._write(tape, source, out, y, lift, more)
-            return y
+            return ahead(y, self)
 
     def _write(
         self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, lift: list[int], extra: tuple[int, int]

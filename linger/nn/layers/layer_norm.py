@@ -29,7 +29,7 @@ from linger.nn.functional import FunctionalLayer, common
 from linger.nn.nodes.scalar_product import write_times
 from linger.ops.layer_norm import NORM_EXP2, nearest_eps, quantize_gamma
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once
-from linger.runtime import Operand, Tape, current_tape, factory, handles, info, operator_at_site
+from linger.runtime import Operand, Tape, ahead, current_tape, factory, handles, info, operator_at_site
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -176,7 +176,7 @@ class LayerNormInt(QuantLayer, nn.LayerNorm):
             if tape is not None:
                 name = self.__dict__.get("_linger_name", "") or "layer_norm"
                 norm.write(tape, operand, out, y, self.output_quantizer.bits, self.fused_relu, name)
-            return y
+            return ahead(y, self)
 
 
 class LayerNormCall(FunctionalLayer):

@@ -21,7 +21,7 @@ from linger.nn.base import (
     write_node,
 )
 from linger.quantizers import calibrating, clamp_weight_once
-from linger.runtime import Operand, Tape, current_tape
+from linger.runtime import Operand, Tape, ahead, current_tape
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer
@@ -54,7 +54,7 @@ class LinearInt(QuantLayer, nn.Linear):
         with torch._C.DisableTorchFunction():
             if self.training or calibrating():
                 clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
-            return self._product(x, *self._folded())
+            return ahead(self._product(x, *self._folded()), self)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The forward with these parameters; interception is off."""
