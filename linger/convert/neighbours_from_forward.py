@@ -69,9 +69,8 @@ def undisturbed(model: nn.Module, training: bool = False) -> Iterator[None]:
         np.random.set_state(states[1])
         with torch.no_grad():
             for buffer, value, version in buffers:
-                if buffer._version != version or not (
-                    buffer.is_meta or torch.equal(buffer, value)
-                ):  # BatchNorm counts no version
+                unseen = not buffer.is_meta and not torch.equal(buffer, value)  # BatchNorm counts no version
+                if buffer._version != version or unseen:
                     buffer.copy_(value)
         for m, attributes, tables, boxes in saved:
             for name, box in boxes.items():

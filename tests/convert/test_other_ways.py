@@ -6,10 +6,10 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from linger.nn.fused import EmptyBatchNorm
 from torch import nn
 
 import linger
+from linger.nn.constrained.fused import EmptyBatchNorm
 
 LIMITS = (
     "quant_info: {a_calibrate_name: abs_max}\nclamp_info: {clamp_activation_value: null, clamp_factor_value: null}\n"
