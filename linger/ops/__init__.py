@@ -12,6 +12,7 @@ from linger.ops.conv import Geometry, conv, conv_codes
 from linger.ops.conv_transpose import Spacing, conv_transpose
 from linger.ops.div import div, div_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
+from linger.ops.fake_quantize import fake_quantize, fake_quantize_weight
 from linger.ops.fold_bn import fold_bn
 from linger.ops.glu import glu, glu_codes
 from linger.ops.layer_norm import layer_norm, layer_norm_codes
@@ -54,6 +55,8 @@ __all__ = [
     "div",
     "div_codes",
     "fake_kernel",
+    "fake_quantize",
+    "fake_quantize_weight",
     "fold_bn",
     "glu",
     "glu_codes",

@@ -87,7 +87,8 @@ static void exponents_hold_the_maximum(void)
 int main(void)
 {
     for (int k = 0; k < N_SIZES; ++k)
-        for (int round = 0; round < 4; ++round) sums_equal_the_oracle(sizes[k], round == 3, round % 2);
+        for (int round = 0; round < 4; ++round)
+            sums_equal_the_oracle(sizes[k], round == 3, round % 2);
     sums_equal_the_oracle(16384, 0, 1);
     sums_equal_the_oracle(2 * 16384 + 77, 0, 0);
     bad_arguments_are_refused();

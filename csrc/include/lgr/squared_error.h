@@ -6,9 +6,9 @@
 enum { LGR_ERROR_BLOCK = 16384, LGR_ERROR_EXPS = 40 };
 
 struct lgr_squared_error_params {
-    int32_t exp2;     /* the first exponent; it and the last one within +-126 */
-    int32_t n_exp2;   /* 1..LGR_ERROR_EXPS, one apart */
-    int32_t bits;     /* 2..16 */
+    int32_t exp2; /* the first exponent; it and the last one within +-126 */
+    int32_t n_exp2; /* 1..LGR_ERROR_EXPS, one apart */
+    int32_t bits; /* 2..16 */
     int32_t rounding; /* enum lgr_rounding */
 };
 

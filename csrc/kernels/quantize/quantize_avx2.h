@@ -6,7 +6,7 @@
 
 #define LGR_ALWAYS static inline __attribute__((always_inline))
 
-/* The short loop for what nearly every call is: int8 codes, half up or half to even, no clamp, ReLU or slope. Returns how many
+/* The short loop for what nearly every call is: at most 8 bits, half up or half to even, no clamp, ReLU or slope. Returns how many
  * elements it did: all full groups of 32, or none when the call is not of that kind or holds a NaN. */
 int64_t lgr_quantize_plain_avx2(const float *x, int64_t n, const struct lgr_quantize_consts *c,
                                 const struct lgr_quantize_out *out, lgr_range *range);

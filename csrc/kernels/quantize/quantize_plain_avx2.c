@@ -32,7 +32,7 @@ LGR_ALWAYS int64_t run(const float *x, int64_t n, const struct lgr_quantize_cons
             if (masked)
                 mask |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(q, r, _CMP_EQ_OQ)) << 8 * j;
         }
-        store_codes(codes + i, code, stream);
+        if (codes) store_codes(codes + i, code, stream);
         if (masked) memcpy(out->mask + i / 8, &mask, sizeof mask);
     }
     if (stream) _mm_sfence();
@@ -45,8 +45,7 @@ LGR_ALWAYS int64_t run(const float *x, int64_t n, const struct lgr_quantize_cons
 int64_t lgr_quantize_plain_avx2(const float *x, int64_t n, const struct lgr_quantize_consts *c,
                                 const struct lgr_quantize_out *out, lgr_range *range)
 {
-    if (!out->codes || out->slope || c->wide || c->clamp < INFINITY || c->pass_lo != c->lo)
-        return 0;
+    if (out->slope || c->wide || c->clamp < INFINITY || c->pass_lo != c->lo) return 0;
     if (c->rounding == LGR_FLOOR_ADD)
         return out->mask ? run(x, n, c, out, range, LGR_FLOOR_ADD, 1)
                          : run(x, n, c, out, range, LGR_FLOOR_ADD, 0);

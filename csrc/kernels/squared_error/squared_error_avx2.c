@@ -16,8 +16,7 @@ LGR_ALWAYS sums add(sums a, sums b)
 LGR_ALWAYS sums square8(__m256 v, const struct lgr_quantize_consts *c, int rounding)
 {
     const __m256 r = round8(_mm256_mul_ps(v, _mm256_set1_ps(c->mul)), rounding);
-    const __m256 q =
-        _mm256_min_ps(_mm256_max_ps(r, _mm256_set1_ps(c->lo)), _mm256_set1_ps(c->hi));
+    const __m256 q = _mm256_min_ps(_mm256_max_ps(r, _mm256_set1_ps(c->lo)), _mm256_set1_ps(c->hi));
     const __m256 d = _mm256_sub_ps(v, _mm256_mul_ps(q, _mm256_set1_ps(c->inv))); /* NaN stays */
     sums s = {_mm256_cvtps_pd(_mm256_castps256_ps128(d)),
               _mm256_cvtps_pd(_mm256_extractf128_ps(d, 1))};
