@@ -34,7 +34,7 @@ test-cuda-emulated: $(VENV)/.ready
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict linger
+	$(PY) -m mypy --strict linger dopt
 	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 	$(VENV)/bin/codespell $(shell git ls-files)
 	LINGER_WERROR=1 LINGER_CUDA=0 $(PY) setup.py -q build_ext --build-lib build/werror

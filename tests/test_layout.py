@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LINGER, CSRC = ROOT / "linger", ROOT / "csrc"
+LINGER, DOPT, CSRC = ROOT / "linger", ROOT / "dopt", ROOT / "csrc"
 
 # package -> what it may import from linger, besides itself
 BASE = {"_C", "errors", "files"}
@@ -28,16 +28,34 @@ ARROWS = {
 ARROWS["compat"] = set(ARROWS) | BASE
 ARROWS["checker"] = {"onnx"} | BASE  # an import path of the 3.x generation
 PYTHON = sorted(LINGER.rglob("*.py"))
+
+# part of dopt -> what of dopt, of linger and of the frameworks it may import
+DOPT_ARROWS = {
+    "__init__": {"dopt.dopt_torch"},
+    "config": set(),
+    "params": {"dopt.config"},
+    "dopt_torch": {
+        "dopt.config",
+        "dopt.params",
+        "linger.ops",
+        "linger.convert",
+        "linger.nn",
+        "linger.settings",
+        "torch",
+    },
+    "dopt_tf": {"dopt.config", "dopt.params", "tensorflow"},
+}
+DOPT_PYTHON = sorted(DOPT.rglob("*.py"))
 NATIVE = sorted(path for path in CSRC.rglob("*") if path.suffix in {".c", ".h", ".cpp", ".cu"})
 
 
-def package_of(path: Path) -> str:
-    return path.relative_to(LINGER).parts[0].removesuffix(".py")
+def package_of(path: Path, root: Path = LINGER) -> str:
+    return path.relative_to(root).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """The modules a file imports, anywhere in it, as absolute names."""
-    here = ("linger", *path.relative_to(LINGER).with_suffix("").parts)
+    here = path.relative_to(ROOT).with_suffix("").parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -64,6 +82,22 @@ def test_imports_follow_the_arrows(path):
             continue
         allowed = parts[1] == package or parts[1] in ARROWS[package]
         assert allowed, f"{path}:{line}: {package} must not import linger.{parts[1]}"
+
+
+@pytest.mark.parametrize("path", DOPT_PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_of_dopt_follow_the_arrows(path):
+    """Users of one framework need not have the other, and linger is a package for torch."""
+    part = package_of(path, DOPT)
+    for name, line in imports(path):
+        two = ".".join(name.split(".")[:2])
+        if two.split(".")[0] in {"dopt", "linger", "torch", "tensorflow"}:
+            allowed = two == f"dopt.{part}" or {two, two.split(".")[0]} & DOPT_ARROWS[part]
+            assert allowed, f"{path}:{line}: dopt.{part} must not import {name}"
+
+
+def test_linger_does_not_know_dopt():
+    for path in PYTHON:
+        assert not [line for name, line in imports(path) if name.split(".")[0] == "dopt"], path
 
 
 def test_import_of_linger_needs_no_onnx_and_is_lazy_about_it():
@@ -121,7 +155,7 @@ def test_cuda_files_run_emulated_too(path):
         assert not re.search(rf"(?<!\w){re.escape(word)}", text), f"{path}: {word} belongs into {DEVICE_HEADER.name}"
 
 
-@pytest.mark.parametrize("path", PYTHON + NATIVE, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", PYTHON + DOPT_PYTHON + NATIVE, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_small_and_honest(path):
     text = path.read_text(encoding="utf-8")
     limit = 500 if path.suffix == ".py" else 350

@@ -61,7 +61,8 @@ def _error(x: Tensor, e: Tensor, even: bool) -> Tensor:
 
 def _memory_order(x: Tensor) -> Tensor:
     """The elements in the order in which the native operator sees them."""
-    axes = sorted(range(x.dim()), key=lambda d: (-x.stride(d), d))
+    strides = x.stride()
+    axes = sorted(range(x.dim()), key=lambda d: (-strides[d], d))
     return x.permute(axes).contiguous().flatten() if x.dim() else x.flatten()
 
 

@@ -14,10 +14,10 @@ enum { LGR_CALIBRATE = 8 };
 enum {
     LGR_RANGE_BITS = 8,
     LGR_RANGE_LOW = -16,
-    LGR_RANGE_EXPS = LGR_ERROR_EXPS,  /* up to 23 */
-    LGR_RANGE_PEAK = 0,               /* [0] running maximum, 0: nothing seen */
-    LGR_RANGE_BATCHES = 1,            /* [1] calibration batches */
-    LGR_RANGE_ERROR = 2,              /* [2 + k] their squared error at exponent LGR_RANGE_LOW + k */
+    LGR_RANGE_EXPS = LGR_ERROR_EXPS, /* up to 23 */
+    LGR_RANGE_PEAK = 0, /* [0] running maximum, 0: nothing seen */
+    LGR_RANGE_BATCHES = 1, /* [1] calibration batches */
+    LGR_RANGE_ERROR = 2, /* [2 + k] their squared error at exponent LGR_RANGE_LOW + k */
     LGR_RANGE_STATE = 2 + LGR_RANGE_EXPS
 };
 
@@ -53,8 +53,7 @@ LGR_INLINE int32_t lgr_range_step(float *state, int observe, float peak)
 }
 /* The same for a calibration batch with these squared errors: the exponent of least error over all batches counts, the finest of
  * equal ones, and the running maximum is set so that it follows. */
-LGR_INLINE int32_t lgr_range_calibrate(float *state, float peak,
-                                       const double error[LGR_RANGE_EXPS])
+LGR_INLINE int32_t lgr_range_calibrate(float *state, float peak, const double error[LGR_RANGE_EXPS])
 {
     if (!(peak < INFINITY)) return lgr_range_step(state, 0, peak);
     int best = 0;

@@ -1,0 +1,1 @@
+"""Plug-in quantization for PyTorch: :mod:`dopt.dopt_torch.opt_main`."""
