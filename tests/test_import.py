@@ -27,6 +27,14 @@ def test_import_loads_the_native_library_and_little_else():
     assert set(loaded) == {"linger", "linger._C", "linger._fakes"}
 
 
+def test_every_file_of_nn_is_loaded_with_it():
+    """A family registers its spellings, writers and readers when its file is loaded: a forgotten one is an island."""
+    loaded = run("import sys, linger.nn; print(*sys.modules)").split()
+    files = {f.relative_to(ROOT.parent).with_suffix("") for f in (ROOT / "nn").rglob("*.py") if f.stem != "__init__"}
+    forgotten = {".".join(f.parts) for f in files} - set(loaded)
+    assert forgotten == set(), "name them in the __init__.py of their folder"
+
+
 @pytest.mark.parametrize("name", linger.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(linger, name) is not None

@@ -27,6 +27,8 @@ ARROWS = {
 }
 ARROWS["compat"] = set(ARROWS) | BASE
 ARROWS["checker"] = {"onnx"} | BASE  # an import path of the 3.x generation
+# folders and files of linger/nn: each imports those in front of it only
+ROOMS = "base functional nodes constrained moves arithmetic functions pooling layers recurrent".split()
 PYTHON = sorted(LINGER.rglob("*.py"))
 
 # part of dopt -> what of dopt, of linger and of the frameworks it may import
@@ -53,10 +55,15 @@ def package_of(path: Path, root: Path = LINGER) -> str:
     return path.relative_to(root).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
-    """The modules a file imports, anywhere in it, as absolute names."""
+def imports(path: Path, running: bool = False) -> Iterator[tuple[str, int]]:
+    """The modules a file imports, anywhere in it, as absolute names; ``running``: without those for type checkers."""
     here = path.relative_to(ROOT).with_suffix("").parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    unread = {id(inner) for n in typing for part in n.body for inner in ast.walk(part)} if running else set()
+    for node in ast.walk(tree):
+        if id(node) in unread:
+            continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -98,6 +105,44 @@ def test_imports_of_dopt_follow_the_arrows(path):
 def test_linger_does_not_know_dopt():
     for path in PYTHON:
         assert not [line for name, line in imports(path) if name.split(".")[0] == "dopt"], path
+
+
+@pytest.mark.parametrize("path", sorted((LINGER / "nn").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_of_nn_follow_their_order(path):
+    room = path.relative_to(LINGER / "nn").parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    assert room in ROOMS, "give the new folder its place in ROOMS, and in the documents"
+    for name, line in imports(path):
+        if name.startswith("linger.nn."):
+            other = name.split(".")[2]
+            allowed = other in ROOMS[: ROOMS.index(room) + 1]
+            assert allowed, f"{path}:{line}: linger/nn/{room} must not import linger.nn.{other}, which stands behind it"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Imports inside functions count; those for type checkers alone do not run."""
+    modules = {module_of(path): path for path in PYTHON + DOPT_PYTHON}
+    waiting = {}
+    for module, path in modules.items():
+        found = set()
+        for name, _ in imports(path, running=True):
+            while name and name not in modules:
+                name = name.rpartition(".")[0]
+            found.add(name)
+        waiting[module] = found - {module, "linger", ""}
+    while True:  # whoever waits for nobody may go
+        free = {module for module, needs in waiting.items() if not needs & set(waiting)}
+        if not free:
+            break
+        for module in free:
+            del waiting[module]
+    circle = {module: sorted(needs & set(waiting)) for module, needs in sorted(waiting.items())}
+    assert circle == {}, f"these wait for each other: {circle}; move what both need into a file of its own"
 
 
 def test_import_of_linger_needs_no_onnx_and_is_lazy_about_it():

@@ -17,41 +17,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from .arithmetic import (  # noqa: F401
-    add_nodes,
-    bmm,
-    bmm_nodes,
-    div,
-    div_nodes,
-    mul,
-    mul_nodes,
-    sub,
-    sub_nodes,
-    sums,
-)
+from . import constrained, pooling  # noqa: F401  they register spellings, writers and readers, as the folders below do
 from .arithmetic.add import AddInt
 from .base import Converted, QuantLayer
-from .constrained import (  # noqa: F401
-    attention,
-)
-from .functions import (  # noqa: F401
-    clamp,
-    function_nodes,
-    gelu,
-    glu,
-    hard_sigmoid,
-    leaky_relu,
-    relu,
-    sigmoid,
-    softmax,
-)
 from .functions.hard_sigmoid import Hardsigmoid, Hardswish
-from .layers import (  # noqa: F401
-    batch_norm_nodes,
-    conv_nodes,
-    layer_norm_nodes,
-    linear_nodes,
-)
 from .layers.attention import MultiheadAttentionInt
 from .layers.batch_norm import BatchNorm1dInt, BatchNorm2dInt
 from .layers.conv import Conv1dInt, Conv2dInt
@@ -59,27 +28,7 @@ from .layers.conv_transpose import ConvTranspose1dInt, ConvTranspose2dInt
 from .layers.embedding import EmbeddingInt
 from .layers.layer_norm import LayerNormInt
 from .layers.linear import LinearInt
-from .moves import (  # noqa: F401
-    cat,
-    cat_nodes,
-    copies,
-    pieces,
-    quant_nodes,
-    shape,
-    shape_nodes,
-)
 from .moves.requant import Requant, requant
-from .pooling import (  # noqa: F401
-    argmax,
-    average,
-    maximum,
-    pool_nodes,
-)
-from .recurrent import (  # noqa: F401
-    gru_nodes,
-    lstm_nodes,
-    packing,
-)
 from .recurrent.gru import GRUInt
 from .recurrent.layer import RecurrentInt
 from .recurrent.lstm import LSTMInt

@@ -16,6 +16,7 @@ from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, in_recomputation
 from linger.runtime import (
     Ahead,
+    CellFormat,
     Format,
     Leaf,
     Operand,
@@ -31,8 +32,6 @@ from linger.runtime import (
     state,
     tag,
 )
-
-from .recurrent.states import CellFormat
 
 if TYPE_CHECKING:
     from linger.runtime import Tape

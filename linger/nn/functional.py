@@ -139,20 +139,6 @@ def through(x: ops.Coded, func: Callable[..., Any], *args: Any) -> ops.Coded:
     return coded(y, fmt)
 
 
-def fixed(scale: Tensor, bits: int = 8, *, relu: bool = False) -> ops.Output:
-    """Quantize to a scale that stands: nothing is observed.
-
-    Args:
-        scale: float32 ``[]``, a power of two, or NaN: the result is NaN.
-        bits: Width of the codes.
-        relu: No negative codes.
-    """
-    counter = torch.zeros(1, dtype=torch.int64, device=scale.device)
-    known = torch.ones((), dtype=torch.bool, device=scale.device)
-    stats = ops.Stats(torch.zeros_like(scale), known, scale.clone(), counter, counter.clone())
-    return ops.Output(stats, None, bits, 1, 0.0, False, relu)
-
-
 # ---- calls
 
 _BINARY = ("input", "self", "other")
@@ -240,7 +226,6 @@ _platform_of.__dict__["_dynamo_marked_constant"] = (
 __all__ = [
     "FunctionalLayer",
     "common",
-    "fixed",
     "is_number",
     "pair_attributes",
     "platform_here",

@@ -3,7 +3,8 @@
 from .calibration import calibrating, calibration, register_calibrate_method
 from .eager import eagerly
 from .freeze import freeze_statistics
-from .quantizer import Quantizer, clamp_weight_once, in_ddp_forward, in_recomputation
+from .quantizer import Quantizer, clamp_weight_once
+from .running import in_ddp_forward, in_recomputation
 
 __all__ = [
     "Quantizer",

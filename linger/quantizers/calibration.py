@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedError
 from ..settings import allow_calibration
 from .eager import eagerly
+from .running import in_ddp_forward, in_recomputation
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer, State
@@ -166,8 +167,6 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
         ValueError: The method is unknown.
         UnsupportedError: A TQT threshold inside DDP.
     """
-    from .quantizer import in_ddp_forward, in_recomputation
-
     session = _local.session
     if session is None:
         raise RuntimeError(

@@ -13,6 +13,7 @@ from .. import ops
 from ..errors import UnsupportedError
 from ..settings import QuantMode
 from .calibration import bound, calibrating, finalise, observe
+from .running import in_ddp_forward, in_recomputation
 
 if TYPE_CHECKING:
     from ..settings import ClampInfo
@@ -21,21 +22,6 @@ METHODS = ("MOM", "TQT")
 ROLES = ("activation", "weight", "bias")
 SMALLEST_RANGE = 1e-6  # a range never gets below this: an all-zero tensor has a scale too
 FIRST_THRESHOLD = 2.1  # log2; what TQT starts from before any data
-
-
-def in_recomputation() -> bool:
-    """True while autograd recomputes a forward inside backward (activation checkpointing).
-
-    Statistics must not move then: the tensors have been observed already.
-    """
-    if torch.compiler.is_compiling():
-        return False
-    return bool(torch._C._current_graph_task_id() != -1)
-
-
-def in_ddp_forward() -> bool:
-    """True inside the forward of a ``DistributedDataParallel`` wrapper: what it synchronises was listed when it was built."""
-    return getattr(nn.parallel.DistributedDataParallel, "_active_ddp_module", None) is not None
 
 
 class State(NamedTuple):

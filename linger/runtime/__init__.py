@@ -24,7 +24,20 @@ from .owners import (
 from .sizes import Dim
 from .spellings import HANDLERS, METADATA, NAMES, OPERATOR_OF, SILENT, SPELLINGS, handles, resolve
 from .state import current_tape, end_forward, remember, remembered, state
-from .tag import Format, coded, codes, follow, info, is_quantized, overwritten, scale_value, tag, untag
+from .tag import (
+    CellFormat,
+    Format,
+    coded,
+    codes,
+    fixed_output,
+    follow,
+    info,
+    is_quantized,
+    overwritten,
+    scale_value,
+    tag,
+    untag,
+)
 from .tape import FloatWriter, Tape
 from .tape_entries import ChipOutput, FloatCall, Moved, Node, Operand, Value
 
@@ -39,6 +52,7 @@ __all__ = [
     "SILENT",
     "SPELLINGS",
     "Ahead",
+    "CellFormat",
     "ChipOutput",
     "CodeValue",
     "Composite",
@@ -69,6 +83,7 @@ __all__ = [
     "derive",
     "end_forward",
     "factory",
+    "fixed_output",
     "float_region",
     "follow",
     "handles",

@@ -70,6 +70,16 @@ class Format:
         return (set, ())
 
 
+class CellFormat(Format):
+    """Format of an LSTM's cell state: the chip's own 16 or 32 bits. A layer that takes 8 bits quantizes it as a float tensor."""
+
+    __slots__ = ()
+
+    def like(self, codes: Tensor | None) -> Format:
+        """The same format for another tensor with its own codes."""
+        return CellFormat(self.scale, self.bits, codes, exact=self.exact)
+
+
 def version_of(t: Tensor) -> int | None:
     """None where torch keeps no version, or where compiled code cannot read it: handlers drop the tag there themselves."""
     return None if torch.compiler.is_compiling() or t.is_inference() else t._version
@@ -157,6 +167,20 @@ def codes(t: Tensor, fmt: Format) -> Tensor:
 def coded(t: Tensor, fmt: Format) -> ops.Coded:
     """Value, codes and scale of a tagged tensor, as the operators take them."""
     return ops.Coded(t, codes(t, fmt), fmt.scale)
+
+
+def fixed_output(scale: Tensor, bits: int = 8, *, relu: bool = False) -> ops.Output:
+    """Quantize to a scale that is given: no statistics are taken, none move.
+
+    Args:
+        scale: float32 ``[]``, a power of two, or NaN: the result is NaN.
+        bits: Width of the codes.
+        relu: No negative codes.
+    """
+    counter = torch.zeros(1, dtype=torch.int64, device=scale.device)
+    known = torch.ones((), dtype=torch.bool, device=scale.device)
+    stats = ops.Stats(torch.zeros_like(scale), known, scale.clone(), counter, counter.clone())
+    return ops.Output(stats, None, bits, 1, 0.0, False, relu)
 
 
 def is_quantized(t: object) -> bool:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.nn.functional import FunctionalLayer, common, fixed, through
-from linger.runtime import HANDLERS, Dim, Tape, current_tape, factory, handles, info, operator_at_site
+from linger.nn.functional import FunctionalLayer, common, through
+from linger.runtime import HANDLERS, Dim, Tape, current_tape, factory, fixed_output, handles, info, operator_at_site
 
 
 class SumInt(FunctionalLayer):
@@ -44,7 +44,7 @@ class SumInt(FunctionalLayer):
                 a = through(a, torch.reshape, (batch, rows, count))
             laid[:] = [a]
             ones = torch.ones(1, count, device=x.device)
-            return ops.linear(a, ones, None, fixed(torch.ones_like(a.scale)), out)
+            return ops.linear(a, ones, None, fixed_output(torch.ones_like(a.scale)), out)
 
         def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
             attributes = common(tape) | {"data_bits": 8, "parameter_bits": 8, "o_bits": self.output_quantizer.bits}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.nn.arithmetic.mul import write_product
-from linger.nn.functional import FunctionalLayer, fixed, store
+from linger.nn.functional import FunctionalLayer, store
 from linger.nn.nodes.broadcast import write_channels
 from linger.runtime import (
     Composite,
@@ -22,6 +22,7 @@ from linger.runtime import (
     coded,
     current_tape,
     factory,
+    fixed_output,
     handles,
     info,
     operator_at_site,
@@ -40,7 +41,7 @@ def _half(x: ops.Coded) -> Tensor:
 def _gate(x: ops.Coded) -> ops.Coded:
     """``min(max(x / 6 + 1/2, 0), 127/128)`` at scale 128."""
     scale = torch.full_like(x.scale, 2.0**_GATE_EXP2)
-    return ops.affine(x, _SIXTH, _SIXTH_EXP2, _half(x), fixed(scale, relu=True))
+    return ops.affine(x, _SIXTH, _SIXTH_EXP2, _half(x), fixed_output(scale, relu=True))
 
 
 def _write_gate(tape: Tape, x: ops.Coded, y: Tensor | Value, scale: float, name: str) -> None:

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.nn.arithmetic.constants import code_of, learned, scaled
-from linger.nn.functional import fixed, is_number, pair_attributes, store
+from linger.nn.functional import is_number, pair_attributes, store
 from linger.nn.nodes.broadcast import per_channel, write_channels
 from linger.nn.nodes.scalar_product import write_times
-from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, tag
+from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, fixed_output, handles, info, tag
 
 
 def leaky(x: Tensor, fmt: Format, slope: ops.Coded | float) -> Tensor:
@@ -27,7 +27,7 @@ def leaky(x: Tensor, fmt: Format, slope: ops.Coded | float) -> Tensor:
 
     Source: docs/numerics.md, "LeakyReLU and PReLU".
     """
-    a, here = coded(x, fmt), fixed(fmt.scale)
+    a, here = coded(x, fmt), fixed_output(fmt.scale)
     positive = ops.Coded(torch.relu(a.value), a.codes.clamp_min(0), a.scale)
     negative = scaled(a, -1.0, here._replace(relu=True))
     if isinstance(slope, ops.Coded):

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from linger.nn.recurrent.states import pick
 from linger.runtime import Moved, Tape, current_tape, handles, info, resolve, tag
+
+from .rows import row_of
 
 
 class MoveCall(NamedTuple):
@@ -79,7 +80,7 @@ def keeps(
         rest = args[1:] if args else args
         others = kwargs if args else {k: v for k, v in kwargs.items() if k != "input"}
         if fmt is None:
-            row = pick(name, func, x, rest, others)
+            row = row_of(name, func, x, rest, others)
             if row is not NotImplemented:
                 return row
             if current_tape() is None or not takes(x, rest, others):

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.nn.functional import fixed
 from linger.nn.nodes.file_tensor import Chain
 from linger.quantizers import calibrating
-from linger.runtime import Dim, Format, Tape, handles, info, tag
+from linger.runtime import Dim, Format, Tape, fixed_output, handles, info, tag
 
 from .register import MoveCall, keeps
 
@@ -204,10 +203,5 @@ def _dropout(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     dropped = func(*args, **kwargs)
     if calibrating() or not fmt.exact:
         return tag(dropped, fmt.like(None))
-    out = ops.quantize(dropped, fixed_output(fmt))
+    out = ops.quantize(dropped, fixed_output(fmt.scale, fmt.bits))
     return tag(out.value, Format(fmt.scale, fmt.bits, out.codes))
-
-
-def fixed_output(fmt: Format) -> ops.Output:
-    """Quantize to a format that stands: nothing is observed."""
-    return fixed(fmt.scale, fmt.bits)

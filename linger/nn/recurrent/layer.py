@@ -25,12 +25,13 @@ from linger.nn.base import (
     weight_scale,
 )
 from linger.nn.constrained.recurrent import FloatRows, run_float
+from linger.nn.moves.rows import mark_rows
 from linger.ops.recurrent import Result, States, Walk, Weights, hidden_observe, hidden_scale
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once, in_recomputation
 from linger.runtime import Leaf, current_tape, info
 
 from .packing import Padded, padded
-from .states import Sequence, dropped, joined, mark_rows, tagged
+from .states import Sequence, dropped, joined, tagged
 from .write import Direction, Recording
 
 if TYPE_CHECKING:
