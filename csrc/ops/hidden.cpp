@@ -20,8 +20,7 @@ Tensor hidden_scale(const Tensor &running, const Tensor &is_init, const Tensor &
     s.scale = &stored;
     s.threshold = threshold ? threshold->const_data_ptr<float>() : nullptr;
     const int32_t b = lgr::to_bits(bits, "hidden_scale"), most = lgr::to_i32(cap, "cap");
-    const int32_t e = lgr_stats_guess(&s, b, most);
-    return lgr::scale_of(e == LGR_EXP2_NONE ? lgr_capped(b - 1, most) : e);
+    return lgr::scale_of(lgr_stats_known(&s, b, most));
 }
 
 // Shows the largest state of a pass to the statistics.

@@ -87,6 +87,13 @@ LGR_INLINE int32_t lgr_stats_guess(const lgr_stats *s, int bits, int32_t cap)
     return lgr_capped(averaged ? lgr_peak_exp2(*s->running, bits) : e, cap);
 }
 
+/* The exponent of a state that feeds back, for a whole pass: the one known before it, bits - 1 before any data. */
+LGR_INLINE int32_t lgr_stats_known(const lgr_stats *s, int bits, int32_t cap)
+{
+    const int32_t e = lgr_stats_guess(s, bits, cap);
+    return e == LGR_EXP2_NONE ? lgr_capped(bits - 1, cap) : e;
+}
+
 /**
  * The exponent of this call, and the statistics moved when observe is set.
  *

@@ -16,16 +16,19 @@ extern "C" {
 #define LGR_OUTPUT_CUDA_SCRATCH 256 /* bytes, aligned to 8 */
 
 typedef struct lgr_output_cuda {
-    /* The sums have the exponent scale_a + scale_b + exp2 (a NULL scale: 0); alone: exp2, and the scales matter as NaN only.
-     * Below -126 the result is NaN: the CPU's adapters raise an error, which would have to read the scales back. */
+    /* The sums have the exponent scale_a + scale_b + exp2 (a NULL scale: 0). Below -126 the result is NaN: the CPU's adapters
+     * raise an error, which would have to read the scales back. */
     const float *scale_a, *scale_b;
-    int32_t exp2, alone;
-    const float *number; /* one more operand, or NULL: where it is NaN, so is the result */
+    int32_t exp2;
+    const float *
+        watched; /* a scale that is no part of the exponent, or NULL: where it is NaN, so is the result */
+    const float *number; /* one more operand in real units, or NULL: NaN in it, too */
     const float *bias; /* [o] float32 in real units, or NULL */
     int32_t *bias_codes; /* [o]: written from bias; without bias, codes that are added, or NULL */
     int64_t o; /* outputs of a row */
     lgr_stats state;
-    int32_t fixed; /* no state: sums are shifted right by exp2, scale_now is not written */
+    int32_t fixed,
+        out_exp2; /* fixed: no state, the codes have exponent out_exp2; scale_now may be NULL */
     int32_t bits, rounding, relu, sat32, observe;
     double clamp;
     lgr_outputs out;

@@ -155,6 +155,17 @@ LGR_INLINE double lgr_round_f64(double v, int rounding)
     }
 }
 
+/* Codes in memory: int8, or int32 (bytes = 4, wide). */
+LGR_INLINE int64_t lgr_code_at(const void *codes, int32_t bytes, int64_t i)
+{
+    return bytes == 1 ? ((const int8_t *)codes)[i] : ((const int32_t *)codes)[i];
+}
+LGR_INLINE void lgr_put_code(void *codes, int wide, int64_t i, int64_t v)
+{
+    if (wide) ((int32_t *)codes)[i] = (int32_t)v;
+    else ((int8_t *)codes)[i] = (int8_t)v;
+}
+
 /* Bytes of one mask row of o channels (conv, linear): padded to 16 bits. */
 LGR_INLINE int64_t lgr_mask_row_bytes(int64_t o) { return (o + 15) / 16 * 2; }
 /* Bytes of a flat mask of n elements. */

@@ -3,6 +3,11 @@
 #define LGR_SCALE_BIAS_H
 #include "lgr/qmath.h"
 
+LGR_INLINE int8_t lgr_scale_bias_one(int8_t x, int8_t w, int32_t b, int32_t shift)
+{
+    return lgr_sat_s8(lgr_shift_s64((int64_t)x * w + b, shift));
+}
+
 #ifdef __cplusplus
 extern "C" {
 #endif

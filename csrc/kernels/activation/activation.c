@@ -1,41 +1,14 @@
 /* activation.c - int8 operands have 256 values: the function is evaluated for those, then looked up. */
-#include "lgr/activation.h"
+#include "kernels/activation/activation_one.h"
 
 enum { BLOCK = 1024 }; /* a multiple of 16; its sums stay in L1 */
 
-static int function_of(int table) /* 0 sigmoid, 1 tanh, 2 GELU, 3 swish */
-{
-    return table >= LGR_VENUSA_GELU ? table - LGR_VENUSA_GELU + 2 : table & 1;
-}
-
-double lgr_activation_value(int table, double x)
-{
-    switch (function_of(table)) {
-    case 0: return 1.0 / (1.0 + exp(-x));
-    case 1: return tanh(x);
-    case 2: return 0.5 * x * (1.0 + erf(x * 0.70710678118654752440));
-    default: return x / (1.0 + exp(-x));
-    }
-}
-
-double lgr_activation_slope(int table, double x)
-{
-    const double s = 1.0 / (1.0 + exp(-x)), t = tanh(x);
-    switch (function_of(table)) {
-    case 0: return s * (1.0 - s);
-    case 1: return 1.0 - t * t;
-    case 2:
-        return 0.5 * (1.0 + erf(x * 0.70710678118654752440)) +
-               x * 0.39894228040143267794 * exp(-0.5 * x * x);
-    default: return s * (1.0 + x * (1.0 - s));
-    }
-}
+double lgr_activation_value(int table, double x) { return lgr_activation_value_one(table, x); }
+double lgr_activation_slope(int table, double x) { return lgr_activation_slope_one(table, x); }
 
 static void evaluate(int table, int width, int32_t exp2, int64_t n, int32_t *v)
 {
-    const int venus = lgr_chip_tables[table].bits == 16;
-    for (int64_t i = 0; i < n; ++i)
-        v[i] = lgr_to_fixed(v[i], exp2, venus ? 11 : 27, venus ? 16 : 32);
+    for (int64_t i = 0; i < n; ++i) v[i] = lgr_table_operand(&lgr_chip_tables[table], v[i], exp2);
     lgr_chip_function(table, width, v, n, v);
 }
 /* Returns the largest magnitude. */

@@ -3,80 +3,27 @@
 #include "kernels/add/add_isa.h"
 #include "lgr/cpu.h"
 
-static int64_t load(const void *codes, int32_t bytes, int64_t i)
-{
-    return bytes == 1 ? ((const int8_t *)codes)[i] : ((const int32_t *)codes)[i];
-}
-
-static void store(void *codes, int wide, int64_t i, int64_t v)
-{
-    if (wide) ((int32_t *)codes)[i] = (int32_t)v;
-    else ((int8_t *)codes)[i] = (int8_t)v;
-}
-
 static void add_ref(const void *x, const void *y, int64_t from, int64_t n,
                     const struct lgr_add_params *p, const struct lgr_add_consts *c,
                     const struct lgr_quantize_out *out, lgr_range *range)
 {
     lgr_range r = {0, 0};
     for (int64_t i = from; i < n; ++i) {
-        const int64_t xq = load(x, p->bytes, i), yq = load(y, p->bytes, i);
-        const float exact = (float)((double)xq * (double)c->inv_x + (double)yq * (double)c->inv_y);
+        const int64_t xq = lgr_code_at(x, p->bytes, i), yq = lgr_code_at(y, p->bytes, i);
+        const float exact = lgr_add_exact(xq, yq, c);
         const int32_t seen = lgr_float_bits(exact);
-        const int64_t a = lgr_shift_mode_s64(xq, c->shift_x, c->rounding);
-        const int64_t b = lgr_shift_mode_s64(yq, c->shift_y, c->rounding);
-        const int64_t t = lgr_clamp_s64(a, c->sat_lo, c->sat_hi) +
-                          c->sign * lgr_clamp_s64(b, c->sat_lo, c->sat_hi);
-        const int64_t code = lgr_clamp_s64(t, c->lo, c->hi);
+        const int64_t t = lgr_add_sum(xq, yq, c), code = lgr_add_code(t, c);
         r = lgr_range_merge(r, (lgr_range){seen & 0x7fffffff, seen});
         if (out->value) out->value[i] = (float)code * c->inv;
-        if (out->codes) store(out->codes, p->bits > 8, i, code);
+        if (out->codes) lgr_put_code(out->codes, p->bits > 8, i, code);
         if (out->mask) {
-            const unsigned pass = t >= c->pass_lo && t <= c->hi;
+            const unsigned pass = (unsigned)lgr_add_passes(t, c);
             if ((i & 7) == 0) out->mask[i >> 3] = 0;
             out->mask[i >> 3] = (uint8_t)(out->mask[i >> 3] | pass << (i & 7));
         }
-        if (out->slope) {
-            const int keep = c->slope_on && t >= c->keep_lo && t <= c->keep_hi;
-            const int inside = t >= c->sat_lo && t <= c->sat_hi;
-            out->slope[i] = !keep ? 0.0f : inside ? (float)code - exact * c->mul : (float)code;
-        }
+        if (out->slope) out->slope[i] = lgr_add_slope(t, exact, c);
     }
     if (range) *range = lgr_range_merge(*range, r);
-}
-
-static struct lgr_add_consts consts(const struct lgr_add_params *p)
-{
-    const int64_t far = (int64_t)1 << 40; /* beyond every sum of two codes */
-    const int64_t sat_lo = lgr_code_lo(p->bits), sat_hi = lgr_code_hi(p->bits);
-    int64_t limit = far;
-    if (p->clamp > 0.0f && (double)p->clamp < lgr_exp2_f64(40 - p->exp2))
-        limit = (int64_t)floor((double)p->clamp * lgr_exp2_f64(p->exp2));
-    const int64_t lo = p->relu ? 0 : sat_lo, pass_lo = p->relu ? 1 : sat_lo,
-                  cut = p->relu ? 1 : -far;
-    const int32_t finest = p->exp2_x > p->exp2_y ? p->exp2_x : p->exp2_y;
-    return (struct lgr_add_consts){
-        .shift_x = p->exp2_x - p->exp2,
-        .shift_y = p->exp2_y - p->exp2,
-        .sat_lo = sat_lo,
-        .sat_hi = sat_hi,
-        .lo = lo > -limit ? lo : -limit,
-        .hi = sat_hi < limit ? sat_hi : limit,
-        .pass_lo = pass_lo > -limit ? pass_lo : -limit,
-        .keep_lo = cut > -limit ? cut : -limit,
-        .keep_hi = limit,
-        .inv_x = lgr_exp2_scale(-p->exp2_x),
-        .inv_y = p->minus ? -lgr_exp2_scale(-p->exp2_y) : lgr_exp2_scale(-p->exp2_y),
-        .sign = p->minus ? -1 : 1,
-        .mul = lgr_exp2_scale(p->exp2),
-        .inv = lgr_exp2_scale(-p->exp2),
-        .up_x = finest - p->exp2_x,
-        .up_y = finest - p->exp2_y,
-        .unit = lgr_exp2_scale(-finest),
-        .rounding = p->rounding,
-        .slope_on = !p->no_slope,
-        .stream = p->stream,
-    };
 }
 
 static int bad_exp2(int32_t e) { return e < -LGR_EXP2_MAX || e > LGR_EXP2_MAX; }
@@ -98,7 +45,7 @@ lgr_status lgr_add(const void *x, const void *y, int64_t n, const struct lgr_add
     if (n == 0) return LGR_OK;
     if (x == NULL || y == NULL) return LGR_E_NULL;
 
-    const struct lgr_add_consts c = consts(p);
+    const struct lgr_add_consts c = lgr_add_make_consts(p);
     int64_t done = 0;
 #if LGR_HAVE_AVX2
     const int near = p->exp2_x <= 64 && p->exp2_x >= -64 && p->exp2_y <= 64 && p->exp2_y >= -64;
@@ -137,6 +84,7 @@ lgr_status lgr_requant(const void *x, int32_t bytes, int64_t n, int32_t shift, i
     if (n == 0) return LGR_OK;
     if (x == NULL || out == NULL) return LGR_E_NULL;
     for (int64_t i = 0; i < n; ++i)
-        store(out, bits > 8, i, lgr_sat(lgr_shift_s64(load(x, bytes, i), shift), bits));
+        lgr_put_code(out, bits > 8, i,
+                     lgr_sat(lgr_shift_s64(lgr_code_at(x, bytes, i), shift), bits));
     return LGR_OK;
 }

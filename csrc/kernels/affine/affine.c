@@ -1,16 +1,9 @@
 /* affine.c - sums block by block, through the epilogue's fast twin. */
-#include "lgr/affine.h"
-#include <math.h>
+#include "kernels/affine/affine_one.h"
 
 enum { BLOCK = 1024 }; /* a multiple of 16; its sums stay in L1 */
 
-int32_t lgr_affine_bias(float b, int32_t exp2)
-{
-    if (b != b) return 0;
-    const double code = rint(ldexp((double)b, exp2));
-    if (code >= LGR_AFFINE_BIAS) return LGR_AFFINE_BIAS;
-    return code <= -LGR_AFFINE_BIAS ? -LGR_AFFINE_BIAS : (int32_t)code;
-}
+int32_t lgr_affine_bias(float b, int32_t exp2) { return lgr_affine_bias_one(b, exp2); }
 
 lgr_status lgr_affine(const int8_t *x, int64_t n, int64_t at, int64_t total, int32_t w, int32_t b,
                       const lgr_epilogue *ep, const lgr_outputs *out, int64_t amax[2])

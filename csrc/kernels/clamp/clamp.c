@@ -1,6 +1,7 @@
 /* clamp.c - checks, dispatch and the scalar references. */
 #include "lgr/clamp.h"
 #include "kernels/clamp/clamp_isa.h"
+#include "kernels/clamp/clamp_one.h"
 #include "lgr/cpu.h"
 
 #if LGR_HAVE_AVX2
@@ -15,9 +16,10 @@ void lgr_clamp_f32_ref(const float *x, int64_t n, float limit, float *y, uint8_t
         const float v = x[i];
         if (mask) {
             if ((i & 7) == 0) mask[i >> 3] = 0;
-            mask[i >> 3] = (uint8_t)(mask[i >> 3] | (unsigned)(fabsf(v) <= limit) << (i & 7));
+            mask[i >> 3] =
+                (uint8_t)(mask[i >> 3] | (unsigned)lgr_clamp_passes(v, limit) << (i & 7));
         }
-        y[i] = v < -limit ? -limit : v > limit ? limit : v;
+        y[i] = lgr_clamp_one(v, limit);
     }
 }
 
@@ -47,7 +49,5 @@ lgr_status lgr_abs_sum_f32(const float *x, int64_t n, double *sum)
 
 float lgr_mean_limit(const double *parts, int64_t n_parts, int64_t n, double factor)
 {
-    double sum = 0.0;
-    for (int64_t i = 0; i < n_parts; ++i) sum += parts[i];
-    return n > 0 ? (float)(factor * (sum / (double)n)) : 0.0f;
+    return lgr_mean_limit_one(parts, n_parts, n, factor);
 }

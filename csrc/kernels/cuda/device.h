@@ -39,6 +39,12 @@ template <class T> __device__ inline T warp_max(T v)
     return v;
 }
 
+template <class T> __device__ inline T warp_sum(T v)
+{
+    for (int d = 16; d > 0; d /= 2) v += __shfl_xor_sync(~0u, v, d);
+    return v;
+}
+
 /* c (16 x 8) += a (16 x 32) * b (32 x 8) of signed bytes by one warp, sums modulo 2^32. lane = 4 * group + member:
  * a[r]: row group + 8 * (r & 1), columns 4 * member + 16 * (r >> 1) + 0..3;  b[r]: column group, rows 4 * member + 16 * r + 0..3;
  * c[i]: row group + 8 * (i >> 1), column 2 * member + (i & 1). */

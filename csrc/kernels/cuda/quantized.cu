@@ -16,8 +16,9 @@ __device__ int32_t exponent(const lgr_output_cuda &q)
     const int32_t a = q.scale_a ? lgr_scale_exp2(*q.scale_a) : 0,
                   b = q.scale_b ? lgr_scale_exp2(*q.scale_b) : 0, sum = lgr_sum_exp2(a, b);
     if (sum == LGR_EXP2_NAN || (q.number && *q.number != *q.number)) return LGR_EXP2_NAN;
-    const int32_t acc = q.alone ? q.exp2 : sum + q.exp2;
-    return acc < -LGR_EXP2_MAX ? LGR_EXP2_NAN : acc;
+    if (q.watched && lgr_scale_exp2(*q.watched) == LGR_EXP2_NAN) return LGR_EXP2_NAN;
+    const int32_t acc = sum + q.exp2;
+    return acc < -LGR_EXP2_MAX && !q.fixed ? LGR_EXP2_NAN : acc;
 }
 
 /* One block. */
@@ -38,7 +39,10 @@ __global__ void begin(lgr_output_cuda q)
     d->nan = nan;
     d->acc = nan ? 0 : acc;
     d->done = d->flat = d->peak_only = 0;
-    if (q.fixed) return make(q, d, 0);
+    if (q.fixed) {
+        if (q.scale_now) *q.scale_now = lgr_exp2_scale(nan ? LGR_EXP2_NAN : q.out_exp2);
+        return make(q, d, q.out_exp2);
+    }
     d->guess = lgr_stats_guess(&q.state, q.bits, d->acc);
     d->peak_only = d->guess == LGR_EXP2_NONE || d->guess == LGR_EXP2_NAN;
     d->flat = q.state.threshold && !lgr_threshold_moves(*q.state.threshold, q.bits, d->acc);
@@ -65,8 +69,8 @@ extern "C" lgr_status lgr_output_cuda_check(const lgr_output_cuda *q)
     if (q->o < 0 || q->bits < 2 || q->bits > 32 || !(q->clamp >= 0.0)) return LGR_E_RANGE;
     if (q->rounding < LGR_FLOOR || q->rounding > LGR_CEIL) return LGR_E_RANGE;
     if (q->fixed) {
-        const lgr_epilogue_spec spec = {q->exp2, 0,        q->bits, q->rounding,
-                                        q->relu, q->sat32, q->clamp};
+        const lgr_epilogue_spec spec = {q->exp2, q->out_exp2, q->bits, q->rounding,
+                                        q->relu, q->sat32,    q->clamp};
         lgr_epilogue ep;
         return lgr_epilogue_make_one(&spec, &ep);
     }

@@ -5,7 +5,7 @@
  */
 #ifndef LGR_KERNELS_CUDA_QUANTIZED_H
 #define LGR_KERNELS_CUDA_QUANTIZED_H
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/flat.h"
 #include "kernels/epilogue/epilogue_one.h"
 #include "lgr/output_cuda.h"
 
@@ -79,28 +79,30 @@ template <class Pass> lgr_status quantized(const lgr_output_cuda &q, void *strea
     return s == LGR_OK ? pass(1) : s;
 }
 
-/* One row of n results: f(i) is the exact sum of element i. F is copied to every thread; start() is called by all of a block's
- * threads and may fill shared memory. */
-enum { FLAT = 256 };
+/* One row of q.o results. F as in flat.h: f(kept, i) is the exact sum of element i. */
 template <class F>
-__global__ void __launch_bounds__(FLAT) flat_pass(lgr_output_cuda q, F f, int again)
+__global__ void __launch_bounds__(FLAT) flat_quantized_walk(lgr_output_cuda q, F f, int again)
 {
     const plan *d = plan_of(q);
     if (again && d->done) return;
     const bool write = writes(d, again), nan = d->nan != 0;
     const int64_t step = (int64_t)gridDim.x * FLAT, whole = (q.o + 31) / 32 * 32;
-    f.start();
+    const auto kept = f.start();
     int64_t seen[2] = {0, 0};
     for (int64_t i = (int64_t)blockIdx.x * FLAT + threadIdx.x; i < whole; i += step)
-        output_row(q, write, 0, i - (threadIdx.x & 31), q.o, i < q.o && !nan ? f(i) : 0, seen);
+        output_row(q, write, 0, i - (threadIdx.x & 31), q.o, i < q.o && !nan ? f(kept, i) : 0,
+                   seen);
     merge(plan_of(q), again, seen);
 }
-template <class F> lgr_status flat(const lgr_output_cuda &q, const F &f, void *stream)
+template <class F> lgr_status flat_quantized(const lgr_output_cuda &q, const F &f, void *stream)
 {
     const lgr_status bad = lgr_output_cuda_check(&q);
     if (bad != LGR_OK) return bad;
-    return quantized(q, stream, [&](int again) {
-        return q.o > 0 ? launch(flat_pass<F>, blocks_for(q.o, FLAT), FLAT, stream, q, f, again)
+    lgr_output_cuda one = q;
+    one.observe = q.observe && q.o > 0;
+    return quantized(one, stream, [&](int again) {
+        return q.o > 0 ? launch(flat_quantized_walk<F>, blocks_for(q.o, FLAT), FLAT, stream, one, f,
+                                again)
                        : LGR_OK;
     });
 }

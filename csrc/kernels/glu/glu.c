@@ -1,5 +1,5 @@
 /* glu.c - the gate is looked up: 256 values. */
-#include "lgr/glu.h"
+#include "kernels/glu/glu_one.h"
 
 enum { BLOCK = 1024 }; /* a multiple of 16; its sums stay in L1 */
 
@@ -7,14 +7,8 @@ int lgr_glu_gate_exp2(int chip) { return chip == LGR_ARCS ? 31 : chip == LGR_VEN
 
 static void gates(int chip, int32_t exp2, int32_t lut[256])
 {
-    const int venus = chip == LGR_VENUS;
-    for (int i = 0; i < 256; ++i)
-        lut[i] = lgr_to_fixed(i - 128, exp2, venus ? 11 : 27, venus ? 16 : 32);
-    const int table = chip == LGR_ARCS     ? LGR_ARCS_SIGMOID
-                      : chip == LGR_VENUSA ? LGR_VENUSA_SIGMOID
-                                           : LGR_VENUS_SIGMOID;
-    lgr_chip_function(table, venus ? 8 : 32, lut, 256, lut);
-    for (int i = 0; chip == LGR_VENUSA && i < 256; ++i) lut[i] = lgr_rsh_s32(lut[i], 16);
+    const lgr_pwl *p = &lgr_chip_tables[lgr_glu_table(chip)];
+    for (int i = 0; i < 256; ++i) lut[i] = lgr_glu_gate(chip, p, i - 128, exp2);
 }
 
 typedef struct walk {
@@ -26,8 +20,7 @@ typedef struct walk {
 static int64_t product(const walk *w, int64_t i)
 {
     const int8_t *row = w->x + i / w->half * 2 * w->half, *a = row + i % w->half;
-    const int64_t up = lgr_sat_s32((int64_t)*a * ((int64_t)1 << w->left));
-    return up * w->lut[a[w->half] + 128];
+    return lgr_glu_product(*a, w->left, w->lut[a[w->half] + 128]);
 }
 
 static void block_s32(const walk *w, int64_t at, int64_t n, int64_t total, const lgr_epilogue *ep,
@@ -94,7 +87,7 @@ lgr_status lgr_glu_grad(const float *g, const int8_t *x, int32_t exp2, int64_t r
         for (int64_t i = 0; i < half; ++i) {
             const float v = nan ? 0.0f : g[r * half + i];
             da[i] = v * gate[b[i] + 128];
-            db[i] = v * ((float)(a[i] * one) * slope[b[i] + 128]);
+            db[i] = v * (lgr_glu_value(a[i], one) * slope[b[i] + 128]);
         }
     }
     return LGR_OK;

@@ -15,14 +15,14 @@ lgr_gru_backward_fn lgr_gru_backward_ref, lgr_gru_backward_avx2fma, lgr_gru_back
 lgr_gru_sums_fn lgr_gru_sums_ref, lgr_gru_sums_avx2fma, lgr_gru_sums_avx512vnni;
 
 /* The format that both sums of the gates are brought to before they are added. */
-static inline int lgr_gru_base(const lgr_recurrent *p)
+LGR_INLINE int lgr_gru_base(const lgr_recurrent *p)
 {
     if (p->chip == LGR_ARCS) return 27;
     if (p->chip == LGR_VENUS) return 11;
     return p->exp2_ih > p->exp2_hh ? p->exp2_ih : p->exp2_hh;
 }
 /* peak: float bits of the largest |h| before rounding, in units of its code */
-static inline void lgr_gru_seen(const lgr_recurrent *p, int32_t peak, lgr_recurrent_seen *seen)
+LGR_INLINE void lgr_gru_seen(const lgr_recurrent *p, int32_t peak, lgr_recurrent_seen *seen)
 {
     const float real = lgr_float_from_bits(peak) * lgr_exp2_scale(-p->q_h);
     if (lgr_float_bits(real) > seen->peak) seen->peak = lgr_float_bits(real);

@@ -1,42 +1,9 @@
 /* layer_norm.c - the engine's integer statistics and reciprocal root, row by row. */
 #include "kernels/layer_norm/layer_norm_isa.h"
+#include "kernels/layer_norm/layer_norm_one.h"
 #include "lgr/cpu.h"
 
-/* 1 / sqrt(d) = factor / 2^(14 + half): 2^14 <= factor < 2^15. */
-struct root {
-    int32_t factor, half;
-};
-
-enum { EPS_LIMIT_EXP2 = 62 };
-
-int64_t lgr_layer_norm_eps(int32_t x_exp2, int64_t n)
-{
-    const int32_t e = x_exp2 < -63 ? -63 : x_exp2 > 63 ? 63 : x_exp2;
-    float eps =
-        1e-5f * lgr_exp2_scale(2 * e); /* every product is rounded to float32, as the engine's */
-    eps = eps * (float)n;
-    eps = eps * (float)n;
-    eps = eps + 0.5f;
-    const int64_t most = (int64_t)1 << EPS_LIMIT_EXP2;
-    return eps < (float)most ? (int64_t)floorf(eps) : most;
-}
-
-static int64_t wrap_s32(int64_t v) { return (int32_t)(uint32_t)(uint64_t)v; }
-
-/* The engine's table floor(2^15 / sqrt(1 + k / 256)) at k = i - 256 is floor(sqrt(2^38 / i)); square roots of integers
- * below 2^52 round to the right side in double. */
-static struct root reciprocal_root(int64_t d)
-{
-    struct root r = {32767, 0};
-    if (d <= 0) return r;
-    const int length = 64 - __builtin_clzll((unsigned long long)d);
-    r.half = (length + 1) / 2;
-    const int shift = 10 - 2 * r.half;
-    const int64_t i = shift >= 0 ? d << shift : d >> -shift; /* 256..1023 */
-    const int32_t t = (int32_t)sqrt((double)(((int64_t)1 << 38) / i));
-    r.factor = t < 32767 ? t : 32767;
-    return r;
-}
+int64_t lgr_layer_norm_eps(int32_t x_exp2, int64_t n) { return lgr_norm_eps(x_exp2, n); }
 
 static void sums(const int8_t *restrict x, int64_t n, int64_t *sum, int64_t *squares)
 {
@@ -64,8 +31,7 @@ static void scale_wide(const int8_t *restrict x, int64_t n, int64_t sum, int32_t
                        const struct lgr_layer_norm_params *p, int32_t *restrict y)
 {
     for (int64_t i = 0; i < n; ++i) {
-        const int64_t v = lgr_sat(lgr_rsh_s64((n * x[i] - sum) * factor, shift), p->bits);
-        y[i] = lgr_sat_s32(v * p->gamma[i]);
+        y[i] = lgr_norm_one(x[i], n, sum, factor, shift, p->bits, p->gamma[i]);
     }
 }
 
@@ -106,9 +72,9 @@ static void row(const int8_t *x, int64_t at, const struct lgr_layer_norm_params 
     const int64_t n = p->n;
     int64_t sum, squares;
     sums(x, n, &sum, &squares);
-    const struct root r = reciprocal_root(wrap_s32(n * squares) - wrap_s32(sum * sum) + p->eps);
+    const struct lgr_norm_root r = lgr_norm_root(n, sum, squares, p->eps);
     const int64_t spread = 128 * n + (sum < 0 ? -sum : sum), product = spread * r.factor;
-    const int shift = r.half + 4;
+    const int shift = r.shift;
     const int64_t norm = lgr_rsh_s64(product, shift) + 1, bound = norm * most.gamma + most.beta;
     if (norm > INT16_MAX || bound > INT32_MAX) {
         scale_wide(x, n, sum, r.factor, shift, p, y);
@@ -127,7 +93,7 @@ lgr_status lgr_layer_norm(const int8_t *x, int64_t from, int64_t to,
 {
     if (p == NULL) return LGR_E_NULL;
     if (p->n < 1 || p->n > LGR_LAYER_NORM_MAX || from < 0 || to < from) return LGR_E_RANGE;
-    if (p->eps < 0 || p->eps > (int64_t)1 << EPS_LIMIT_EXP2 || (p->bits != 16 && p->bits != 32))
+    if (p->eps < 0 || p->eps > (int64_t)1 << LGR_NORM_EPS_EXP2 || (p->bits != 16 && p->bits != 32))
         return LGR_E_RANGE;
     if (from == to) return LGR_OK;
     if (x == NULL || p->gamma == NULL || p->beta == NULL) return LGR_E_NULL;

@@ -15,7 +15,7 @@ lgr_lstm_backward_fn lgr_lstm_backward_ref, lgr_lstm_backward_avx2fma, lgr_lstm_
 lgr_lstm_sums_fn lgr_lstm_sums_ref, lgr_lstm_sums_avx2fma, lgr_lstm_sums_avx512vnni;
 
 /* The largest |o * tanh(c)| of this call, an integer of at most 31 bits, as a real number. */
-static inline void lgr_lstm_seen(const lgr_recurrent *p, int32_t peak, lgr_recurrent_seen *seen)
+LGR_INLINE void lgr_lstm_seen(const lgr_recurrent *p, int32_t peak, lgr_recurrent_seen *seen)
 {
     const float real = (float)peak * lgr_exp2_scale(p->chip == LGR_VENUS ? -14 : -30);
     if (lgr_float_bits(real) > seen->peak) seen->peak = lgr_float_bits(real);

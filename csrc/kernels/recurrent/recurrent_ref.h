@@ -4,18 +4,18 @@
 #include "kernels/recurrent/recurrent_sizes.h"
 #include <string.h>
 
-static inline int64_t lgr_blocks(int64_t h) { return (h + LGR_UNITS - 1) / LGR_UNITS; }
+LGR_INLINE int64_t lgr_blocks(int64_t h) { return (h + LGR_UNITS - 1) / LGR_UNITS; }
 /* Unit u of one plane of a block that forward saves. */
-static inline void lgr_put32(char *plane, int64_t u, int32_t v)
+LGR_INLINE void lgr_put32(char *plane, int64_t u, int32_t v)
 {
     memcpy(plane + u % LGR_UNITS * 4, &v, 4);
 }
-static inline void lgr_put16(char *plane, int64_t u, int32_t v)
+LGR_INLINE void lgr_put16(char *plane, int64_t u, int32_t v)
 {
     const int16_t low = (int16_t)v;
     memcpy(plane + u % LGR_UNITS * 2, &low, 2);
 }
-static inline void lgr_put8(char *plane, int64_t u, int32_t v)
+LGR_INLINE void lgr_put8(char *plane, int64_t u, int32_t v)
 {
     plane[u % LGR_UNITS] = (char)(v & 255);
 }
@@ -30,7 +30,7 @@ static inline int32_t lgr_gate(const void *packed, const int32_t *bias, int gate
     return lgr_sat_s32(sum);
 }
 /* A sum in Q.q brought to Q.base: sat_32(g * 2^(base - q)), or rounded half up to the right. */
-static inline int32_t lgr_fit_ref(int32_t g, int q, int base)
+LGR_INLINE int32_t lgr_fit_ref(int32_t g, int q, int base)
 {
     return lgr_sat_s32(lgr_shift_s64(g, q - base));
 }

@@ -22,19 +22,22 @@ enum {
 typedef struct lgr_saved_planes {
     int n32, n16, n8;
 } lgr_saved_planes;
-static inline lgr_saved_planes lgr_saved(int chip, int gates)
+LGR_INLINE lgr_saved_planes lgr_saved(int chip, int gates)
 {
-    if (gates == 4) return (lgr_saved_planes){0, 5, chip == LGR_VENUS ? 1 : 5};
-    if (chip == LGR_ARCS) return (lgr_saved_planes){2, 1, 2};
-    return chip == LGR_VENUS ? (lgr_saved_planes){0, 4, 0} : (lgr_saved_planes){3, 1, 1};
+    const int venus = chip == LGR_VENUS, arcs = chip == LGR_ARCS, lstm = gates == 4;
+    lgr_saved_planes n;
+    n.n32 = lstm || venus ? 0 : arcs ? 2 : 3;
+    n.n16 = lstm ? 5 : venus ? 4 : 1;
+    n.n8 = lstm ? (venus ? 1 : 5) : arcs ? 2 : venus ? 0 : 1;
+    return n;
 }
-static inline int64_t lgr_saved_block(int chip, int gates) /* bytes */
+LGR_INLINE int64_t lgr_saved_block(int chip, int gates) /* bytes */
 {
     const lgr_saved_planes n = lgr_saved(chip, gates);
     return LGR_UNITS * (4 * n.n32 + 2 * n.n16 + n.n8);
 }
 
-static inline int64_t lgr_padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+LGR_INLINE int64_t lgr_padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 /* Rows projected together: whole steps of `rows` entries, at least one step. */
 static inline int64_t lgr_forward_rows(int64_t sums, int64_t rows)
 {

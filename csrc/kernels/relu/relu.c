@@ -1,22 +1,16 @@
 /* relu.c - checks, dispatch and the scalar reference. */
 #include "kernels/relu/relu_isa.h"
+#include "kernels/relu/relu_one.h"
 #include "lgr/cpu.h"
-
-static int32_t load(const void *x, int32_t bytes, int64_t i)
-{
-    return bytes == 1 ? ((const int8_t *)x)[i] : ((const int32_t *)x)[i];
-}
 
 /* Elements [from, n). `from` is a multiple of 8. */
 static void relu_ref(const void *x, int64_t from, int64_t n, int32_t bytes, float inv, int64_t high,
                      void *codes, float *value, uint8_t *mask)
 {
     for (int64_t i = from; i < n; ++i) {
-        const int32_t v = load(x, bytes, i);
-        const unsigned pass = v > 0 && v < high;
-        const int32_t q = v < 0 ? 0 : v > high ? (int32_t)high : v;
-        if (bytes == 1) ((int8_t *)codes)[i] = (int8_t)q;
-        else ((int32_t *)codes)[i] = q;
+        const int32_t v = (int32_t)lgr_code_at(x, bytes, i), q = lgr_relu_code(v, high);
+        const unsigned pass = (unsigned)lgr_relu_passes(v, high);
+        lgr_put_code(codes, bytes == 4, i, q);
         value[i] = (float)q * inv;
         if (mask == NULL) continue;
         if ((i & 7) == 0) mask[i >> 3] = 0;
@@ -35,9 +29,7 @@ lgr_status lgr_relu(const void *x, int64_t n, const struct lgr_relu_params *p, v
     if (x == NULL || codes == NULL || value == NULL) return LGR_E_NULL;
 
     const float inv = lgr_exp2_scale(nan ? p->exp2 : -p->exp2);
-    const double limit = nan ? 0.0 : floor(p->high * lgr_exp2_f64(p->exp2));
-    const int64_t none = (int64_t)INT32_MAX + 1,
-                  high = limit < (double)none ? (int64_t)limit : none;
+    const int64_t high = lgr_relu_limit(p->high, p->exp2);
     int64_t done = 0;
 #if LGR_HAVE_AVX2
     if (p->bytes == 1 && lgr_cpu_flags() & LGR_CPU_AVX2) {

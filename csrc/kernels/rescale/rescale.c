@@ -1,32 +1,12 @@
 /* rescale.c - an int8 operand has 256 values: from a few hundred elements on, every result comes from a table. */
-#include "lgr/rescale.h"
+#include "kernels/rescale/rescale_one.h"
 
-struct entry {
-    int64_t code;
-    float value, slope;
-    unsigned pass;
-};
-
-static struct entry one(int64_t x, const struct lgr_rescale_params *p)
-{
-    const int64_t t = lgr_shift_mode_s64(x, p->exp2_x - p->exp2, p->rounding);
-    struct entry e;
-    e.code = lgr_sat(t, p->bits);
-    e.value = (float)e.code * lgr_exp2_scale(-p->exp2);
-    e.pass = e.code == t;
-    e.slope = e.pass ? (float)((double)e.code - (double)x * lgr_exp2_f64(p->exp2 - p->exp2_x))
-                     : (float)e.code;
-    return e;
-}
-
-static void store(const struct lgr_quantize_out *out, int bits, int64_t i, const struct entry *e)
+static void store(const struct lgr_quantize_out *out, int bits, int64_t i,
+                  const struct lgr_rescaled *e)
 {
     if (out->value) out->value[i] = e->value;
     if (out->slope) out->slope[i] = e->slope;
-    if (out->codes) {
-        if (bits > 8) ((int32_t *)out->codes)[i] = (int32_t)e->code;
-        else ((int8_t *)out->codes)[i] = (int8_t)e->code;
-    }
+    if (out->codes) lgr_put_code(out->codes, bits > 8, i, e->code);
     if (out->mask) {
         if ((i & 7) == 0) out->mask[i >> 3] = 0;
         out->mask[i >> 3] = (uint8_t)(out->mask[i >> 3] | e->pass << (i & 7));
@@ -36,8 +16,8 @@ static void store(const struct lgr_quantize_out *out, int bits, int64_t i, const
 static void rescale_s8(const int8_t *x, int64_t n, const struct lgr_rescale_params *p,
                        const struct lgr_quantize_out *out)
 {
-    struct entry table[256]; /* by the code's bits as uint8 */
-    for (int v = -128; v < 128; ++v) table[(uint8_t)v] = one(v, p);
+    struct lgr_rescaled table[256]; /* by the code's bits as uint8 */
+    for (int v = -128; v < 128; ++v) table[(uint8_t)v] = lgr_rescale_one(v, p);
     for (int64_t i = 0; i < n; ++i) store(out, p->bits, i, &table[(uint8_t)x[i]]);
 }
 
@@ -63,8 +43,8 @@ lgr_status lgr_rescale(const void *x, int64_t n, const struct lgr_rescale_params
         return LGR_OK;
     }
     for (int64_t i = 0; i < n; ++i) {
-        const int64_t v = p->bytes == 1 ? ((const int8_t *)x)[i] : ((const int32_t *)x)[i];
-        const struct entry e = one(v, p);
+        const int64_t v = lgr_code_at(x, p->bytes, i);
+        const struct lgr_rescaled e = lgr_rescale_one(v, p);
         store(out, p->bits, i, &e);
     }
     return LGR_OK;

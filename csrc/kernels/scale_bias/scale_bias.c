@@ -9,9 +9,9 @@ lgr_status lgr_scale_bias_s8_s8(const int8_t *x, const int8_t *w, const int32_t 
     if (x == NULL || w == NULL || b == NULL || out == NULL) return LGR_E_NULL;
     for (int64_t i = 0; i < outer; ++i)
         for (int64_t ch = 0; ch < c; ++ch) {
-            const int64_t at = (i * c + ch) * inner, factor = w[ch], offset = b[ch];
+            const int64_t at = (i * c + ch) * inner;
             for (int64_t j = 0; j < inner; ++j)
-                out[at + j] = lgr_sat_s8(lgr_shift_s64(x[at + j] * factor + offset, shift));
+                out[at + j] = lgr_scale_bias_one(x[at + j], w[ch], b[ch], shift);
         }
     return LGR_OK;
 }

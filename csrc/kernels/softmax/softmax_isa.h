@@ -9,7 +9,4 @@ lgr_softmax_fn lgr_softmax_ref, lgr_softmax_avx2, lgr_softmax_avx512vnni;
 typedef void lgr_log_softmax_fn(const int32_t *x, int64_t n, int32_t *y);
 lgr_log_softmax_fn lgr_log_softmax_ref, lgr_log_softmax_avx2, lgr_log_softmax_avx512vnni;
 
-/* The largest value as the libraries take it: no distance overflows. */
-static inline int32_t lgr_softmax_top(int32_t m) { return m == INT32_MIN ? INT32_MIN + 1 : m; }
-
 #endif

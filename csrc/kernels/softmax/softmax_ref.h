@@ -1,36 +1,11 @@
 /* softmax_ref.h - one element of a softmax row at a time; also the tails of the twins. */
 #ifndef LGR_SOFTMAX_REF_H
 #define LGR_SOFTMAX_REF_H
-#include "lgr/softmax.h"
+#include "kernels/softmax/softmax_one.h"
 
-#define LGR_LOG2E 774541002 /* log2(e) in Q29 */
-/* 2^f on (-1, 0], Q23, highest power first */
-enum {
-    LGR_EXP_P0 = 57364,
-    LGR_EXP_P1 = 446161,
-    LGR_EXP_P2 = 2008107,
-    LGR_EXP_P3 = 5813551,
-    LGR_EXP_P4 = 8388575,
-};
 /* How the last step of the polynomial rounds. */
 enum { LGR_EXP_TWICE, LGR_EXP_ONCE };
 
-/* exp(d) in Q23 for d <= 0 in Q25 */
-static inline int32_t lgr_exp_ref(const int once, int32_t d)
-{
-    const int32_t v = (int32_t)lgr_rsh_s64((int64_t)d * LGR_LOG2E, 31);
-    const int e = (v >> 23) + 1, down = 1 - e; /* e <= 1 */
-    const int64_t f = (v & 0x7fffff) - (1 << 23);
-    int64_t y = lgr_rsh_s64(LGR_EXP_P0 * f, 23) + LGR_EXP_P1;
-    y = lgr_rsh_s64(y * f, 23) + LGR_EXP_P2;
-    y = lgr_rsh_s64(y * f, 23) + LGR_EXP_P3;
-    if (once) { /* the sum is below 2^47: large shifts give 0 by themselves */
-        const int64_t sum = y * f + LGR_EXP_P4 * ((int64_t)1 << 23);
-        return (int32_t)lgr_rsh_s64(sum, down + 22 > 63 ? 63 : down + 22);
-    }
-    y = lgr_rsh_s64(y * f, 23) + LGR_EXP_P4;
-    return (int32_t)((y * 2) >> (down > 63 ? 63 : down));
-}
 static inline int32_t lgr_max_ref(const int32_t *x, int64_t n, int32_t m)
 {
     for (int64_t i = 0; i < n; ++i) m = x[i] > m ? x[i] : m;
@@ -41,25 +16,12 @@ static inline int64_t lgr_terms_ref(const int once, const int32_t *x, int64_t n,
                                     int32_t *e)
 {
     int64_t sum = 0;
-    for (int64_t i = 0; i < n; ++i) sum += e[i] = lgr_exp_ref(once, lgr_sat_s32((int64_t)x[i] - m));
+    for (int64_t i = 0; i < n; ++i) sum += e[i] = lgr_softmax_term(once, x[i], m);
     return sum;
 }
 static inline void lgr_divide_ref(int32_t *e, int64_t n, int64_t c)
 {
-    for (int64_t i = 0; i < n; ++i) e[i] = (int32_t)lgr_rsh_s64(c * e[i], 38);
+    for (int64_t i = 0; i < n; ++i) e[i] = lgr_softmax_share(c, e[i]);
 }
-/* sat_32(sum) >= 2^23: the largest term is above one. */
-static inline int64_t lgr_reciprocal(int64_t sum)
-{
-    return (((int64_t)1 << 52) / (sum > INT32_MAX ? INT32_MAX : sum)) * 2;
-}
-/* ln(sum) / 2 in Q16, that is ln(sum) in Q15 */
-static inline int32_t lgr_half_ln(int64_t sum)
-{
-    const int64_t s15 = lgr_rsh_s64(sum, 8);
-    const uint32_t u = (s15 > INT32_MAX ? (uint32_t)INT32_MAX : (uint32_t)s15) | 1u;
-    int lz = 0;
-    while (!(u << lz & 0x80000000u)) ++lz;
-    return (lgr_ln_table[((u << lz) - 0x80000000u) >> 22] + (16 - lz) * 45426) >> 1;
-}
+static inline int32_t lgr_half_ln(int64_t sum) { return lgr_half_ln_one(lgr_ln_table, sum); }
 #endif

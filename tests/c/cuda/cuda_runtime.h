@@ -44,9 +44,15 @@ inline bool on_device(uintptr_t p)
 template <class T> void check_argument(const T &v)
 {
     static_assert(std::is_trivially_copyable_v<T>, "kernel arguments are copied as bytes");
+    T copy = v;
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_clear_padding)
+    __builtin_clear_padding(&copy); // what was on the stack before is no pointer
+#endif
+#endif
     for (size_t i = 0; i + 8 <= sizeof(T); i += 8) {
         uintptr_t word;
-        memcpy(&word, reinterpret_cast<const char *>(&v) + i, 8);
+        memcpy(&word, reinterpret_cast<const char *>(&copy) + i, 8);
         if (on_stack(word))
             stop("%s (line %d, argument byte %u)", "an argument points to the host's stack", 0,
                  static_cast<unsigned>(i));

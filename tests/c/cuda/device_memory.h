@@ -7,7 +7,7 @@
 
 template <class T> class host {
   public:
-    explicit host(int64_t n) : v_((size_t)n + 1)
+    explicit host(int64_t n = 0) : v_((size_t)n + 1)
     {
         memset((void *)v_.data(), 0, v_.size() * sizeof(T));
     }
@@ -26,9 +26,12 @@ template <class T> class host {
 
 template <class T> class device { // filled with 0xa5: what a kernel forgets to write shows
   public:
-    explicit device(int64_t n) : n_((size_t)n)
+    explicit device(int64_t n = 0) { resize(n); }
+    void resize(int64_t n)
     {
+        cudaFree(at_);
         void *p = nullptr;
+        n_ = (size_t)n;
         CUDA_CHECK(cudaMalloc(&p, n_ * sizeof(T)));
         at_ = (T *)p;
         CUDA_CHECK(cudaMemsetAsync(at_, 0xa5, n_ * sizeof(T), nullptr));
@@ -57,5 +60,5 @@ template <class T> class device { // filled with 0xa5: what a kernel forgets to 
 
   private:
     T *at_ = nullptr;
-    size_t n_;
+    size_t n_ = 0;
 };
