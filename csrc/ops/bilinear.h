@@ -10,6 +10,7 @@ using Coded =
     std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>; // value, codes, scale, mask, slope
 
 constexpr int64_t kTaskProducts = 1 << 18; // products worth a task of their own
+constexpr int64_t kTaskWeights = 1 << 16; // weights to reorder, the same
 
 // Scratch of the calling thread, kept between calls.
 inline void *thread_scratch(int64_t bytes) {

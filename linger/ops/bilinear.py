@@ -46,9 +46,12 @@ class Form(Protocol):
         """A gradient in the memory order of the result."""
 
     def gradients(
-        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
-    ) -> tuple[Tensor | None, Any, Tensor | None]:
-        """Gradients of the float operator with respect to x, weight and bias."""
+        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
+    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
+        """Gradients of the float operator with respect to x, weight and bias, of a result behind ``mask``.
+
+        The weight's passes the weight's own mask unless ``whole``: a threshold's gradient needs all of it.
+        """
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         """The float operator."""
@@ -185,17 +188,16 @@ class _Bilinear(torch.autograd.Function):
         codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
         w, form = Weight(*weight), ctx.form
         want_x, want_w, want_b, want_wt, want_ot, *_rest = ctx.needs_input_grad
-        grad = form.ordered(grad)
-        grad_t = gradients.of_threshold(ctx, grad, slope, y_scale) if want_ot else None
+        grad_t = gradients.of_threshold(ctx, form.ordered(grad), slope, y_scale) if want_ot else None
         gx = gw = gb = gwt = None
         if want_x or want_w or want_wt or want_b:
-            grad = checks.mask_grad(grad, mask, ctx.outputs)
-            weights = want_w or want_wt
-            if gradients.again(ctx):
-                gx, gw, gb = _as_graph(ctx, grad, codes, scale, w)
+            weights, graph = want_w or want_wt, gradients.again(ctx)
+            if graph:
+                masked = checks.mask_grad(form.ordered(grad), mask, ctx.outputs)
+                gx, gw, gb = _as_graph(ctx, masked, codes, scale, w)
             else:
-                gx, gw, gb = form.gradients(grad, codes, scale, w, (want_x, weights, want_b))
-            if weights:
+                gx, gw, gb = form.gradients(grad, mask, codes, scale, w, (want_x, weights, want_b), want_wt)
+            if weights and (graph or want_wt):
                 gw, gwt = weight_gradients(gw, w, want_w, want_wt, ctx.links and ctx.links[3])
         return gx, gw, gb, gwt, grad_t, *(None,) * 6
 
@@ -270,6 +272,11 @@ def weight_gradients(
     elif want_weight:
         _mask_grad_in_place(grad, w.mask)
     return grad if want_weight else None, slope
+
+
+def weight_masked(grad: Tensor | None, w: Weight, whole: bool) -> Tensor | None:
+    """What :meth:`Form.gradients` returns for the weight, from the gradient of the quantized weight, which is written over."""
+    return grad if grad is None or whole else weight_gradients(grad, w, True, False)[0]
 
 
 def fake_outputs(

@@ -10,12 +10,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.bilinear import KeptWeight, Weight, check_codes, check_operands, checked, codes_dtype, fake_outputs
+from linger.ops.bilinear import (
+    KeptWeight,
+    Weight,
+    check_codes,
+    check_operands,
+    checked,
+    codes_dtype,
+    fake_outputs,
+    weight_masked,
+)
 from linger.ops.gradients import dequantized
 from linger.ops.spec import Coded, Output
 
 _conv = torch.ops.linger.conv.default
 _conv_codes = torch.ops.linger.conv_codes.default
+_conv_grad = torch.ops.linger.conv_grad.default
 _float_backward = torch.ops.aten.convolution_backward.default
 
 
@@ -56,9 +66,22 @@ class Geometry(NamedTuple):
         return grad.contiguous(memory_format=torch.channels_last)
 
     def gradients(
-        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
-    ) -> tuple[Tensor | None, Any, Tensor | None]:
-        """Gradients as torch computes them of the convolution of the dequantized operands: of x, w and bias."""
+        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
+    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
+        """Gradients of the convolution of the dequantized operands: of x, w and bias."""
+        if not x.is_cpu:
+            return self._torch_gradients(grad, mask, x, x_scale, w, want, whole)
+        wanted = want[0] + 2 * want[1] + 4 * want[2]
+        w_mask = None if whole or not want[1] else w.mask
+        found = _conv_grad(grad, mask, x, x_scale, w.codes, w.scale, w_mask, *self, wanted)
+        gx, gw, gb = (g if asked else None for g, asked in zip(found, want, strict=True))
+        return gx, gw, gb
+
+    def _torch_gradients(
+        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
+    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
+        """The same by torch, for devices without a kernel of ours."""
+        grad = checks.mask_grad(self.ordered(grad), mask, grad.shape[1])
         top, left, bottom, right = self.padding
         height, width = x.shape[2:]
         real = dequantized(x, x_scale)
@@ -82,7 +105,7 @@ class Geometry(NamedTuple):
         )
         if uneven and gx is not None:
             gx = gx[:, :, top : top + height, left : left + width]
-        return gx, gw, gb
+        return gx, weight_masked(gw, w, whole), gb
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         """The float convolution."""
@@ -220,6 +243,27 @@ def _fake_conv(
     value = _fake_result(x, w, Geometry(stride, padding, dilation, groups), torch.float32)
     n, o, h, wd = value.shape
     return fake_outputs(value, n * h * wd, o, bits, threshold, flags)
+
+
+@checks.fake("linger::conv_grad")
+def _fake_conv_grad(
+    dy: Tensor,
+    mask: Tensor | None,
+    x: Tensor,
+    x_scale: Tensor,
+    w: Tensor,
+    w_scale: Tensor,
+    w_mask: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    want: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, c, h, wd = x.shape
+    gx = dy.new_empty_strided((n, c, h, wd), (h * wd * c, 1, wd * c, c)) if want & 1 else dy.new_empty([0])
+    gw = torch.empty_like(w, dtype=torch.float32) if want & 2 else dy.new_empty([0])
+    return gx, gw, dy.new_empty([w.shape[0] if want & 4 else 0])
 
 
 @checks.fake("linger::conv_codes")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linger.ops.bilinear import KeptWeight, Weight, bilinear, check_operands
+from linger.ops import checks
+from linger.ops.bilinear import KeptWeight, Weight, bilinear, check_operands, weight_masked
 from linger.ops.gradients import dequantized
 from linger.ops.spec import Coded, Output
 
@@ -59,15 +60,14 @@ class Spacing(NamedTuple):
         return grad.contiguous(memory_format=torch.channels_last)
 
     def gradients(
-        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
-    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
+    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
         """Gradients as torch computes them of the float operator on the dequantized operands: of x, w and bias."""
+        grad = checks.mask_grad(self.ordered(grad), mask, grad.shape[1])
         operands = dequantized(x, x_scale), dequantized(w.codes, w.scale), [grad.shape[1]]
         stride, padding, extra, dilation, groups = self
-        found: tuple[Tensor | None, Any, Tensor | None] = _float_backward(
-            grad, *operands, stride, padding, dilation, True, extra, groups, list(want)
-        )
-        return found
+        gx, gw, gb = _float_backward(grad, *operands, stride, padding, dilation, True, extra, groups, list(want))
+        return gx, weight_masked(gw, w, whole), gb
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         """The float operator."""

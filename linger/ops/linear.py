@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.bilinear import KeptWeight, Weight, check_codes, check_operands, checked, codes_dtype, fake_outputs
+from linger.ops.bilinear import (
+    KeptWeight,
+    Weight,
+    check_codes,
+    check_operands,
+    checked,
+    codes_dtype,
+    fake_outputs,
+    weight_masked,
+)
 from linger.ops.gradients import dequantized
 from linger.ops.spec import Coded, Output
 
@@ -107,14 +116,14 @@ class _Product(NamedTuple):
         return grad.contiguous()
 
     def gradients(
-        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
-    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
+    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
         o, k = w.codes.shape
-        rows = grad.view(-1, o)
+        rows = checks.mask_grad(self.ordered(grad), mask, o).view(-1, o)
         with checks.no_autocast(rows):
             gx = (rows @ dequantized(w.codes, w.scale)).view(x.shape) if want[0] else None
             gw = rows.t() @ dequantized(x, x_scale).reshape(-1, k) if want[1] else None
-        return gx, gw, rows.sum(0) if want[2] else None
+        return gx, weight_masked(gw, w, whole), rows.sum(0) if want[2] else None
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, w, bias)

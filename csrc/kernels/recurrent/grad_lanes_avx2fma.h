@@ -2,38 +2,12 @@
 #ifndef LGR_GRAD_LANES_H
 #define LGR_GRAD_LANES_H
 #include "kernels/chip_functions/chip_functions_avx2.h"
-#include <string.h>
+#include "kernels/lanes/floats_256.h"
 
 #define LGR_TWIN(name) name##_avx2fma
-enum { FL = 8, TILE_M = 6 /* rows of a register tile */ };
-typedef __m256 vf;
+enum { TILE_M = 6 /* rows of a register tile */ };
 typedef __m256i vg; /* integers, one for each float */
 
-LGR_VEC size_t f_first(int64_t n) { return n >= 8 ? 8 : n <= 0 ? 0 : (size_t)n; }
-LGR_VEC vf f_set(float v) { return _mm256_set1_ps(v); }
-LGR_VEC vf f_load(const float *p) { return _mm256_loadu_ps(p); }
-LGR_VEC void f_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
-LGR_VEC vf f_load_n(const float *p, int64_t n)
-{
-    float lane[8] = {0};
-    if (n >= 8) return f_load(p);
-    if (n > 0) memcpy(lane, p, f_first(n) * sizeof(float));
-    return f_load(lane);
-}
-LGR_VEC void f_store_n(float *p, vf v, int64_t n)
-{
-    float lane[8];
-    f_store(lane, v);
-    if (n >= 8) f_store(p, v);
-    else if (n > 0) memcpy(p, lane, f_first(n) * sizeof(float));
-}
-LGR_VEC vf f_keep(vf v, int64_t n)
-{
-    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i k = _mm256_cmpgt_epi32(_mm256_set1_epi32((int)f_first(n)), lane);
-    return _mm256_and_ps(v, _mm256_castsi256_ps(k));
-}
-LGR_VEC vf f_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 LGR_VEC vg g_load(const int32_t *p) { return _mm256_loadu_si256((const void *)p); }
 LGR_VEC vg g_load_n(const int32_t *p, int64_t n)
 {

@@ -2,32 +2,12 @@
 #ifndef LGR_GRAD_LANES_H
 #define LGR_GRAD_LANES_H
 #include "kernels/chip_functions/chip_functions_avx512.h"
+#include "kernels/lanes/floats_512.h"
 
 #define LGR_TWIN(name) name##_avx512vnni
-enum { FL = 16, TILE_M = 8 /* rows of a register tile */ };
-typedef __m512 vf;
+enum { TILE_M = 8 /* rows of a register tile */ };
 typedef __m512i vg; /* integers, one for each float */
 
-LGR_VEC __mmask16 f_first(int64_t n)
-{
-    return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1);
-}
-LGR_VEC vf f_set(float v) { return _mm512_set1_ps(v); }
-LGR_VEC vf f_load(const float *p) { return _mm512_loadu_ps(p); }
-LGR_VEC void f_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
-/* the first n lanes; 0 in the others */
-LGR_VEC vf f_load_n(const float *p, int64_t n)
-{
-    const __mmask16 k = f_first(n);
-    return k ? _mm512_maskz_loadu_ps(k, p) : _mm512_setzero_ps();
-}
-LGR_VEC void f_store_n(float *p, vf v, int64_t n)
-{
-    const __mmask16 k = f_first(n);
-    if (k) _mm512_mask_storeu_ps(p, k, v);
-}
-LGR_VEC vf f_keep(vf v, int64_t n) { return _mm512_maskz_mov_ps(f_first(n), v); }
-LGR_VEC vf f_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 LGR_VEC vg g_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 LGR_VEC vg g_load_n(const int32_t *p, int64_t n)
 {

@@ -2,36 +2,15 @@
 #ifndef LGR_GRAD_LANES_H
 #define LGR_GRAD_LANES_H
 #include "kernels/chip_functions/chip_functions_ref.h"
+#include "kernels/lanes/floats_ref.h"
 #include <math.h>
 #include <string.h>
 
-#define LGR_VEC static inline
 #define LGR_TWIN(name) name##_ref
 enum { LGR_IS_SIGMOID = 0, LGR_IS_TANH = 1 };
-enum { FL = 4, TILE_M = 4 /* rows of a register tile */ };
-typedef float vf __attribute__((vector_size(16)));
+enum { TILE_M = 4 /* rows of a register tile */ };
 typedef int32_t vg __attribute__((vector_size(16))); /* integers, one for each float */
 
-LGR_VEC int f_first(int64_t n) { return n >= FL ? FL : n <= 0 ? 0 : (int)n; }
-LGR_VEC vf f_set(float v) { return (vf){v, v, v, v}; }
-LGR_VEC vf f_load(const float *p) { return (vf){p[0], p[1], p[2], p[3]}; }
-LGR_VEC vf f_load_n(const float *p, int64_t n)
-{
-    vf v = f_set(0.0f);
-    for (int i = 0; i < f_first(n); ++i) v[i] = p[i];
-    return v;
-}
-LGR_VEC void f_store_n(float *p, vf v, int64_t n)
-{
-    for (int i = 0; i < f_first(n); ++i) p[i] = v[i];
-}
-LGR_VEC void f_store(float *p, vf v) { f_store_n(p, v, FL); }
-LGR_VEC vf f_keep(vf v, int64_t n)
-{
-    for (int i = f_first(n); i < FL; ++i) v[i] = 0.0f;
-    return v;
-}
-LGR_VEC vf f_fma(vf a, vf b, vf c) { return a * b + c; }
 LGR_VEC vg g_load_n(const int32_t *p, int64_t n)
 {
     vg v = {0, 0, 0, 0};
