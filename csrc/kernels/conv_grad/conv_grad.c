@@ -4,7 +4,7 @@
 #include "lgr/cpu.h"
 
 #define GROUP_FLOATS 65536 /* padded x and dy that are in scratch at a time: half an L2 cache */
-#define SHARE 32 /* depthwise: channels that are in scratch at a time */
+#define SHARE 64 /* depthwise: channels that are in scratch at a time */
 #define MOST_SLICES 8
 #define MOST_PARTS 4 /* dense: of gx and gw together */
 #define UNIT_PRODUCTS ((int64_t)1 << 19) /* worth a unit of their own */

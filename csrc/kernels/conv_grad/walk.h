@@ -22,24 +22,50 @@ LGR_VEC vf spread_load(const float *p, int64_t stride, int64_t n)
     return f_load(lane);
 }
 
-/* Masked pixels of a row, `n` channels from c0 on, and their sum to `bias` (NULL: nowhere). */
-LGR_VEC void fill_pixels(const lgr_conv_grad *g, const float *dy, const uint8_t *mask,
-                         int64_t count, int64_t c0, int64_t n, float *to, float *bias)
+typedef struct pixels {
+    const float *dy; /* first pixel, first channel */
+    int64_t step, channel; /* strides of dy */
+    const uint8_t *mask; /* first pixel, or NULL */
+    int64_t c0, n; /* the mask's bit of the first channel, channels */
+    int64_t count;
+    float *to;
+    int64_t pixel; /* floats per pixel of scratch */
+    float *bias; /* or NULL */
+} pixels;
+
+/* V vectors of masked channels of every pixel, from the i-th on. WHOLE: all of them are there, one behind the other. */
+LGR_VEC void fill_vectors(const int V, const int WHOLE, const pixels *of, int64_t bytes, int64_t i)
 {
-    const int64_t bytes = lgr_mask_row_bytes(g->p.o), pixel = g->dy_pixel;
-    for (int64_t i = 0; i < pixel; i += FL) {
-        const int64_t left = n - i, room = pixel - i;
-        const float *from = dy + (c0 + i) * g->ds_o;
-        vf sum = f_set(0.0f);
-        for (int64_t z = 0; z < count; ++z) {
-            const float *at = from + z * g->ds_w;
-            vf v = g->ds_o == 1 ? f_load_n(at, left) : spread_load(at, g->ds_o, left);
-            if (mask && left > 0) v = f_pass(v, mask + z * bytes, c0 + i);
-            f_store_n(to + z * pixel + i, v, room);
-            sum = sum + v;
+    const int64_t left = of->n - i, room = of->pixel - i;
+    vf sum[4];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[v] = f_set(0.0f);
+    for (int64_t z = 0; z < of->count; ++z) {
+        const float *from = of->dy + z * of->step + i * of->channel;
+        float *to = of->to + z * of->pixel + i;
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+            vf d = WHOLE              ? f_load(from + v * FL)
+                   : of->channel == 1 ? f_load_n(from, left)
+                                      : spread_load(from, of->channel, left);
+            if (of->mask && left > 0) d = f_pass(d, of->mask + z * bytes, of->c0 + i + v * FL);
+            if (WHOLE) f_store(to + v * FL, d);
+            else f_store_n(to, d, room);
+            sum[v] = sum[v] + d;
         }
-        if (bias && left > 0) f_store(bias + c0 + i, f_load(bias + c0 + i) + sum);
     }
+    if (of->bias && left > 0)
+        for (int v = 0; v < V; ++v)
+            f_store(of->bias + i + v * FL, f_load(of->bias + i + v * FL) + sum[v]);
+}
+static void fill_pixels(const pixels *of, int64_t bytes)
+{
+    int64_t i = 0;
+    if (of->channel == 1)
+        for (; of->n - i >= 4 * FL; i += 4 * FL) fill_vectors(4, 1, of, bytes, i);
+    if (of->channel == 1)
+        for (; of->n - i >= FL; i += FL) fill_vectors(1, 1, of, bytes, i);
+    for (; i < of->pixel; i += FL) fill_vectors(1, 0, of, bytes, i);
 }
 
 static void fill_dy(const work *k, int64_t m, int64_t c0, int64_t n, float *bias)
@@ -56,10 +82,18 @@ static void fill_dy(const work *k, int64_t m, int64_t c0, int64_t n, float *bias
         }
         memset(to, 0, (size_t)(g->left * g->dy_pixel) * 4);
         memset(to + after * g->dy_pixel, 0, (size_t)((g->dy_cols - after) * g->dy_pixel) * 4);
-        const uint8_t *mask = g->mask ? g->mask + (image * g->oh + y) * g->ow * bytes : NULL;
-        const int own = y >= k->row && y < k->row + k->rows; /* not another band's */
-        fill_pixels(g, g->dy + image * g->ds_n + y * g->ds_h, mask, g->ow, c0, n,
-                    to + g->left * g->dy_pixel, own ? bias : NULL);
+        const int own = bias && y >= k->row && y < k->row + k->rows; /* not another band's */
+        const pixels of = {.dy = g->dy + image * g->ds_n + y * g->ds_h + c0 * g->ds_o,
+                           .step = g->ds_w,
+                           .channel = g->ds_o,
+                           .mask = g->mask ? g->mask + (image * g->oh + y) * g->ow * bytes : NULL,
+                           .c0 = c0,
+                           .n = n,
+                           .count = g->ow,
+                           .to = to + g->left * g->dy_pixel,
+                           .pixel = g->dy_pixel,
+                           .bias = own ? bias + c0 : NULL};
+        fill_pixels(&of, bytes);
     }
 }
 
@@ -115,11 +149,10 @@ static void fill_patches(const work *k, int64_t m)
     for (int64_t r = 0; r < k->rows && k->row + r < g->oh; ++r)
         for (int64_t z = 0; z < g->ow; ++z, to += g->run_pad) {
             const float *from = x + r * p->stride_h * row + z * p->stride_w * g->x_pixel;
-            for (int64_t i = 0; i < p->kh; ++i)
+            for (int64_t i = 0; i < p->kh;
+                 ++i) /* whole vectors: what is too much is written over */
                 for (int64_t j = 0; j < run; j += FL)
-                    f_store_n(to + i * run + j, f_load_n(from + i * p->dil_h * row + j, run - j),
-                              run - j);
-            for (int64_t j = g->run; j < g->run_pad; ++j) to[j] = 0.0f;
+                    f_store(to + i * run + j, f_load(from + i * p->dil_h * row + j));
         }
 }
 
