@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from torch import nn
 
 from linger import runtime
 from linger.nn import MultiheadAttentionInt, RecurrentInt, swaps
+from linger.nn.base import clamp_once
 from linger.nn.constrained.fused import EmptyBatchNorm, FusedBN, fold
 from linger.nn.constrained.layers import Constrained, clamp
 from linger.nn.layers.batch_norm_folding import FOLDING
-from linger.quantizers import clamp_weight_once
+from linger.nn.masks import renew, settle, stored
 from linger.settings import Settings
 
 from .constrain import fusion_of
@@ -57,6 +59,7 @@ class Conversion:
                     self.users.setdefault(id(p), set()).add(id(m))
         only = (quant_modules,) if isinstance(quant_modules, type) else quant_modules
         self.only = None if only is None else {c: c for c in only}
+        self.alone: dict[int, str] = {}  # id of a BatchNorm behind a layer -> why it is not folded
         self.rows: list[Row] = []
         self.fusions: list[Fusion] = []
         self.earlier = record_of(model)
@@ -110,7 +113,7 @@ class Conversion:
             return f"{base.__name__} has no quantized form"
         if bn.running_mean is None:
             return "it keeps no running statistics (track_running_stats=False)"
-        if self.fold_bn == "once" and len(self.users[id(layer.weight)]) > 1:
+        if self.fold_bn == "once" and len(self.users.get(id(stored(layer, "weight")), ())) > 1:
             return "the weight in front of it is shared with another module"
         return None
 
@@ -123,7 +126,9 @@ class Conversion:
             return
         why = self._foldable(layer, bn, pair.fused.float_class)
         if why is not None:
-            self._row(bn, type(bn).__name__, "", f"not folded: {why}")
+            if bn.running_mean is None:  # nor can it stand alone in a file
+                self._row(bn, type(bn).__name__, "", f"not folded: {why}")
+            self.alone[id(bn)] = f"not folded: {why}"
             return
         was = f"{type(layer).__name__} + {type(bn).__name__}"
         name, relu = self.names[id(layer)], id(bn) in self.found.before_relu
@@ -161,11 +166,11 @@ class Conversion:
         if why is not None:
             if self._why(m):
                 m.__dict__[runtime.LEFT_FLOAT] = True
-            self._row(m, was, "", why)
+            self._row(m, was, "", self.alone.get(id(m), why))
             return
         relu = id(m) in self.found.before_relu or bool(getattr(m, "ahead_relu", False))
         self._swap(m, torch_class, relu)
-        self._row(m, was, type(m).__name__, getattr(m, "difference", ""))
+        self._row(m, was, type(m).__name__, self.alone.get(id(m), getattr(m, "difference", "")))
 
     def _fused(self, m: FusedBN) -> None:
         """A constrained pair: its layer and BatchNorm, folded."""
@@ -223,7 +228,7 @@ class Conversion:
             m.keep_constrained()
             return
         if m.weight is not None:
-            clamp_weight_once(m.weight, m.weight_quantizer, info)
+            clamp_once(m)
         bias = getattr(m, "bias", None)  # embeddings have none
         if bias is not None and bias.requires_grad and info.clamp_bias_value is not None:
             with torch.no_grad():
@@ -241,10 +246,20 @@ def _user_class(m: nn.Module) -> type[nn.Module] | None:
 
 
 def _fold_into(layer: Any, bn: Any) -> None:
-    """Write the folded weight and bias into the layer; the weight keeps its identity, a missing bias is created."""
+    """Write the folded weight and bias into the layer; the weight keeps its identity and mask, a missing bias is created."""
+    settle(bn, "weight", "bias")
+    settle(layer, "bias")
     with torch.no_grad():
+        renew(layer)
         w, b = fold(layer, bn, bn.running_mean, bn.running_var)
-        layer.weight.copy_(w)
+        keeps = stored(layer, "weight")
+        if keeps is not None and keeps is not layer.weight:
+            transposed, groups = getattr(layer, "transposed", False), getattr(layer, "groups", 1)
+            whole = SimpleNamespace(weight=keeps, bias=layer.bias, transposed=transposed, groups=groups)
+            w = fold(whole, bn, bn.running_mean, bn.running_var)[0]
+        if keeps is not None:
+            keeps.copy_(w)
+        renew(layer)
         if layer.bias is None:
             trainable = bn.bias.requires_grad if bn.bias is not None else layer.weight.requires_grad
             layer.bias = nn.Parameter(b.to(layer.weight.dtype), requires_grad=trainable)

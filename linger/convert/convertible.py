@@ -55,7 +55,7 @@ def obstacle(m: nn.Module, base: type[nn.Module]) -> str | None:
         return "parametrized weight: call torch.nn.utils.parametrize.remove_parametrizations first"
     if any(hasattr(hook, "name") and hasattr(hook, "remove") for hook in m._forward_pre_hooks.values()):
         return (
-            "its weight is computed by a hook (weight_norm, spectral_norm, pruning): call torch.nn.utils.remove_weight_norm, "
+            "its weight is computed by a hook (weight_norm, spectral_norm): call torch.nn.utils.remove_weight_norm or "
             "remove_spectral_norm or prune.remove first"
         )
     if isinstance(m, nn.RNNBase) and m.proj_size:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from linger.runtime import Leaf, is_owner
 from linger.settings import current
@@ -48,6 +48,8 @@ def dry_run(model: nn.Module, platform: str | None, example_inputs: Any) -> Iter
     settings = current() if known is None else known
     settings = replace(settings, platform=settings.platform if platform is None else platform)
     with undisturbed(model), _quiet():
+        for m in model.modules():  # torch copies no computed tensors, such as pruned weights
+            m.__dict__.update({k: v.detach() for k, v in m.__dict__.items() if isinstance(v, Tensor) and v.grad_fn})
         try:
             twin = copy.deepcopy(model)
         except Exception as error:

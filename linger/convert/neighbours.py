@@ -9,6 +9,7 @@ from torch import nn
 
 from linger.nn.constrained.fused import FUSED
 from linger.nn.constrained.layers import Constrained
+from linger.nn.masks import stored
 
 from .convertible import obstacle, target_class
 from .doubt import drop_doubtful
@@ -51,6 +52,8 @@ def fusable_pairs(found: Adjacency) -> list[Pair]:
     for first, second, dims in found.pairs:
         layer, norm = target_class(first, layers), target_class(second, norms)
         if layer is None or norm is None or _blocked(first, layer[0]) or _blocked(second, norm[0]):
+            continue
+        if stored(first, "weight") is None:  # code of the user's computes it
             continue
         fused = FUSED.get((layer[0], norm[0]))
         width = first.out_features if layer[0] is nn.Linear else first.out_channels

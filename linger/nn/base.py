@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from linger import ops
 from linger.chip import NodeFacts, TensorFacts
 from linger.errors import UnsupportedError
-from linger.quantizers import Quantizer, in_recomputation
+from linger.nn.masks import clamp_stored
+from linger.quantizers import Quantizer, clamp_weight_once, in_recomputation
 from linger.runtime import (
     Ahead,
     CellFormat,
@@ -55,6 +56,17 @@ def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor | None]:
         return own["weight"], own["bias"]
     except KeyError:
         return layer.weight, layer.bias
+
+
+def clamp_once(layer: Any) -> None:
+    """Clamp a layer's weight in place before its first training step or calibration, and never again; masks stay."""
+    weight, quantizer = layer.weight, layer.weight_quantizer
+    if quantizer._clamped or "weight" in layer._parameters:
+        clamp_weight_once(weight, quantizer, layer.quant.clamp)
+        return
+    before = weight.detach().clone()
+    clamp_weight_once(weight, quantizer, layer.quant.clamp)
+    clamp_stored(layer, "weight", before)
 
 
 def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:

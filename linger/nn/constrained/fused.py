@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linger import ops
+from linger.nn.masks import masks_of, move_masks, renew
 from linger.ops.fold_bn import folded_real
 from linger.runtime import FOLDED, ahead, behind_norm
 
@@ -166,6 +167,8 @@ class FusedBN(Constrained):
             if isinstance(part, (Constrained, nn.SyncBatchNorm)):  # the latter: statistics are then each process's own
                 part.__class__ = plain  # type: ignore[assignment]
         ahead_relu = bool(getattr(layer, "ahead_relu", False))
+        move_masks(layer, inner)
+        move_masks(bn, norm)
         _restart(layer, cls)
         EmptyBatchNorm.replace(bn)
         new = cast(_F, layer)
@@ -180,11 +183,13 @@ class FusedBN(Constrained):
     def unfuse(self) -> None:
         """Become the layer alone again, in place (`bn` is left out; whoever calls it folds it)."""
         inner = self.layer
+        masks = masks_of(inner)
         kept = {key: self.__dict__[key] for key in (*HOOKS, "training", FOLDED) if key in self.__dict__}
         self.__dict__.clear()
         self.__class__ = type(inner)
         self.__dict__.update(inner.__dict__)
         self.__dict__.update(kept)
+        self._forward_pre_hooks.update(masks)
 
     def set_blend(self, blend: float) -> None:
         """Write a of the training expression, 0..1."""
@@ -220,6 +225,8 @@ class FusedBN(Constrained):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """See the class."""
         bn, layer = self.bn, self.layer
+        renew(layer)
+        renew(bn)
         if not bn.training and bn.running_mean is not None:
             return ahead(self.limited_output(self.run(x, *self.folded(), output_size)), self)
         raw = self.run(x, layer.weight, layer.bias, output_size)

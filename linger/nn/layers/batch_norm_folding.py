@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from linger.nn.base import QuantLayer
 from linger.nn.constrained.fused import EmptyBatchNorm, Limits, copy_layer, fold
 from linger.nn.constrained.layers import batch_norm, convolve
+from linger.nn.masks import move_masks, renew
 from linger.quantizers import in_recomputation
 
 from .conv import Conv1dInt, Conv2dInt
@@ -40,6 +41,7 @@ class _FoldingInt(QuantLayer):
     def from_pair(cls: type[_S], layer: nn.Module, bn: nn.Module, quant: LayerSettings) -> _S:
         """Turn `layer` into this in place and return it; `bn` moves inside and leaves an :class:`EmptyBatchNorm`."""
         inner = copy_layer(bn)
+        move_masks(bn, inner)
         EmptyBatchNorm.replace(bn)
         info = quant.clamp
         free = replace(info, clamp_weight_value=None, clamp_factor_value=None)  # the fold clamps, in every step
@@ -58,6 +60,7 @@ class _FoldingInt(QuantLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward, float gradients in backward."""
         bn = self.bn
+        renew(bn)
         with torch._C.DisableTorchFunction():
             if bn.training:
                 with torch.autocast(x.device.type, enabled=False):

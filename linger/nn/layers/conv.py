@@ -15,6 +15,7 @@ from linger.nn.base import (
     QuantLayer,
     accept,
     calibrate_input,
+    clamp_once,
     emit,
     warn_without_data,
     weight_and_bias,
@@ -22,7 +23,7 @@ from linger.nn.base import (
 )
 from linger.nn.moves.padding import absorbed, pad_coded, write_padding, write_zeros
 from linger.nn.nodes.file_tensor import Chain
-from linger.quantizers import calibrating, clamp_weight_once
+from linger.quantizers import calibrating
 from linger.runtime import Operand, Tape, Value, ahead, current_tape
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class _ConvInt(QuantLayer, _ConvNd):
             if calibrating():
                 return ahead(self._calibrate(x), self)
             if self.training:
-                clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+                clamp_once(self)
             return ahead(self._integers(x), self)
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
@@ -106,7 +107,7 @@ class _ConvInt(QuantLayer, _ConvNd):
 
     def _calibrate(self, x: Tensor) -> Tensor:
         calibrate_input(x, self.input_quantizer)
-        clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+        clamp_once(self)
         weight, bias = self._folded()
         with torch.autocast(x.device.type, enabled=False):
             y = cast(Any, self)._conv_forward(x.to(weight.dtype), weight, bias)

@@ -16,6 +16,7 @@ from linger.nn.base import (
     QuantLayer,
     accept,
     calibrate_input,
+    clamp_once,
     emit,
     warn_without_data,
     write_node,
@@ -23,7 +24,7 @@ from linger.nn.base import (
 from linger.nn.nodes.operands import bias, bits8, borders, operand, positive, right_shift, weight_bits, weights
 from linger.ops.conv import conv_codes
 from linger.ops.conv_transpose import edges, spread, turned
-from linger.quantizers import calibrating, clamp_weight_once
+from linger.quantizers import calibrating
 from linger.runtime import NodeReader, Operand, Tape, Value, ahead, current_tape, reads
 
 from .conv import reach_stride
@@ -66,7 +67,7 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
             n = len(self.kernel_size)
             clamp = self.training or calibrating()
             if clamp:
-                clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+                clamp_once(self)
             if calibrating():
                 calibrate_input(x, self.input_quantizer)
                 y = type(self).float_class.forward(self, x, output_size)

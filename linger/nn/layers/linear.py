@@ -15,12 +15,13 @@ from linger.nn.base import (
     QuantLayer,
     accept,
     calibrate_input,
+    clamp_once,
     emit,
     warn_without_data,
     weight_and_bias,
     write_node,
 )
-from linger.quantizers import calibrating, clamp_weight_once
+from linger.quantizers import calibrating
 from linger.runtime import Operand, Tape, ahead, current_tape
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class LinearInt(QuantLayer, nn.Linear):
         """Chip integers in forward, float gradients in backward."""
         with torch._C.DisableTorchFunction():
             if self.training or calibrating():
-                clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
+                clamp_once(self)
             return ahead(self._product(x, *self._folded()), self)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
