@@ -66,7 +66,7 @@ class Conversion:
 
     def run(self) -> Record:
         """Convert everything and return what was done."""
-        for pair in fusable_pairs(self.found):
+        for pair in fusable_pairs(self.found, own=True):
             self._pair(pair)
         fresh = {row.name for row in self.rows}
         inside: set[int] = set()
@@ -88,7 +88,7 @@ class Conversion:
 
     def left_alone(self) -> Callable[[nn.Module], bool]:
         """Whether a module gets no layer of its own: the caller's wish, or a BatchNorm that will be folded."""
-        folded = {id(pair.bn) for pair in fusable_pairs(self.found)}
+        folded = {id(pair.bn) for pair in fusable_pairs(self.found, own=True)}
         return lambda m: id(m) in folded or self._why(m) is not None
 
     def _row(self, m: nn.Module, was: str, became: str, note: str = "") -> None:
@@ -147,6 +147,8 @@ class Conversion:
 
     def _one(self, name: str, m: nn.Module) -> None:
         was = type(m).__name__
+        if runtime.FOLDED_INTO in m.__dict__:  # its code goes on running, its arithmetic is the layer's in front of it
+            return
         if id(m) in self.selection.off or next(m.children(), None) is None and self.selection.disabled(m):
             m.__dict__[runtime.LEFT_FLOAT] = True
         if isinstance(m, FusedBN):
@@ -162,7 +164,7 @@ class Conversion:
             return
         base = row[0]
         torch_class = m.float_class if isinstance(m, Constrained) else base
-        why = self._why(m) or (None if isinstance(m, Constrained) else obstacle(m, base))
+        why = self._why(m) or (None if isinstance(m, Constrained) else obstacle(m, base, id(m) in self.found.own))
         if why is not None:
             if self._why(m):
                 m.__dict__[runtime.LEFT_FLOAT] = True

@@ -12,9 +12,18 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from linger.nn.constrained.fused import EmptyBatchNorm
 from linger.nn.constrained.layers import Constrained
-from linger.runtime import Leaf
+from linger.runtime import Leaf, takes_its_own_forward
 
-__all__ = ["forward_owner", "is_leaf", "left_alone", "obstacle", "target_class", "uninitialised", "unsynchronised"]
+__all__ = [
+    "forward_owner",
+    "is_leaf",
+    "left_alone",
+    "obstacle",
+    "own_layer",
+    "target_class",
+    "uninitialised",
+    "unsynchronised",
+]
 
 _TORCH = "torch.nn.modules."
 
@@ -45,8 +54,17 @@ def target_class(m: nn.Module, table: Mapping[type[nn.Module], Any]) -> tuple[ty
     return None
 
 
-def obstacle(m: nn.Module, base: type[nn.Module]) -> str | None:
-    """Why a module that extends the convertible class `base` cannot be converted, with the fix; None when it can."""
+def own_layer(m: nn.Module) -> bool:
+    """Whether a module's own ``forward`` may be code around the function of the torch layer that it extends."""
+    return not isinstance(m, (Constrained, Leaf)) and takes_its_own_forward(type(m)) and "forward" not in m.__dict__
+
+
+def obstacle(m: nn.Module, base: type[nn.Module], own: bool = False) -> str | None:
+    """Why a module that extends the convertible class `base` cannot be converted, with the fix; None when it can.
+
+    Args:
+        own: Its own ``forward`` calls the layer's function with the layer's parameters.
+    """
     if isinstance(m, torch.jit.ScriptModule):
         return "scripted or traced module: convert the model before torch.jit"
     if "forward" in m.__dict__:
@@ -56,13 +74,13 @@ def obstacle(m: nn.Module, base: type[nn.Module]) -> str | None:
     if any(hasattr(hook, "name") and hasattr(hook, "remove") for hook in m._forward_pre_hooks.values()):
         return (
             "its weight is computed by a hook (weight_norm, spectral_norm): call torch.nn.utils.remove_weight_norm or "
-            "remove_spectral_norm or prune.remove first"
+            "remove_spectral_norm first"
         )
     if isinstance(m, nn.RNNBase) and m.proj_size:
         return f"proj_size={m.proj_size}: no chip projects the state; use proj_size=0 and a Linear layer behind it"
     if isinstance(m, nn.MultiheadAttention) and (m.bias_k is not None or m.add_zero_attn):
         return "add_bias_kv and add_zero_attn append keys and values that are no layer's output: leave them out"
-    for name in ("forward", "_conv_forward", "__call__"):
+    for name in ("forward", "_conv_forward", "__call__")[own:]:
         if getattr(type(m), name, None) is not getattr(base, name, None):
             return f"{type(m).__name__} overrides {name} of {base.__name__}: its arithmetic is not the layer's"
     return None

@@ -35,6 +35,7 @@ class Flow:
 
     calls: list[Call] = field(default_factory=list)
     leaving: set[int] = field(default_factory=set)
+    own: set[int] = field(default_factory=set)  # ids of modules whose code calls the layer's function on its parameters
     tainted: set[int] = field(default_factory=set)  # ids of modules that unseen code may call as well
 
     def adjacency(self) -> Adjacency:
@@ -52,7 +53,7 @@ class Flow:
                 producer[value] = call
             if call.module is not None:
                 by_module[id(call.module)].append(call)
-        found = Adjacency(visited=set(by_module))
+        found = Adjacency(visited=set(by_module), own=self.own - self.tainted)
         for key, calls in by_module.items():
             module = calls[0].module
             if module is None or key in self.tainted:
@@ -86,6 +87,7 @@ class Adjacency:
         where: id of a module -> ``file:line`` of its call.
         blind: owner's qualified name -> why its forward could not be read.
         visited: ids of the modules that ran.
+        own: ids of the modules whose own code calls the function of the torch layer that they extend.
         doubts: A sentence for every pair that other ways through the model may break.
     """
 
@@ -95,13 +97,14 @@ class Adjacency:
     blind: dict[str, str] = field(default_factory=dict)
     visited: set[int] = field(default_factory=set)
     doubts: list[str] = field(default_factory=list)
+    own: set[int] = field(default_factory=set)
 
     def agree(self, other: Adjacency) -> Adjacency:
         """What both say, and what one says of modules that do not run in the other."""
         pairs = self._unless(other) + [p for p in other._unless(self) if not self._has(p)]
         relus = {m for m in self.before_relu | other.before_relu if self._ahead_of_relu(m) and other._ahead_of_relu(m)}
         where, blind = {**other.where, **self.where}, {**other.blind, **self.blind}
-        return Adjacency(pairs, relus, where, blind, self.visited | other.visited)
+        return Adjacency(pairs, relus, where, blind, self.visited | other.visited, own=self.own | other.own)
 
     def _has(self, pair: tuple[nn.Module, nn.Module, int | None]) -> bool:
         return any(a is pair[0] and b is pair[1] for a, b, _ in self.pairs)

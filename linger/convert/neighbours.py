@@ -44,14 +44,21 @@ def discover(model: nn.Module, example_inputs: Any = None) -> Adjacency:
     return found
 
 
-def fusable_pairs(found: Adjacency) -> list[Pair]:
-    """Neighbours that one layer can compute: a Conv, ConvTranspose or Linear, and a BatchNorm over its output channels."""
+def fusable_pairs(found: Adjacency, own: bool = False) -> list[Pair]:
+    """Neighbours that one layer can compute: a Conv, ConvTranspose or Linear, and a BatchNorm over its output channels.
+
+    Args:
+        found: Who feeds whom.
+        own: Take modules, too, whose own code calls the layer's function.
+    """
     layers = {layer: layer for layer, _ in FUSED}
     norms = {bn: bn for _, bn in FUSED}
     pairs = []
     for first, second, dims in found.pairs:
         layer, norm = target_class(first, layers), target_class(second, norms)
-        if layer is None or norm is None or _blocked(first, layer[0]) or _blocked(second, norm[0]):
+        if layer is None or norm is None:
+            continue
+        if any(_blocked(m, c[0], own and id(m) in found.own) for m, c in ((first, layer), (second, norm))):
             continue
         if stored(first, "weight") is None:  # code of the user's computes it
             continue
@@ -63,8 +70,8 @@ def fusable_pairs(found: Adjacency) -> list[Pair]:
     return pairs
 
 
-def _blocked(m: nn.Module, base: type[nn.Module]) -> bool:
-    return not isinstance(m, Constrained) and obstacle(m, base) is not None
+def _blocked(m: nn.Module, base: type[nn.Module], own: bool) -> bool:
+    return not isinstance(m, Constrained) and obstacle(m, base, own) is not None
 
 
 def standing_notes(model: nn.Module, found: Adjacency) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import re
@@ -11,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .convertible import is_leaf
+from linger.runtime import LAYER_FUNCTIONS, own_arithmetic
+from linger.runtime.layer_calls import bound
+
+from .convertible import is_leaf, own_layer
 from .flow import METADATA, Adjacency, Call, Flow, is_alias
 from .neighbours_from_forward import undisturbed
 
@@ -68,6 +72,10 @@ def _read(owner: nn.Module, read: Any, flow: Flow, where: dict[int, str], offset
             or (node.op == "call_function" and node.target in _RELU_FUNCTIONS)
             or (node.op == "call_method" and node.target in ("relu", "relu_"))
         )
+        layer = _own_call(owner, node) if node.op == "call_function" and node.target in LAYER_FUNCTIONS else None
+        if layer is not None:
+            flow.own.add(id(layer))
+            module, inputs = layer, [number[bound(node.target, node.args, node.kwargs)["input"]]]
         flow.calls.append(Call(module, relu, inputs, [number[node]]))
         if module is not None and id(module) not in where:
             frames = [f for f in _FRAME.findall(node.stack_trace or "") if not f[0].startswith(_LIBRARIES)]
@@ -75,6 +83,23 @@ def _read(owner: nn.Module, read: Any, flow: Flow, where: dict[int, str], offset
                 where[id(module)] = ":".join(frames[-1])
     flow.leaving.update(number[node] for node in kept)
     return offset
+
+
+def _own_call(owner: nn.Module, node: Any) -> nn.Module | None:
+    """The module whose parameters a call of a layer's function uses, where it is that layer."""
+
+    def tensor(value: Any) -> Any:
+        if getattr(value, "op", "") != "get_attr":
+            return value
+        return functools.reduce(getattr, value.target.split("."), owner)
+
+    named = bound(node.target, node.args, node.kwargs)
+    weight = named.get("weight")
+    if weight is None or getattr(weight, "op", "") != "get_attr":
+        return None
+    layer = owner.get_submodule(weight.target.rpartition(".")[0])
+    own = own_layer(layer) and own_arithmetic(layer, node.target, named, lambda a, b: tensor(a) is b)
+    return layer if own else None
 
 
 def _trace(model: nn.Module) -> Adjacency:

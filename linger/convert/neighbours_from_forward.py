@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from linger.quantizers import eagerly
-from linger.runtime import resolve, sites
+from linger.runtime import LAYER_FUNCTIONS, own_arithmetic, resolve, sites
+from linger.runtime.layer_calls import bound
 
-from .convertible import is_leaf
+from .convertible import is_leaf, own_layer
 from .flow import METADATA, Adjacency, Call, Flow, is_alias
 
 __all__ = ["Stand", "bind_inputs", "record", "undisturbed"]
@@ -107,8 +108,9 @@ def _tensors(value: Any, depth: int = 4) -> Iterator[Tensor]:
 class _Recorder(TorchFunctionMode):
     """Notes every operator of user code and, through hooks, every leaf module."""
 
-    def __init__(self) -> None:
+    def __init__(self, layers: dict[int, nn.Module]) -> None:
         super().__init__()
+        self.layers = layers  # by the id of the weight: modules with code of their own around the layer's function
         self.flow = Flow()
         self.where: dict[int, str] = {}
         self.known: dict[
@@ -140,6 +142,14 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.inside or func in _QUIET:
             return func(*args, **kwargs)
+        layer = self.layers.get(id(bound(func, args, kwargs).get("weight"))) if func in LAYER_FUNCTIONS else None
+        if layer is not None and own_arithmetic(layer, func, bound(func, args, kwargs)):
+            self.flow.own.add(id(layer))
+            self.where.setdefault(id(layer), "{}:{}".format(*sites.where(sys._getframe(1))))
+            inputs = [self.value(bound(func, args, kwargs)["input"])]
+            result = func(*args, **kwargs)
+            self.add(layer, False, inputs, result)
+            return result
         inputs = self.values(args, kwargs)
         result = func(*args, **kwargs)
         if not (func is Tensor.contiguous and result is args[0]):
@@ -194,7 +204,7 @@ def record(model: nn.Module, example_inputs: Any) -> Adjacency:
 
 
 def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool) -> Adjacency:
-    recorder = _Recorder()
+    recorder = _Recorder({id(m.weight): m for m in model.modules() if own_layer(m)})
     with undisturbed(model, training), torch.no_grad():
         for m in list(model.modules()):
             if not isinstance(m, torch.jit.ScriptModule):

@@ -24,7 +24,7 @@ from torch.nn.utils import rnn
 
 from linger.runtime import derive
 
-from .convertible import is_leaf
+from .convertible import is_leaf, own_layer
 from .neighbours_from_forward import Stand
 
 __all__ = ["graph_of"]
@@ -103,6 +103,8 @@ class _Reader(torch.fx.Tracer):
             own[key] = self._mapped(own[key], 3)
         if "_linger_call" in own:
             return
+        if own_layer(m):
+            own["_check_input_dim"] = _no_check  # BatchNorm compares sizes, which symbolic values do not bear
         for key, function in _functions(type(m)).items():
             readable = self._readable(function)
             if readable is not function and key not in own:
@@ -174,6 +176,10 @@ class _View:
         if isinstance(value, types.ModuleType) and value in _WAYS_TO_RNN:
             return _View(value, self._recorded)
         return self._recorded(value) if callable(value) and _takes_no_proxies(value) else value
+
+
+def _no_check(value: Any) -> None:
+    """Stands for a check of sizes."""
 
 
 def _hook(value: Any) -> Any:

@@ -15,6 +15,7 @@ from linger.settings import Settings, loads
 from .classic import BLEND
 from .constrain import apply_constraints
 from .conversion import Conversion
+from .convertible import own_layer
 from .flow import Adjacency
 from .patterns import Selection, names_of, nearest
 from .prepare import check_root, log_report, record_of
@@ -86,6 +87,8 @@ def _selection(model: nn.Module, recorded: Mapping[str, Any]) -> Selection:
 def _neighbours(model: nn.Module, recorded: Mapping[str, Any]) -> Adjacency:
     """The pairs and ReLUs that were found then."""
     names, found = names_of(model), Adjacency()
+    done = [*dict(recorded.get("bits", {})), *(name for pair in recorded.get("fusions", []) for name in pair)]
+    found.own.update(id(names[str(n)]) for n in done if str(n) in names and own_layer(names[str(n)]))
     relus = {str(name) for name in recorded.get("relu", [])}
     found.before_relu.update(id(_module(names, name)) for name in relus)
     for first, second in recorded.get("fusions", []):

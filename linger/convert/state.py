@@ -241,7 +241,7 @@ def _fused(model: nn.Module, fusion: Fusion, given: State, errors: list[str]) ->
     marked = given.pop(y + MARK, None) is not None
     if not layer:
         return  # torch reports what is missing
-    mark, device = model.get_parameter(y + MARK).detach(), next(iter(layer.values())).device
+    mark, device = model.get_buffer(y + MARK), next(iter(layer.values())).device
     given[y + MARK] = torch.zeros_like(mark, device=device) if mark.is_meta else mark
     if isinstance(module, (FusedBN, *FOLDING.values())):
         if not bn and marked:

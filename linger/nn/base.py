@@ -32,6 +32,7 @@ from linger.runtime import (
     remembered,
     state,
     tag,
+    takes_its_own_forward,
 )
 
 if TYPE_CHECKING:
@@ -334,7 +335,7 @@ def write_node(
 def convert_class(module: nn.Module, cls: type[nn.Module]) -> None:
     """Turn ``module`` into ``cls`` in place: identity, parameters, hooks, flags and references to it all stay.
 
-    A user's subclass that keeps torch's ``forward`` keeps its own attributes and methods.
+    A user's subclass keeps its own attributes and methods, and a ``forward`` that calls the layer's function.
     """
     library = type(module).__module__.startswith(("torch.nn.", "linger."))
     module.__class__ = cls if library else _mixed(cls, type(module))
@@ -350,7 +351,9 @@ def _mixed(cls: type[nn.Module], user: type[nn.Module]) -> type[nn.Module]:
         def reduce(self: nn.Module, protocol: object) -> tuple[object, ...]:
             return (_rebuild, key, cast(Any, self).__getstate__() if hasattr(self, "__getstate__") else self.__dict__)
 
-        body = {"__module__": user.__module__, "__reduce_ex__": reduce}
+        body: dict[str, Any] = {"__module__": user.__module__, "__reduce_ex__": reduce}
+        if issubclass(cls, Leaf) and takes_its_own_forward(user):  # the layer is one call in the user's code
+            body |= {"forward": user.forward, "_linger_layer": cls, "_linger_parts": (_mixed, *key)}
         _mixed_classes[key] = derive(cls.__name__, (cls, user), body)
     return _mixed_classes[key]
 

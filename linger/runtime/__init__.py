@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .ahead import FOLDED, Ahead, ahead, behind_norm, link
+from .ahead import FOLDED, FOLDED_INTO, Ahead, ahead, behind_norm, link
 from .functional import FACTORIES, create_from_state, factory, operator_at_site, register_state_hooks
 from .graph import CodeValue, NodeReader, reader_of, reads
 from .islands import Island, islands_of
+from .layer_calls import LAYER_FUNCTIONS, own_arithmetic, takes_its_own_forward
 from .mode import Interception, tensors
 from .owners import (
     LEFT_FLOAT,
@@ -19,6 +20,7 @@ from .owners import (
     derive,
     float_region,
     is_owner,
+    runs_user_code,
     walk,
 )
 from .sizes import Dim
@@ -44,7 +46,9 @@ from .tape_entries import ChipOutput, FloatCall, Moved, Node, Operand, Value
 __all__ = [
     "FACTORIES",
     "FOLDED",
+    "FOLDED_INTO",
     "HANDLERS",
+    "LAYER_FUNCTIONS",
     "LEFT_FLOAT",
     "METADATA",
     "NAMES",
@@ -94,15 +98,18 @@ __all__ = [
     "link",
     "operator_at_site",
     "overwritten",
+    "own_arithmetic",
     "reader_of",
     "reads",
     "register_state_hooks",
     "remember",
     "remembered",
     "resolve",
+    "runs_user_code",
     "scale_value",
     "state",
     "tag",
+    "takes_its_own_forward",
     "tensors",
     "untag",
     "walk",

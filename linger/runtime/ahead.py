@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from linger.errors import UnsupportedError
 
@@ -146,9 +147,11 @@ def link(layer: nn.Module, norm: nn.Module, layer_name: str, norm_name: str) -> 
     norm.__dict__[FOLDED_INTO] = layer
 
 
-def unchanged(func: Callable[..., Any], args: tuple[Any, ...]) -> Ahead | None:
-    """The marked tensor that a call hands back as it came."""
+def unchanged(func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """What a call hands on without computing: a marked tensor as it came, or what a BatchNorm that was folded stands for."""
     x = args[0] if args else None
+    if func is F.batch_norm and state.frames and FOLDED_INTO in state.frames[-1].owner.__dict__:
+        return behind_norm(x, state.frames[-1].owner)
     return x if func is Tensor.contiguous and type(x) is Ahead and len(args) == 1 and x.held.is_contiguous() else None
 
 

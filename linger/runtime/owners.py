@@ -49,6 +49,11 @@ class Leaf(nn.Module):
             return super()._slow_forward(*args, **kwargs)  # type: ignore[no-untyped-call]
 
 
+def runs_user_code(module: nn.Module) -> bool:
+    """Whether a quantized layer is one call inside the ``forward`` of a user's class."""
+    return hasattr(type(module), "_linger_layer")
+
+
 class Composite(nn.Module):
     """Marker base of quantized modules whose ``forward`` is written in torch functions: intercepted as user code is."""
 
@@ -125,7 +130,7 @@ def owner_class(base: type[nn.Module]) -> type[nn.Module]:
         def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
             return (
                 _rebuild,
-                (base,),
+                (getattr(base, "_linger_parts", base),),
                 cast(Any, self).__getstate__() if hasattr(self, "__getstate__") else self.__dict__,
             )
 
@@ -156,8 +161,8 @@ def derive(name: str, bases: tuple[type[nn.Module], ...], body: dict[str, Any]) 
     return cast("type[nn.Module]", cls)
 
 
-def _rebuild(base: type[nn.Module]) -> nn.Module:
-    cls: Any = owner_class(base)
+def _rebuild(base: Any) -> nn.Module:
+    cls: Any = owner_class(base[0](*base[1:]) if type(base) is tuple else base)
     return cast(nn.Module, cls.__new__(cls))
 
 
@@ -189,8 +194,10 @@ def can_attach(module: nn.Module) -> bool:
 
     Leaves of ours, torch's other leaf layers and scripted modules are none.
     """
-    if isinstance(module, (Leaf, torch.jit.ScriptModule)) or is_owner(module):
+    if is_owner(module) or isinstance(module, torch.jit.ScriptModule):
         return False
+    if isinstance(module, Leaf):
+        return runs_user_code(module)
     if LEFT_FLOAT in module.__dict__ and isinstance(module, nn.LayerNorm):
         return True
     if type(module).__module__.startswith("linger."):
@@ -214,7 +221,7 @@ def walk(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]
             return
         seen.add(id(m))
         yield name, m
-        if not isinstance(m, (Leaf, torch.jit.ScriptModule)):
+        if not isinstance(m, (Leaf, torch.jit.ScriptModule)) or runs_user_code(m):
             for child, c in m.named_children():
                 yield from visit(c, f"{name}.{child}" if name else child)
 

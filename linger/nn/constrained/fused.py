@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.nn.masks import masks_of, move_masks, renew
 from linger.ops.fold_bn import folded_real
-from linger.runtime import FOLDED, ahead, behind_norm
+from linger.runtime import FOLDED, ahead, behind_norm, takes_its_own_forward
 
 from .layers import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, momentum_of
 
@@ -333,22 +333,32 @@ class NormalizeLinearBN1d(FusedBN):
         return F.linear(x, w, b)
 
 
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
 class EmptyBatchNorm(nn.Module):
     """Stands where a BatchNorm was before it was fused into the layer in front of it: the identity.
 
-    Its one parameter marks fused checkpoints; it never trains.
+    Its one buffer marks fused checkpoints, under the name that the 3.x generation gives to a parameter.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        setattr(self, MARK, nn.Parameter(torch.zeros(1), requires_grad=False))
+        self.register_buffer(MARK, torch.zeros(1))
 
     @classmethod
     def replace(cls, bn: nn.Module) -> None:
-        """Turn a BatchNorm into this, in place; its forward hooks stay."""
+        """Turn a BatchNorm into this, in place; its forward hooks stay.
+
+        One with code of its own around ``F.batch_norm`` goes on running that code, without parameters.
+        """
         reference = next((t for t in (*bn.parameters(), *bn.buffers())), torch.empty(0))
-        _restart(bn, cls)
-        setattr(bn, MARK, nn.Parameter(torch.zeros(1, device=reference.device), requires_grad=False))
+        if takes_its_own_forward(type(bn)) and not isinstance(bn, Constrained):
+            for table in (bn._parameters, bn._buffers):
+                table.update(dict.fromkeys(("weight", "bias") if table is bn._parameters else _STATISTICS))
+        else:
+            _restart(bn, cls)
+        bn.register_buffer(MARK, torch.zeros(1, device=reference.device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return what the layer in front of it has computed, normalised there already.
@@ -363,7 +373,7 @@ class EmptyBatchNorm(nn.Module):
         _, strict, _, unexpected_keys, _ = args
         given, mine = state_dict.get(prefix + MARK), getattr(self, MARK)
         if mine.is_meta and given is not None:  # load_state_dict(assign=True)
-            setattr(self, MARK, nn.Parameter(torch.zeros(1, device=given.device), requires_grad=False))
+            setattr(self, MARK, torch.zeros(1, device=given.device))
         if not strict:
             return
         unexpected_keys += [k for k in state_dict if k.startswith(prefix) and k != prefix + MARK]

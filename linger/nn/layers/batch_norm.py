@@ -20,7 +20,7 @@ from linger.nn.base import (
     write_node,
 )
 from linger.quantizers import calibrating, in_recomputation
-from linger.runtime import Operand, Tape, Value, ahead, current_tape
+from linger.runtime import Operand, Tape, Value, ahead, current_tape, runs_user_code
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -40,7 +40,7 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
         return mean, var
 
     def _move(self, mean: Tensor, var: Tensor, count: int) -> None:
-        if self.num_batches_tracked is not None:
+        if self.num_batches_tracked is not None and not runs_user_code(self):  # whose code counts
             self.num_batches_tracked.add_(1)
         if self.running_mean is None or self.running_var is None:
             return

@@ -14,6 +14,7 @@ from linger.nn.constrained.fused import EmptyBatchNorm, Limits, copy_layer, fold
 from linger.nn.constrained.layers import batch_norm, convolve
 from linger.nn.masks import move_masks, renew
 from linger.quantizers import in_recomputation
+from linger.runtime import takes_its_own_forward
 
 from .conv import Conv1dInt, Conv2dInt
 from .linear import LinearInt
@@ -42,6 +43,9 @@ class _FoldingInt(QuantLayer):
         """Turn `layer` into this in place and return it; `bn` moves inside and leaves an :class:`EmptyBatchNorm`."""
         inner = copy_layer(bn)
         move_masks(bn, inner)
+        if takes_its_own_forward(type(inner)):  # whose code goes on running outside
+            inner.__class__ = nn.BatchNorm1d if isinstance(inner, nn.BatchNorm1d) else nn.BatchNorm2d
+            inner._modules.clear()
         EmptyBatchNorm.replace(bn)
         info = quant.clamp
         free = replace(info, clamp_weight_value=None, clamp_factor_value=None)  # the fold clamps, in every step

@@ -75,6 +75,9 @@ class _ConvInt(QuantLayer, _ConvNd):
         """Weight and bias that enter the integers; layers that fold a BatchNorm in every step override it."""
         return weight_and_bias(self)
 
+    def _clamp_once(self) -> None:
+        clamp_once(self)
+
     def _integers(self, x: Tensor) -> Tensor:
         parts = cast("dict[str, Quantizer]", self._modules)  # a plain dict: nn.Module's attribute access is slow
         output_quantizer = parts["output_quantizer"]
@@ -107,7 +110,7 @@ class _ConvInt(QuantLayer, _ConvNd):
 
     def _calibrate(self, x: Tensor) -> Tensor:
         calibrate_input(x, self.input_quantizer)
-        clamp_once(self)
+        self._clamp_once()
         weight, bias = self._folded()
         with torch.autocast(x.device.type, enabled=False):
             y = cast(Any, self)._conv_forward(x.to(weight.dtype), weight, bias)

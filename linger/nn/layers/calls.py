@@ -1,0 +1,157 @@
+"""Torch's layer functions in user code: on a layer's own parameters they are the layer, on others an operator of this call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from linger.quantizers import calibrating
+from linger.runtime import factory, handles, info, operator_at_site, own_arithmetic, state
+from linger.runtime.layer_calls import bound
+
+from .conv import Conv1dInt, Conv2dInt
+from .linear import LinearInt
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+
+class _Call:
+    """Shared: a layer whose parameters the caller holds; it has quantizers alone."""
+
+    def __init__(self, n_inputs: int, quant: LayerSettings) -> None:
+        layer = cast(Any, self)
+        nn.Module.__init__(layer)
+        layer.set_quantizers(quant)
+
+    def name_quantizers(self) -> None:
+        """The operator's owner names them."""
+
+    def node_facts(self, platform: str) -> None:
+        """Nothing is known before the first call."""
+
+    def extra_repr(self) -> str:
+        """Formats as operators of user code print them."""
+        quant = cast(Any, self).quant
+        return f"data_bits:{quant.input_bits}, o_bits:{quant.output_bits}, weight_bits:{quant.weight_bits}"
+
+
+class LinearCall(_Call, LinearInt):  # type: ignore[misc]
+    """``F.linear`` at one call site with parameters that the caller holds; as :class:`LinearInt` otherwise."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+        """Chip integers in forward, float gradients in backward."""
+        self.out_features, self.in_features = weight.shape
+        with torch._C.DisableTorchFunction():
+            return self._product(x, weight, bias)
+
+
+class _ConvCall(_Call):
+    """Shared by the convolutions."""
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, form: dict[str, Any]) -> Tensor:
+        """Chip integers in forward, float gradients in backward; ``form``: stride, padding, dilation, groups."""
+        layer = cast(Any, self)
+        layer.__dict__.update(form, padding_mode="zeros", transposed=False)
+        layer.out_channels, layer.in_channels = weight.shape[0], weight.shape[1] * form["groups"]
+        layer.kernel_size = tuple(weight.shape[2:])
+        layer.__dict__["_given"] = (weight, bias)
+        try:
+            with torch._C.DisableTorchFunction():
+                y: Tensor = layer._calibrate(x) if calibrating() else layer._integers(x)
+                return y
+        finally:
+            del layer.__dict__["_given"]
+
+    def _folded(self) -> tuple[Tensor, Tensor | None]:
+        given: tuple[Tensor, Tensor | None] = self.__dict__["_given"]
+        return given
+
+    def _clamp_once(self) -> None:
+        """The parameters are the caller's."""
+
+
+class Conv1dCall(_ConvCall, Conv1dInt):  # type: ignore[misc]
+    """``F.conv1d`` at one call site with parameters that the caller holds; as :class:`Conv1dInt` otherwise."""
+
+
+class Conv2dCall(_ConvCall, Conv2dInt):  # type: ignore[misc]
+    """``F.conv2d`` at one call site with parameters that the caller holds; as :class:`Conv2dInt` otherwise."""
+
+
+@factory("linear")
+def _make_linear(n_inputs: int, quant: Any) -> nn.Module:
+    return LinearCall(n_inputs, quant)
+
+
+@factory("convone")
+def _make_conv1d(n_inputs: int, quant: Any) -> nn.Module:
+    return Conv1dCall(n_inputs, quant)
+
+
+@factory("convtwo")
+def _make_conv2d(n_inputs: int, quant: Any) -> nn.Module:
+    return Conv2dCall(n_inputs, quant)
+
+
+def _own(owner: nn.Module, func: Callable[..., Any], named: dict[str, Any]) -> bool:
+    """Whether this is the call that the running module was converted for."""
+    return hasattr(type(owner), "_linger_layer") and own_arithmetic(owner, func, named)
+
+
+def _run(owner: nn.Module, x: Tensor) -> Tensor:
+    y: Tensor = cast(Any, type(owner))._linger_layer.forward(owner, x)
+    return y
+
+
+def _held(weight: object, owner: nn.Module) -> bool:
+    """Whether a weight is a Parameter, a view of one, or a buffer of the running module: it is none that the forward computes."""
+    if not isinstance(weight, Tensor) or info(weight) is not None or not weight.is_floating_point():
+        return False
+    return (
+        isinstance(weight, nn.Parameter)
+        or isinstance(weight._base, nn.Parameter)
+        or any(weight is b for b in owner.buffers())
+    )
+
+
+@handles("linear_call", "F.linear")
+def _linear(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    owner, named = state.frames[-1].owner, bound(func, args, kwargs)
+    if _own(owner, func, named):
+        return _run(owner, named["input"])
+    x, weight, fmt = named["input"], named["weight"], info(named["input"])
+    if fmt is None or fmt.bits > 8 or weight.dim() != 2 or not _held(weight, owner):
+        return NotImplemented
+    return operator_at_site("linear", 1)(x, weight, named.get("bias"))
+
+
+@handles("conv_call", "F.conv1d F.conv2d")
+def _conv(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    owner, named = state.frames[-1].owner, bound(func, args, kwargs)
+    if _own(owner, func, named):
+        return _run(owner, named["input"])
+    x, weight, fmt = named["input"], named["weight"], info(named["input"])
+    n = 1 if func is F.conv1d else 2
+    if fmt is None or fmt.bits > 8 or not isinstance(x, Tensor) or x.dim() != n + 2 or not _held(weight, owner):
+        return NotImplemented
+
+    def each(value: Any) -> Any:
+        return (int(value),) * n if isinstance(value, int) else value if isinstance(value, str) else tuple(value)
+
+    form = {k: each(named.get(k, d)) for k, d in (("stride", 1), ("padding", 0), ("dilation", 1))}
+    form["groups"] = named.get("groups", 1)
+    return operator_at_site("convone" if n == 1 else "convtwo", 1)(x, weight, named.get("bias"), form)
+
+
+@handles("own_layer", "F.batch_norm F.conv_transpose1d F.conv_transpose2d")
+def _layer(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    owner, named = state.frames[-1].owner, bound(func, args, kwargs)
+    return _run(owner, named["input"]) if _own(owner, func, named) else NotImplemented
+
+
+__all__ = ["Conv1dCall", "Conv2dCall", "LinearCall"]
