@@ -11,14 +11,14 @@ from torch import Tensor
 
 from linger import ops
 from linger.nn.functional import FunctionalLayer, common, real_operands, through
-from linger.runtime import HANDLERS, Tape, factory, handles, operator_at_site
+from linger.runtime import HANDLERS, Format, Tape, current_tape, factory, handles, operator_at_site, tag
 
 
 class BmmInt(FunctionalLayer):
     """Product of two stacks of matrices; leading axes are the stack, a matrix on the right may serve all of it.
 
     Shape:
-        x ``(..., M, K)``, y ``(..., K, N)`` with equal leading axes, or y ``(K, N)`` -> ``(..., M, N)``, float32 on a
+        x ``(..., M, K)``, y ``(..., K, N)`` with leading axes that broadcast, or y ``(K, N)`` -> ``(..., M, N)``, float32 on a
         power-of-two grid, tagged with its format.
 
     Source: docs/numerics.md, "BmmInt".
@@ -29,14 +29,16 @@ class BmmInt(FunctionalLayer):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Chip integers in forward; the gradients of the float product where it does not saturate."""
-        shape = (*x.shape[:-1], y.shape[-1])
+        lead = x.shape[:-2] if y.dim() == 2 else common_lead(x, y) or ()
+        shape = (*lead, x.shape[-2], y.shape[-1])
         stack = 1
-        for size in y.shape[:-2]:  # Size.numel() would make a number of a symbol
-            stack *= size
+        if y.dim() > 2:
+            for size in lead:  # Size.numel() would make a number of a symbol
+                stack *= size
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-            a = _reshaped(operands[0], (stack, -1, x.shape[-1]))
-            b = _reshaped(operands[1], (stack, *y.shape[-2:]))
+            a = _reshaped(_repeated(operands[0], lead), (stack, -1, x.shape[-1]))
+            b = _reshaped(operands[1] if y.dim() == 2 else _repeated(operands[1], lead), (stack, *y.shape[-2:]))
             stacks[:] = a, b
             return ops.bmm(a, b, out)
 
@@ -67,7 +69,35 @@ class BmmInt(FunctionalLayer):
 
 def _reshaped(x: ops.Coded, shape: tuple[int, ...]) -> ops.Coded:
     """The operand with three axes; nothing where it has them (and no node: explicit reshapes only)."""
-    return x if x.codes.dim() == 3 else through(x, torch.reshape, shape)
+    return x if x.codes.dim() == 3 else _moved(x, torch.reshape, shape)
+
+
+def _repeated(x: ops.Coded, lead: tuple[int, ...]) -> ops.Coded:
+    """The operand once for every matrix of the stack."""
+    same = tuple(x.codes.shape[:-2]) == tuple(lead)
+    return x if same else _moved(x, Tensor.expand, *lead, *x.codes.shape[-2:])
+
+
+def _moved(x: ops.Coded, func: Callable[..., Any], *args: Any) -> ops.Coded:
+    """The operand behind a shape operator; of a constant of the file, another constant."""
+    tape = current_tape()
+    known = None if tape is None else tape.constant_of(x.value)
+    if tape is None or known is None:
+        return through(x, func, *args)
+    moved = ops.Coded(func(x.value, *args), func(x.codes, *args), x.scale)
+    tag(moved.value, Format(x.scale, 8, moved.codes))
+    tape.bind(moved.value, tape.constant(func(torch.from_numpy(known), *args).contiguous().numpy(), "constant"))
+    return moved
+
+
+def common_lead(x: Tensor, y: Tensor) -> tuple[int, ...] | None:
+    """Leading axes of the result, or None where those of the operands do not broadcast."""
+    if x.shape[:-2] == y.shape[:-2]:
+        return tuple(x.shape[:-2])
+    try:
+        return tuple(torch.broadcast_shapes(x.shape[:-2], y.shape[:-2]))  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return None
 
 
 @factory("bmm")
@@ -77,9 +107,10 @@ def _make(n_inputs: int, quant: Any) -> BmmInt:
 
 
 def _fits(x: Tensor, y: Tensor) -> bool:
+    """Whether the integers compute a product: the same answer for every size of the batch."""
     if x.dim() < 2 or x.shape[-1] != y.shape[-2] or 0 in (*x.shape, *y.shape):
         return False
-    return y.dim() == 2 or x.dim() == y.dim() and x.shape[:-2] == y.shape[:-2]
+    return y.dim() == 2 or common_lead(x, y) is not None
 
 
 def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:

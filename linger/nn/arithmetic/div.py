@@ -11,7 +11,8 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import MAX_LEFT_BITS, limits_of
-from linger.nn.functional import FunctionalLayer, pair_attributes, real_operands, running_platform, two
+from linger.nn.functional import FunctionalLayer, pair_attributes, real_operands, running_platform, through, two
+from linger.nn.nodes.broadcast import common_shape
 from linger.nn.nodes.scalar_product import scalar, write_times
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
@@ -24,7 +25,8 @@ class DivInt(FunctionalLayer):
     """Quotient of a tensor and a number, or of two tensors of 32 bits.
 
     Shape:
-        x any; y a number, or of the same shape -> shape of x, float32 on a power-of-two grid, tagged with its format.
+        x any; y a number, or a tensor that broadcasts with x -> the common shape, float32 on a power-of-two grid, tagged with
+        its format.
 
     Source: docs/numerics.md, "Divide".
     """
@@ -34,7 +36,7 @@ class DivInt(FunctionalLayer):
     def forward(self, x: Tensor, y: Tensor | float) -> Tensor:
         """Chip integers in forward; the gradient of the quotient where it does not saturate."""
         if isinstance(y, Tensor) and not is_one_number(y):
-            return self.compute((x, y), torch.div, self._integers, self._write)
+            return self._of_tensors(x, y)
         if isinstance(y, Tensor):
             return times(self, x, y.reshape(()).reciprocal(), source=y)
         mantissa, exponent = math.frexp(y)
@@ -60,13 +62,26 @@ class DivInt(FunctionalLayer):
 
         return self.compute((x,), lambda v: v * factor, lambda xs, out: scaled(xs[0], factor, out), write)
 
-    def _integers(self, operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-        return ops.div(operands[0], operands[1], out._replace(bits=32))
+    def _of_tensors(self, x: Tensor, y: Tensor) -> Tensor:
+        pair: list[ops.Coded] = []
 
-    def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
-        x, y = operands
-        attributes = pair_attributes(tape, (32, 32, 32), (float(x.scale), float(y.scale), float(out.scale)))
-        tape.node("iqDiv", [x.value, y.value], [z], attributes, domain="linger", hint=self.name)
+        def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+            pair[:] = _alike(operands)
+            return ops.div(pair[0], pair[1], out._replace(bits=32))
+
+        def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
+            scales = float(pair[0].scale), float(pair[1].scale), float(out.scale)
+            attributes = pair_attributes(tape, (32, 32, 32), scales)
+            tape.node("iqDiv", [p.value for p in pair], [z], attributes, domain="linger", hint=self.name)
+
+        return self.compute((x, y), torch.div, integers, write)
+
+
+def _alike(operands: Sequence[ops.Coded]) -> list[ops.Coded]:
+    """Both operands at the shape of their result."""
+    shape = common_shape(operands[0].codes, operands[1].codes)
+    assert shape is not None  # the call was refused otherwise
+    return [x if tuple(x.codes.shape) == shape else through(x, Tensor.expand, *shape) for x in operands]
 
 
 @factory("div")
@@ -91,7 +106,7 @@ def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Te
     if is_one_number(y):
         usable = isinstance(y, Tensor) or y != 0 and abs(y) > 2.0**-60
         return (x, y) if usable and formats[0] is not None and formats[0].bits <= 8 else None
-    wide = all(f is not None and f.bits == 32 for f in formats) and x.shape == cast(Tensor, y).shape
+    wide = all(f is not None and f.bits == 32 for f in formats) and common_shape(x, cast(Tensor, y)) is not None
     return (
         (x, y) if wide and limits_of(running_platform()).div_scales else None
     )  # else a quotient would be a whole number
