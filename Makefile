@@ -1,14 +1,15 @@
 # The same commands here and in CI. Everything is set up on the first call: see `ready` below.
-#   make demo | test | test-slow | test-c | test-c-arm | test-cuda-emulated | lint | format | bench | docs | build | clean
+#   make demo | test | test-slow | test-tf | test-c | test-c-arm | test-cuda-emulated | lint | format | bench | docs | build | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 TORCH ?= torch==2.13.0
+TENSORFLOW ?= tensorflow-cpu
 C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h' 'tests/c/*.cpp')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-c test-c-arm test-cuda-emulated lint format bench docs build clean
+.PHONY: demo test test-slow test-tf test-c test-c-arm test-cuda-emulated lint format bench docs build clean
 
 demo: build
 	$(PY) examples/digits.py
@@ -18,6 +19,10 @@ test: build test-c
 
 test-slow: build test-c
 	$(PY) -m pytest -m 'slow or not slow'
+
+# Both forms of dopt, with TensorFlow and onnxruntime in an environment of their own.
+test-tf: build $(VENV)-tf/.ready
+	PYTHONPATH=. $(VENV)-tf/bin/python -m pytest tests/dopt
 
 test-c: $(VENV)/.ready
 	$(MAKE) -s -j$(shell nproc 2>/dev/null || echo 2) -C tests/c
@@ -55,7 +60,7 @@ build: $(VENV)/.ready
 	$(PY) setup.py -q build_ext --inplace
 
 clean:
-	rm -rf build dist linger/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist linger/*.so dopt/dopt_tf/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # A virtual environment with torch, the tools and linger itself (editable); done again when pyproject.toml changes.
 $(VENV)/.ready: pyproject.toml
@@ -64,4 +69,9 @@ $(VENV)/.ready: pyproject.toml
 	$(PY) -m pip install -q "$(TORCH)" "setuptools>=77"
 	$(PY) -m pip install -q --no-build-isolation -e ".[dev]"
 	$(PY) -m pip install -q --no-deps aeon # recordings of examples/vowels.py; its dependencies are not needed
+	touch $@
+
+$(VENV)-tf/.ready: pyproject.toml
+	test -x $(VENV)-tf/bin/python || $(PYTHON) -m venv $(VENV)-tf
+	$(VENV)-tf/bin/python -m pip install -q "$(TORCH)" "$(TENSORFLOW)" onnx onnxruntime scikit-learn tqdm rich "pytest>=8" hypothesis
 	touch $@

@@ -11,7 +11,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FLOAT", "INT8", "STRATEGIES", "ConfigError", "quantized", "read", "replace", "warn_if_float", "write"]
+__all__ = [
+    "FLOAT",
+    "INT8",
+    "STRATEGIES",
+    "ConfigError",
+    "nearest",
+    "quantized",
+    "read",
+    "replace",
+    "warn_if_float",
+    "write",
+]
 
 INT8, FLOAT = "Quant_INT8-8", "float"
 STRATEGIES = (FLOAT, INT8)
@@ -39,8 +50,14 @@ def write(dst: str | os.PathLike[str], layers: Mapping[str, str], op_types: Iter
     replace(Path(dst), json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
-def replace(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all: readers see the old one until it is complete.
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What an error adds to a name that is not known."""
+    near = difflib.get_close_matches(name, list(known), 1, 0.0)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def replace(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: readers see the old one until it is complete.
 
     Raises:
         FileNotFoundError: The folder does not exist.
@@ -48,7 +65,7 @@ def replace(path: Path, text: str) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder '{path.parent}' does not exist")
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.replace(path)
 
 
@@ -68,11 +85,8 @@ def read(path: str | os.PathLike[str], layers: Mapping[str, str]) -> dict[str, A
     for name, entry in strategies.items():
         where = f"{path}: layer '{name}'"
         if name not in layers:
-            near = difflib.get_close_matches(name, layers, 1, 0.0)
-            raise ConfigError(
-                f"{where} is not a layer of the model that can be quantized"
-                + (f"; did you mean '{near[0]}'?" if near else "; the model has none")
-            )
+            near = nearest(name, layers) or "; the model has none"
+            raise ConfigError(f"{where} is not a layer of the model that can be quantized{near}")
         if not isinstance(entry, dict):
             raise ConfigError(f"{where}: expected an object with op_type and quant_strategy, got {entry!r}")
         if entry.get("op_type", layers[name]) != layers[name]:

@@ -191,7 +191,8 @@ def test_the_wheel_fits_all_pythons_and_holds_only_the_package(wheel):
         names = archive.namelist()
         assert {"linger/_C.abi3.so", "linger/_C.pyi", "linger/py.typed"} <= set(names)
         assert not [name for name in names if name.endswith((".c", ".h", ".cpp", ".cu")) or name.startswith("tests")]
-        assert not [name for name in names if not name.startswith(("linger/", "linger-"))]
+        assert not [name for name in names if not name.startswith(("linger/", "linger-", "dopt/"))]
+        assert {"dopt/dopt_tf/_ops.so", "dopt/dopt_torch/opt_main.py", "dopt/py.typed"} <= set(names)
 
 
 @pytest.mark.slow

@@ -166,6 +166,7 @@ C_ARROWS = {
     "config": ("lgr/", "config/"),
     "ops": ("lgr/", "common/", "ops/", "kernels/"),
     "python": ("lgr/", "common/", "config/", "python/"),
+    "tf": ("lgr/", "tf/"),
 }
 # angle-bracket include -> the only folder that may have it
 EXCLUSIVE = {"yaml.h": "config", "Python.h": "python", "torch/": "ops", "cuda_runtime.h": "kernels"}

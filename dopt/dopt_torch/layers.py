@@ -95,7 +95,7 @@ class Quantized:
     def quantized_weight(self) -> Tensor:
         """The weight of this step: quantized where it will be quantized, which is behind the fold."""
         w, s = self.folded()
-        q: Tensor = ops.fake_quantize_weight(w)[0]
+        q = ops.fake_quantize_weight(w)[0]
         return q if s is None else q / s
 
     def quant_loss(self) -> Tensor:
@@ -112,7 +112,8 @@ class QuantConv2d(Quantized, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """As torch's."""
-        return self._conv_forward(self.input_range(x), self.quantized_weight(), self.bias)
+        y: Tensor = self._conv_forward(self.input_range(x), self.quantized_weight(), self.bias)
+        return y
 
 
 class QuantLinear(Quantized, nn.Linear):

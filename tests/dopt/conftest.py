@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dopt.dopt_torch.opt_main import generate_config_file
 
+collect_ignore = ["graph_mode"]  # needs TensorFlow; test_tf.py runs it in processes of its own
 SHAPE = "x:2,3,12,12"
 
 
