@@ -284,4 +284,4 @@ def get_quant_ops_name() -> tuple[list[str], list[str]]:
     """Names of the layers that have a quantized form, and of the operators of user code that have one."""
     from linger.nn import swaps
 
-    return [cls.__name__ for cls in swaps], sorted(set(OPERATOR_OF.values()))
+    return [cls.__name__ for cls in swaps.values()], sorted(set(OPERATOR_OF.values()))

@@ -175,4 +175,8 @@ def summary(model: nn.Module) -> Summary:
         elif name in stayed:
             rows.append((name or "(root)", type(m).__name__, "float", "", stayed[name].note))
     islands = [str(i) for i in islands_of(model)]
-    return Summary(record.stage, record.settings.platform, rows, islands, list(record.report.notes))
+    notes = list(record.report.notes)
+    off = sorted(record.settings.float_operators) if record.stage == "init" else []
+    if off:
+        notes.insert(0, f"operators in float: {', '.join(off)} (`operators` of the configuration, or a setter)")
+    return Summary(record.stage, record.settings.platform, rows, islands, notes)
