@@ -11,7 +11,9 @@ from torch import nn
 import linger
 
 DOCUMENT = (Path(__file__).parents[1] / "data" / "guide_classic.md").read_text(encoding="utf-8")
-BLOCKS = [textwrap.dedent(b) for b in re.findall(r"^[ ]*```[a-z]*[ ]*\n(.*?)^[ ]*```", DOCUMENT, re.DOTALL | re.MULTILINE)]
+BLOCKS = [
+    textwrap.dedent(b) for b in re.findall(r"^[ ]*```[a-z]*[ ]*\n(.*?)^[ ]*```", DOCUMENT, re.DOTALL | re.MULTILINE)
+]
 
 
 def block(start: str, nth: int = 0) -> str:
@@ -22,7 +24,9 @@ def block(start: str, nth: int = 0) -> str:
 def printed(title: str) -> list[str]:
     """The lines of the network printed behind a sentence of the document."""
     text = DOCUMENT[DOCUMENT.index(title) :]
-    return [line.strip() for line in re.search(r"```\n(Net\(.*?)\n```", text, re.DOTALL)[1].splitlines() if line.strip()]
+    return [
+        line.strip() for line in re.search(r"```\n(Net\(.*?)\n```", text, re.DOTALL)[1].splitlines() if line.strip()
+    ]
 
 
 def same_lines(net: nn.Module, lines: list[str]) -> None:

@@ -78,8 +78,16 @@ def test_normalize_layers_converts_the_classes_it_is_given():
 @pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
-        ({"clamp_modules": (nn.Linear,)}, TypeError, "unexpected keyword 'clamp_modules'; it is called normalize_modules"),
-        ({"replace_tuple": (nn.Linear,)}, TypeError, "unexpected keyword 'replace_tuple'; it is called normalize_modules"),
+        (
+            {"clamp_modules": (nn.Linear,)},
+            TypeError,
+            "unexpected keyword 'clamp_modules'; it is called normalize_modules",
+        ),
+        (
+            {"replace_tuple": (nn.Linear,)},
+            TypeError,
+            "unexpected keyword 'replace_tuple'; it is called normalize_modules",
+        ),
         ({"normalize_weight_value": 0}, linger.ConfigError, "clamp_weight_value: must be a finite number above 0"),
         ({"normalize_output_value": -1}, linger.ConfigError, "clamp_activation_value"),
         ({"normalize_modules": ("Linear",)}, TypeError, "must hold classes of torch.nn.Module, got 'Linear'"),
@@ -157,7 +165,9 @@ def test_the_3_x_form_changes_converted_layers():
 def test_constructors_of_the_constrained_classes():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 8, 8)
-    conv = linger.NormalizeConv2d(3, 4, 3, normalize_data=1, normalize_weight=0.1, normalize_bias=0.05, ahead_relu=False)
+    conv = linger.NormalizeConv2d(
+        3, 4, 3, normalize_data=1, normalize_weight=0.1, normalize_bias=0.05, ahead_relu=False
+    )
     assert conv(x).abs().max() <= 1
     pair = linger.NormalizeConvBN2d(3, 4, 3, padding=1, normalize_data=2)
     assert set(dict(pair.named_children())) == {"conv", "bn"} and pair(x).shape == (2, 4, 8, 8)
@@ -170,7 +180,12 @@ def test_constructors_of_the_constrained_classes():
 
 @pytest.mark.parametrize("name", ["LSTM", "GRU", "ConvTranspose2d", "Conv1d"])
 def test_default_classes_cover(name):
-    layer = {"LSTM": nn.LSTM(3, 4), "GRU": nn.GRU(3, 4), "ConvTranspose2d": nn.ConvTranspose2d(3, 4, 2), "Conv1d": nn.Conv1d(3, 4, 3)}
+    layer = {
+        "LSTM": nn.LSTM(3, 4),
+        "GRU": nn.GRU(3, 4),
+        "ConvTranspose2d": nn.ConvTranspose2d(3, 4, 2),
+        "Conv1d": nn.Conv1d(3, 4, 3),
+    }
     model = linger.normalize_layers(nn.Sequential(layer[name]))
     assert type(model[0]).__name__.startswith("Normalize")
     linger.init(model)

@@ -91,7 +91,9 @@ def test_a_setter_is_a_context_manager_and_models_keep_their_own():
 
 def test_switches_survive_a_file_and_travel_with_checkpoints(tmp_path):
     linger.config_save_to_yaml(tmp_path / "c.yaml")
-    assert "operators" not in (tmp_path / "c.yaml").read_text().replace("Operators", "").replace("standard operators", "")
+    assert "operators" not in (tmp_path / "c.yaml").read_text().replace("Operators", "").replace(
+        "standard operators", ""
+    )
     linger.SetIQTensorAdd(False)
     model = linger.init(network(CASES["SetIQTensorAdd"]), config_file=str(tmp_path / "c.yaml"))
     with linger.calibration(model):
@@ -138,7 +140,12 @@ def test_bmm_is_float_in_the_classic_form_and_integer_in_the_3_x_form():
 class Normed(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv, self.bn, self.alone, self.out = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)
+        self.conv, self.bn, self.alone, self.out = (
+            nn.Conv2d(3, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.BatchNorm2d(4),
+            nn.Conv2d(4, 2, 1),
+        )
 
     def forward(self, x):
         return self.out(self.alone(torch.relu(self.bn(self.conv(x)))))
