@@ -37,10 +37,10 @@ _CALL = re.compile(
 
 def _entries(quantizer: Quantizer, running: Tensor | None, scale: Tensor | None) -> Iterator[tuple[str, Tensor]]:
     """State of a quantizer from a classic running maximum and scale (shape [1] each, either may be missing)."""
-    if running is None and scale is None:
-        return
+    if running is None and scale is None or running is not None and not float(running) > 0:
+        return  # nothing was ever seen
     limit = 2.0 ** (quantizer.bits - 1)
-    known = float(running) if running is not None and float(running) > 0 else None
+    known = None if running is None else float(running)
     if known is None:
         if scale is None or float(scale) <= 0:
             return

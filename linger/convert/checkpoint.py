@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import os
-import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,7 @@ from linger.quantizers import Quantizer
 
 from .prepare import record_of
 from .repeat_conversion import replay
-from .state import NESTS, StateDict, inner_state, strip_wrappers
+from .state import StateDict, inner_state, only_tensors, read_file, strip_wrappers
 
 __all__ = ["LoadReport", "load", "save"]
 
@@ -143,10 +142,7 @@ def load(model: nn.Module, path: str | os.PathLike[str] | BinaryIO, *, strict: b
     report = LoadReport(repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else type(path).__name__)
     target = _unwrapped(model)
     device = next((p.device for p in target.parameters()), None)
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"load: {report.source} is no checkpoint, or holds code, which is never run") from error
+    content = read_file(path, device)
     state, parts = _open(content, report)
     for name, recorded in sorted(parts.items()):
         _convert(model, target, name, recorded, report)
@@ -161,8 +157,7 @@ def _open(content: Any, report: LoadReport) -> tuple[Mapping[str, Any], dict[str
     recorded = content.get("linger")
     own = recorded.get("parts") if isinstance(recorded, Mapping) else None
     nested, key = inner_state(content)
-    if not any(isinstance(v, Tensor) for v in nested.values()) and nested:
-        raise TypeError(f"load: {report.source} holds no state dictionary (looked under {', '.join(NESTS)})")
+    only_tensors(nested)
     if key is not None and own is None:
         report.did.append(f"took the state under the key {key!r}")
     state = strip_wrappers(nested)

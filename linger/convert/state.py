@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from linger.errors import UnsupportedError
 from linger.nn.constrained.fused import MARK, FusedBN, fold
 from linger.nn.constrained.layers import clamp, clamp_weight
 from linger.nn.layers.batch_norm_folding import FOLDING
@@ -28,7 +29,9 @@ __all__ = [
     "converted_models",
     "inner_state",
     "install",
+    "only_tensors",
     "open_checkpoint",
+    "read_file",
     "strip_wrappers",
     "translate_keys",
     "when_converted",
@@ -77,12 +80,10 @@ def read_file(path: str | os.PathLike[str] | BinaryIO, device: torch.device | No
         raise
     except Exception as error:  # a damaged file can raise anything
         name = repr(os.fspath(path)) if isinstance(path, (str, os.PathLike)) else type(path).__name__
-        raise ValueError(
-            f"{name} is no checkpoint of torch.save, is damaged, or holds code, which is never run"
-        ) from error
+        raise ValueError(f"{name} is no checkpoint, or holds code, which is never run") from error
 
 
-def _only_tensors(state: Mapping[str, Any]) -> None:
+def only_tensors(state: Mapping[str, Any]) -> None:
     """Refuse what is no state dictionary.
 
     Raises:
@@ -91,7 +92,7 @@ def _only_tensors(state: Mapping[str, Any]) -> None:
     for key, value in state.items():
         if not isinstance(value, Tensor) and not str(key).rpartition(".")[2] == "_extra_state":
             raise TypeError(
-                f"this is no state dictionary: {key!r} holds {type(value).__name__}, not a tensor (it may also lie "
+                f"this holds no state dictionary: {key!r} is {type(value).__name__}, not a tensor (it may also lie "
                 f"under one of the keys {', '.join(NESTS)})"
             )
 
@@ -113,7 +114,7 @@ def open_checkpoint(source: Any, device: torch.device | None) -> Mapping[str, An
             f"load_state_dict: expected a state dictionary or a path to one{where}, got {type(source).__name__}"
         )
     state = inner_state(source)[0]
-    _only_tensors(state)
+    only_tensors(state)
     return strip_wrappers(state)
 
 
@@ -138,6 +139,8 @@ class _Loader:
         hints.clear()
         try:
             return type(self.model).load_state_dict(self.model, state, strict=strict, assign=assign)
+        except UnsupportedError:
+            raise
         except RuntimeError as exc:
             raise RuntimeError("\n\t".join([str(exc), *hints])) from None
         finally:

@@ -42,8 +42,16 @@ class FunctionalLayer(Leaf):
     def __init__(self, n_inputs: int, quant: LayerSettings) -> None:
         super().__init__()
         self.quant = quant
-        self.input_quantizer = nn.ModuleList(activation_quantizer(quant, quant.input_bits) for _ in range(n_inputs))
+        self._set_operands(n_inputs)
         self.output_quantizer = activation_quantizer(quant, quant.output_bits)
+
+    def _set_operands(self, n: int) -> None:
+        quant, device = self.quant, next((b.device for b in self.buffers()), None)
+        made = [activation_quantizer(quant, quant.input_bits).to(device) for _ in range(n)]
+        for i, quantizer in enumerate(made):
+            quantizer.name = f"{self.name}.input_quantizer.{i}"
+            quantizer.train(self.training)
+        self.input_quantizer = nn.ModuleList(made)
 
     def operand_quantizer(self, i: int) -> Quantizer:
         """Quantizer of operand ``i``."""
@@ -90,6 +98,8 @@ class FunctionalLayer(Leaf):
         Raises:
             UnsupportedError: More tensors than at the first call, or an operand wider than ``widest``.
         """
+        if not len(self.input_quantizer):
+            self._set_operands(len(xs))  # from a checkpoint that does not say how many
         if str(len(xs) - 1) not in cast(Any, self._modules["input_quantizer"])._modules:
             raise UnsupportedError(
                 f"linger: '{self.name}' was created for {len(self.input_quantizer)} tensor(s) and now got {len(xs)}; give the "

@@ -129,7 +129,11 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
     owner = frame.owner
     if torch.compiler.is_dynamo_compiling():
         return _traced_operator(frame, operator, n_inputs)
-    chain = sites.user_calls(sys._getframe(1), BOUNDARY)
+    if frame.active:
+        chain, entry = sites.method_calls(sys._getframe(1), owner)
+        frame.begins(entry)
+    else:
+        chain = sites.user_calls(sys._getframe(1), BOUNDARY)
     key = (operator, *chain)
     visit = frame.visits.get(key, 0)
     frame.visits[key] = visit + 1
@@ -221,6 +225,8 @@ def create_from_state(
             attribute = f"{PREFIX}q{match[1]}_{match[2]}"
             n_inputs = max(found.get(attribute, ("", 0))[1], int(match[3]) + 1 if match[3] else 0)
             found[attribute] = (match[1], n_inputs)
+    if found and "linger_sites" not in metadata:
+        _check_counts(owner, found)
     for attribute, (operator, n_inputs) in sorted(found.items(), key=lambda item: _number(item[0])):
         if attribute not in owner._modules and operator in FACTORIES:
             _create(owner, attribute, operator, n_inputs)
@@ -231,6 +237,25 @@ def create_from_state(
         stored = {_site(s): a for s, a in metadata.get("linger_sites", []) if a in found}
         owner.__dict__["_linger_stored"] = stored
         owner.__dict__["_linger_sites"] = dict(stored)
+
+
+def _check_counts(owner: nn.Module, found: Mapping[str, tuple[str, int]]) -> None:
+    """Without call sites operators of one kind are matched by their order: there must be as many as the model has met.
+
+    Raises:
+        UnsupportedError: Names the owner, the operator and both counts.
+    """
+    mine = [match[1] for a in _operators(owner) if (match := _KEY.match(f"{a}."))]
+    theirs = [operator for operator, _ in found.values()]
+    for operator in sorted(set(theirs)):
+        here, there = mine.count(operator), theirs.count(operator)
+        if here > there:
+            name = owner.__dict__.get("_linger_name") or type(owner).__name__
+            raise UnsupportedError(
+                f"linger: '{name}' has {here} operators `{operator}`, the checkpoint has the state of {there} and no record of "
+                "their places: it was made of other code, or its metadata was dropped; save it with linger.save, or load it into a "
+                "model whose forward has not run yet"
+            )
 
 
 def _site(raw: Any) -> StoredSite:

@@ -275,7 +275,7 @@ def active(model: nn.Module) -> Iterator[nn.Module]:
     """
     if not is_owner(model):
         raise TypeError(f"active: model must be initialised by linger.init, got {type(model).__name__}")
-    state.frames.append(Frame(model))
+    state.frames.append(Frame(model, active=True))
     try:
         if len(state.frames) > 1:
             yield model

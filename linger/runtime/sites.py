@@ -67,6 +67,24 @@ def user_calls(start: FrameType | None, boundary: CodeType) -> list[Call]:
     return found if "torch._dynamo" not in sys.modules else _as_written(found)
 
 
+def method_calls(start: FrameType | None, owner: object) -> tuple[list[Call], FrameType | None]:
+    """As :func:`user_calls` inside ``active``, which has no entry frame: up to the outermost call that ``owner`` is the first
+    argument of, ``model.encode(x)``; that frame too (None where the operator stands outside any such call).
+    """
+    found: list[Call] = []
+    entry, end = None, 0
+    frame = start
+    while frame is not None:
+        code = frame.f_code
+        if not _is_foreign(code):
+            found.append(_call(frame))
+            if code.co_argcount and frame.f_locals.get(code.co_varnames[0]) is owner:
+                entry, end = frame, len(found)
+        frame = frame.f_back
+    found = found[:end] if entry is not None else found
+    return (found if "torch._dynamo" not in sys.modules else _as_written(found)), entry
+
+
 def traced_calls(boundary: CodeType) -> list[Call]:
     """As :func:`user_calls`, of the code that ``torch.compile`` is tracing: it has no frames, dynamo knows where it is."""
     from torch._dynamo.symbolic_convert import InstructionTranslator

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,13 +22,20 @@ FLOAT_OPERATORS = (
 
 
 class Frame:
-    """One running ``forward`` of an owner (a module whose code calls operators)."""
+    """One running ``forward`` of an owner (a module whose code calls operators), or the block of ``active``."""
 
-    __slots__ = ("owner", "visits")
+    __slots__ = ("active", "entry", "owner", "visits")
 
-    def __init__(self, owner: nn.Module) -> None:
-        self.owner = owner
+    def __init__(self, owner: nn.Module, active: bool = False) -> None:
+        self.owner, self.active = owner, active
         self.visits: dict[object, int] = {}
+        self.entry: FrameType | None = None  # of `active`: the method call that runs
+
+    def begins(self, entry: FrameType | None) -> None:
+        """Inside ``active``: another method call counts its visits from the start."""
+        if entry is not self.entry:
+            self.entry = entry
+            self.visits.clear()
 
 
 class _State(threading.local):

@@ -10,19 +10,21 @@ from torch import nn
 import linger
 
 NAMES = """
-constrain init calibration config_save_to_yaml trace_layers normalize_layers normalize_module disable_normalize disable_quant
-NormalizeConvBN2d SetIQTensorAdd SetIQTensorClamp SetIQTensorCat SetIQTensorSigmoid SetIQTensorTanh SetIQTensorDiv SetIQTensorMul
-SetIQTensorSum SetFunctionBmmQuant SetBnMomentumUpdate __version__ version_info quant_module const_module disable_quant_ops
-get_quant_ops_name register_calibrate_method QUANT_CONFIGS SparifyFFN ConvBN1d ConvBN2d CConvBN1d QTensor from_tensor_to_qtensor
-from_qtensor_to_tensor PlatForm ActivationType QuantMode QuantStrategy FakeQuantMethod QatMethod get_device quant dequant Singleton
-export QDOMAIN_NAME quant_module_by_type quant_tensor DefaultQuantIntXOP DefaultNormalizeIntXModule EmptyBatchNorm FuseConvBNAheadRelu
-FuseBNIntoConv Dumper parser_dequant fix_dequant onnx_quant wb_analyse config SetPlatFormQuant SetIQTensorSoftmax SetIQTensorLogSoftmax
-SetIQTensorVar SetFunctionLinearQuant SetFunctionChannelShuffleQuant SetIQCat2AddZero PlatFormQuant QuantInfo ClampInfo LayerFusion
-LayerQuantPredictor logger NormalizeConv1d NormalizeConv2d NormalizeLinear NormalizeConvTranspose2d NormalizeConvBN1d
-NormalizeConvTransposeBN2d NormalizeBatchNorm2d NormalizeLayerNorm NormalizeFastGRU NormalizeFastLSTM NormalizeEmbedding Conv2dInt
-LinearInt Conv1dInt ConvTranspose2dInt EmbeddingInt BatchNormInt LayerNormInt GRUInt LSTMInt AvgPool2dInt ReLU6Int BmmInt
-ScaledRoundLayer iqAddLayer iqMulLayer iqDivLayer iqSumLayer iqCatLayer iqClampLayer iqSigmoidLayer iqTanhLayer iqVarLayer
-softmaxIntLayer logsoftmaxIntLayer IQTensor iqadd iqmul iqdiv iqsum QLinear QConv2d CLinear CConv2d LINGER_IGNORE_PAMAMTER
+constrain init calibration config_save_to_yaml trace_layers normalize_layers normalize_module disable_normalize
+disable_quant NormalizeConvBN2d SetIQTensorAdd SetIQTensorClamp SetIQTensorCat SetIQTensorSigmoid SetIQTensorTanh
+SetIQTensorDiv SetIQTensorMul SetIQTensorSum SetFunctionBmmQuant SetBnMomentumUpdate __version__ version_info
+quant_module const_module disable_quant_ops get_quant_ops_name register_calibrate_method QUANT_CONFIGS SparifyFFN
+ConvBN1d ConvBN2d CConvBN1d QTensor from_tensor_to_qtensor from_qtensor_to_tensor PlatForm ActivationType QuantMode
+QuantStrategy FakeQuantMethod QatMethod get_device quant dequant Singleton export QDOMAIN_NAME quant_module_by_type
+quant_tensor DefaultQuantIntXOP DefaultNormalizeIntXModule EmptyBatchNorm FuseConvBNAheadRelu FuseBNIntoConv Dumper
+parser_dequant fix_dequant onnx_quant wb_analyse config SetPlatFormQuant SetIQTensorSoftmax SetIQTensorLogSoftmax
+SetIQTensorVar SetFunctionLinearQuant SetFunctionChannelShuffleQuant SetIQCat2AddZero PlatFormQuant QuantInfo
+ClampInfo LayerFusion LayerQuantPredictor logger NormalizeConv1d NormalizeConv2d NormalizeLinear
+NormalizeConvTranspose2d NormalizeConvBN1d NormalizeConvTransposeBN2d NormalizeBatchNorm2d NormalizeLayerNorm
+NormalizeFastGRU NormalizeFastLSTM NormalizeEmbedding Conv2dInt LinearInt Conv1dInt ConvTranspose2dInt EmbeddingInt
+BatchNormInt LayerNormInt GRUInt LSTMInt AvgPool2dInt ReLU6Int BmmInt ScaledRoundLayer iqAddLayer iqMulLayer
+iqDivLayer iqSumLayer iqCatLayer iqClampLayer iqSigmoidLayer iqTanhLayer iqVarLayer softmaxIntLayer
+logsoftmaxIntLayer IQTensor iqadd iqmul iqdiv iqsum QLinear QConv2d CLinear CConv2d LINGER_IGNORE_PAMAMTER
 LINGER_ACTIVATION_TYPE register_qmodule register_qtensor_op register_cmodule
 """.split()
 
@@ -78,7 +80,8 @@ def test_small_helpers():
 UNTOUCHED = """
 import torch, torch.nn.functional, torch.nn.utils.rnn, torch.onnx, torch._dynamo  # the last wraps manual_seed itself
 from torch import nn
-MODULES = {"torch": torch, "F": torch.nn.functional, "Tensor": torch.Tensor, "onnx": torch.onnx, "rnn": torch.nn.utils.rnn, "nn": nn}
+MODULES = {"torch": torch, "F": torch.nn.functional, "Tensor": torch.Tensor, "onnx": torch.onnx, "nn": nn}
+MODULES["rnn"] = torch.nn.utils.rnn
 before = {n: dict(vars(m)) for n, m in MODULES.items()}
 import linger
 class Net(nn.Module):

@@ -95,7 +95,7 @@ def test_operators_in_both_call_forms(classic, tmp_path):
         assert torch.equal(model(x), want)
     model.eval()
     assert not linger.summary(model).islands
-    assert (model(x) - want).abs().max() < 0.1
+    assert (model(x) - want).abs().mean() < 0.02
     linger.onnx.export(model, x[:1], tmp_path / "m.onnx")
     (got,) = linger.onnx.OnnxRunner(tmp_path / "m.onnx").run(x[:1]).values()
     assert torch.equal(torch.from_numpy(got), model(x[:1]).detach())
