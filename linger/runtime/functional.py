@@ -253,8 +253,8 @@ def _check_counts(owner: nn.Module, found: Mapping[str, tuple[str, int]]) -> Non
             name = owner.__dict__.get("_linger_name") or type(owner).__name__
             raise UnsupportedError(
                 f"linger: '{name}' has {here} operators `{operator}`, the checkpoint has the state of {there} and no record of "
-                "their places: it was made of other code, or its metadata was dropped; save it with linger.save, or load it into a "
-                "model whose forward has not run yet"
+                "their places: it was made of other code, or its metadata was dropped; save it with linger.save, or load it into "
+                "a model whose forward has not run yet"
             )
 
 

@@ -68,8 +68,10 @@ def user_calls(start: FrameType | None, boundary: CodeType) -> list[Call]:
 
 
 def method_calls(start: FrameType | None, owner: object) -> tuple[list[Call], FrameType | None]:
-    """As :func:`user_calls` inside ``active``, which has no entry frame: up to the outermost call that ``owner`` is the first
-    argument of, ``model.encode(x)``; that frame too (None where the operator stands outside any such call).
+    """As :func:`user_calls` inside ``active``, which has no entry frame.
+
+    Up to the outermost call that ``owner`` is the first argument of, ``model.encode(x)``; that frame too (None where the
+    operator stands outside any such call).
     """
     found: list[Call] = []
     entry, end = None, 0
