@@ -1,6 +1,6 @@
 // activation.cpp - sigmoid, tanh, GELU and swish of quantized tensors, and their gradients. No arithmetic here.
 #include "lgr/activation.h"
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 
 namespace {
 using lgr::Tensor;

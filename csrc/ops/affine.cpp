@@ -1,6 +1,6 @@
 // affine.cpp - a quantized tensor times one number plus another. No arithmetic here.
 #include "lgr/affine.h"
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 
 namespace {
 using lgr::Tensor;

@@ -1,5 +1,5 @@
 // conv.cpp - integer convolution: checks, outputs, schema.
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 
 namespace {
 using lgr::Tensor;

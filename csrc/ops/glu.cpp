@@ -1,6 +1,6 @@
 // glu.cpp - gated linear unit of int8 codes along the last axis, and its gradient. No arithmetic here.
 #include "lgr/glu.h"
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 
 namespace {
 using lgr::Tensor;

@@ -1,6 +1,6 @@
 // layer_norm.cpp - normalisation of rows of int8 codes with its output quantizer. No arithmetic here.
 #include "lgr/layer_norm.h"
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 #include <algorithm>
 
 namespace {

@@ -1,5 +1,5 @@
 // linear.cpp - integer matrix product: checks, outputs, schema. A linear layer is a 1x1 convolution over rows.
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 
 namespace {
 using lgr::Tensor;

@@ -1,6 +1,6 @@
 // mul.cpp - element-wise product of two quantized tensors of one shape. No arithmetic here.
 #include "lgr/mul.h"
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 #include "ops/pair.h"
 
 namespace {

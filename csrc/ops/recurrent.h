@@ -2,7 +2,7 @@
 #pragma once
 #include "lgr/quantize.h"
 #include "lgr/recurrent.h"
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 #include <cstring>
 #include <vector>
 

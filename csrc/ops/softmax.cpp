@@ -1,6 +1,6 @@
 // softmax.cpp - softmax and log-softmax of quantized tensors along the last axis, and their gradients. No arithmetic here.
 #include "lgr/softmax.h"
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 
 namespace {
 using lgr::Tensor;

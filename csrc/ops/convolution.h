@@ -1,4 +1,4 @@
-// bilinear.h - one call of the integer engine with its output quantizer, for convolution and linear. No arithmetic here.
+// convolution.h - one call of the integer engine with its output quantizer, for convolution and linear. No arithmetic here.
 #pragma once
 #include "lgr/conv.h"
 #include "lgr/quantize.h"
