@@ -1,6 +1,6 @@
 // avg_pool.cpp - average pooling of codes, planar or interleaved. No arithmetic here.
 #include "lgr/avg_pool.h"
-#include "ops/tensor.h"
+#include "ops/box.h"
 #include <vector>
 
 namespace {
@@ -89,12 +89,9 @@ Tensor avg_pool_codes(const Tensor &x, Ints kernel, Ints stride, Ints padding) {
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("avg_pool(Tensor x, Tensor scale, int[] kernel, int[] stride, int[] padding) -> (Tensor "
-          "value, Tensor codes)");
-    m.def("avg_pool_codes(Tensor x, int[] kernel, int[] stride, int[] padding) -> Tensor");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("avg_pool", TORCH_BOX(&avg_pool));
-    m.impl("avg_pool_codes", TORCH_BOX(&avg_pool_codes));
-}
+LGR_OPERATORS(
+    {"avg_pool(Tensor x, Tensor scale, int[] kernel, int[] stride, int[] padding) -> (Tensor "
+     "value, Tensor codes)",
+     LGR_BOX(avg_pool)},
+    {"avg_pool_codes(Tensor x, int[] kernel, int[] stride, int[] padding) -> Tensor",
+     LGR_BOX(avg_pool_codes)});

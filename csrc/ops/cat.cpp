@@ -1,6 +1,6 @@
 // cat.cpp - the common scale of concatenated tensors, and each tensor brought to it. No arithmetic here.
 #include "lgr/rescale.h"
-#include "ops/state.h"
+#include "ops/output.h"
 #include <cmath>
 #include <vector>
 
@@ -21,17 +21,13 @@ float peak_of(const std::vector<Tensor> &codes, const std::vector<int32_t> &exp2
 
 // widest: the result takes the largest scale of the operands (a chip that shifts left only), whatever the statistics
 // say; else it is at most `left` bits finer than the coarsest operand.
-std::tuple<Tensor, Tensor> cat_scale(std::vector<Tensor> codes, std::vector<Tensor> scales,
-                                     const Tensor &running, const Tensor &is_init,
-                                     const Tensor &scale, const Tensor &n_batches,
-                                     const Tensor &n_skipped,
-                                     const std::optional<Tensor> &threshold, int64_t bits,
-                                     int64_t left, bool widest, int64_t flags) {
-    const lgr_stats st =
-        lgr::state("cat_scale", running, is_init, scale, n_batches, n_skipped, threshold);
-    const int32_t b = lgr::to_bits(bits, "cat_scale");
+std::tuple<Tensor, Tensor> cat_scale(const std::vector<Tensor> &codes,
+                                     const std::vector<Tensor> &scales, const lgr::State &state,
+                                     int64_t bits, int64_t left, bool widest, int64_t flags) {
     STD_TORCH_CHECK(!codes.empty() && codes.size() == scales.size(),
                     "cat_scale: one scale per operand, at least one operand");
+    const lgr_stats st = lgr::pointers("cat_scale", state, codes[0]);
+    const int32_t b = lgr::to_bits(bits, "cat_scale");
     STD_TORCH_CHECK(left >= 0 && left <= 63, "cat_scale: left must be in [0, 63], got ", left);
     std::vector<int32_t> exp2;
     int32_t low = LGR_EXP2_MAX, high = -LGR_EXP2_MAX;
@@ -49,14 +45,14 @@ std::tuple<Tensor, Tensor> cat_scale(std::vector<Tensor> codes, std::vector<Tens
     const int32_t cap = nan || widest || reach > LGR_EXP2_MAX ? LGR_EXP2_MAX : reach;
     const bool blind = !nan && lgr_stats_guess(&st, b, cap) == LGR_EXP2_NONE;
     float peak = nan ? lgr_exp2_scale(LGR_EXP2_NAN) : 0.0f;
-    if (!nan && !threshold && (observe || blind)) peak = peak_of(codes, exp2);
+    if (!nan && !st.threshold && (observe || blind)) peak = peak_of(codes, exp2);
     int32_t now = lgr_stats_step(&st, b, cap, observe, peak);
     if (widest && now != LGR_EXP2_NAN) {
         now = high;
         if (observe && peak < INFINITY) *st.scale = lgr_exp2_scale(now);
     }
     const Tensor moves = lgr::fresh(nullptr, 0, aoti_torch_dtype_float32());
-    const bool follows = threshold && !widest && !lgr::slope_is_zero(st, b, cap);
+    const bool follows = st.threshold && !widest && !lgr::slope_is_zero(st, b, cap);
     *moves.mutable_data_ptr<float>() = follows ? 1.0f : 0.0f;
     return {lgr::scale_of(now), moves};
 }
@@ -71,34 +67,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rescale(const Tensor &x, const Tensor
     p.bits = lgr::to_bits(bits, "rescale");
     p.bytes = lgr::code_bytes(in, "rescale");
     p.rounding = lgr::to_rounding(rounding, "rescale");
-    const bool grad = (flags & LGR_GRAD) != 0, slope = grad && tqt;
     const int64_t n = in.numel();
-    const Tensor value = lgr::fresh_like(in, aoti_torch_dtype_float32());
-    const Tensor codes = lgr::fresh_like(in, lgr::code_dtype(p.bits));
-    const Tensor mask = lgr::fresh_1d(grad ? lgr_mask_bytes(n) : 0, aoti_torch_dtype_uint8());
-    const Tensor slopes = slope ? lgr::fresh_like(in, aoti_torch_dtype_float32())
-                                : lgr::absent(aoti_torch_dtype_float32());
-    lgr_quantize_out out = {};
-    out.value = value.mutable_data_ptr<float>();
-    out.codes = codes.mutable_data_ptr();
-    if (grad) out.mask = mask.mutable_data_ptr<uint8_t>();
-    if (slope) out.slope = slopes.mutable_data_ptr<float>();
+    const lgr::Results results(p.bits, (flags & LGR_GRAD) != 0, tqt, lgr_mask_bytes(n),
+                               [&](int32_t dtype) { return lgr::fresh_like(in, dtype); });
+    const lgr_quantize_out out = results.flat();
     const char *src = static_cast<const char *>(in.const_data_ptr());
     lgr::for_blocks(n, "rescale", [=](int64_t at, int64_t count) {
         const lgr_quantize_out to = lgr_quantize_out_at(out, at, p.bits);
         return lgr_rescale(src + at * p.bytes, count, &p, &to);
     });
-    return {value, codes, mask, slopes};
+    return {*results.value, results.codes, results.mask_or_absent(), results.slope_or_absent()};
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("cat_scale(Tensor[] codes, Tensor[] scales, " LGR_STATE_SCHEMA
-          ", int bits, int left, bool widest, int flags) -> (Tensor scale_now, Tensor moves)");
-    m.def("rescale(Tensor x, Tensor x_scale, Tensor to_scale, int bits, int rounding, int flags, "
-          "bool tqt) -> (Tensor value, Tensor codes, Tensor mask, Tensor slope)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("cat_scale", TORCH_BOX(&cat_scale));
-    m.impl("rescale", TORCH_BOX(&rescale));
-}
+LGR_OPERATORS({"cat_scale(Tensor[] codes, Tensor[] scales, " LGR_STATE
+               ", int bits, int left, bool widest, int flags) -> (Tensor scale_now, Tensor moves)",
+               LGR_BOX(cat_scale)},
+              {"rescale(Tensor x, Tensor x_scale, Tensor to_scale, int bits, int rounding, "
+               "int flags, bool tqt) -> (Tensor value, Tensor codes, Tensor mask, Tensor slope)",
+               LGR_BOX(rescale)});

@@ -1,6 +1,6 @@
 // chip_functions.cpp - the chips' functions on their own fixed formats, int32 to int32. No arithmetic here.
 #include "lgr/softmax.h"
-#include "ops/tensor.h"
+#include "ops/box.h"
 
 namespace {
 using lgr::ScalarType;
@@ -46,11 +46,5 @@ Tensor chip_softmax(const Tensor &x, int64_t chip, bool log) {
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("chip_function(Tensor x, int table, int bits) -> Tensor");
-    m.def("chip_softmax(Tensor x, int chip, bool log) -> Tensor");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("chip_function", TORCH_BOX(&chip_function));
-    m.impl("chip_softmax", TORCH_BOX(&chip_softmax));
-}
+LGR_OPERATORS({"chip_function(Tensor x, int table, int bits) -> Tensor", LGR_BOX(chip_function)},
+              {"chip_softmax(Tensor x, int chip, bool log) -> Tensor", LGR_BOX(chip_softmax)});

@@ -1,5 +1,6 @@
 // clamp.cpp - symmetric clamp of activations and weights. No arithmetic here.
 #include "ops/clamp.h"
+#include "ops/box.h"
 
 namespace {
 using lgr::ScalarType;
@@ -28,11 +29,6 @@ std::tuple<Tensor, Tensor> clamp_weight(const Tensor &w, double value, double fa
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("clamp(Tensor x, float limit) -> (Tensor y, Tensor mask)");
-    m.def("clamp_weight(Tensor w, float value, float factor) -> (Tensor y, Tensor mask)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("clamp", TORCH_BOX(&clamp));
-    m.impl("clamp_weight", TORCH_BOX(&clamp_weight));
-}
+LGR_OPERATORS({"clamp(Tensor x, float limit) -> (Tensor y, Tensor mask)", LGR_BOX(clamp)},
+              {"clamp_weight(Tensor w, float value, float factor) -> (Tensor y, Tensor mask)",
+               LGR_BOX(clamp_weight)});

@@ -2,8 +2,8 @@
 #include "ops/convolution.h"
 
 namespace {
+using lgr::OptTensor;
 using lgr::Tensor;
-using OptTensor = std::optional<Tensor>;
 using Ints = std::vector<int64_t>;
 
 lgr_conv_params params(const char *op, const Tensor &x, const Tensor &w, const Ints &stride,
@@ -20,34 +20,27 @@ lgr_conv_params params(const char *op, const Tensor &x, const Tensor &w, const I
             dilation[1], groups,    x.stride(0), x.stride(1), x.stride(2), x.stride(3)};
 }
 
+// Results [n, o, oh, ow] in channels-last order.
+struct Images : lgr::Convolution {
+    using Convolution::Convolution;
+    Tensor fresh(int32_t dtype) const {
+        const lgr_conv_params &p = params();
+        return lgr::fresh_channels_last(p.n, p.o, lgr_conv_out_h(&p), lgr_conv_out_w(&p), dtype,
+                                        lgr::place_of(input()));
+    }
+};
+
 lgr::Coded conv(const Tensor &x, const Tensor &x_scale, const Tensor &w, const Tensor &w_scale,
-                const OptTensor &bias, Ints stride, Ints padding, Ints dilation, int64_t groups,
-                const Tensor &running, const Tensor &is_init, const Tensor &scale,
-                const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold,
-                int64_t bits, double clamp, int64_t rounding, int64_t flags,
+                const OptTensor &bias, const Ints &stride, const Ints &padding,
+                const Ints &dilation, int64_t groups, const lgr::Output &output,
                 const OptTensor &packed) {
-    const lgr_conv_params p = params("conv", x, w, stride, padding, dilation, groups);
-    lgr::Bilinear engine("conv", p, x, w, packed);
-    const int64_t oh = lgr_conv_out_h(&p), ow = lgr_conv_out_w(&p);
-    const lgr::Quantized q = {
-        "conv",
-        lgr::fresh_channels_last(p.n, p.o, oh, ow, aoti_torch_dtype_float32()),
-        lgr::fresh_channels_last(p.n, p.o, oh, ow, lgr::code_dtype(lgr::to_bits(bits, "conv"))),
-        p.n * oh * ow,
-        lgr::state("conv", running, is_init, scale, n_batches, n_skipped, threshold),
-        lgr::exp2_of(x_scale, "conv"),
-        lgr::exp2_of(w_scale, "conv"),
-        true,
-        threshold.has_value(),
-        bits,
-        rounding,
-        flags,
-        clamp};
-    return q.run(engine, bias);
+    Images images("conv", params("conv", x, w, stride, padding, dilation, groups), x, w, true,
+                  {&x_scale, &w_scale, &bias}, packed);
+    return lgr::quantized("conv", images, output);
 }
 
 // The smallest call with these weights says what they must be packed for.
-Tensor conv_pack(const Tensor &w, Ints stride, int64_t groups) {
+Tensor conv_pack(const Tensor &w, const Ints &stride, int64_t groups) {
     STD_TORCH_CHECK(w.scalar_type() == lgr::ScalarType::Char && (w.dim() == 2 || w.dim() == 4),
                     "conv_pack: w must be int8 codes with 2 or 4 dimensions");
     STD_TORCH_CHECK(stride.size() == 2 && groups >= 1, "conv_pack: stride needs 2 elements");
@@ -59,31 +52,20 @@ Tensor conv_pack(const Tensor &w, Ints stride, int64_t groups) {
     return lgr::Packed::make(p, lgr_conv_pick(&p), w);
 }
 
-Tensor conv_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, Ints stride,
-                  Ints padding, Ints dilation, int64_t groups, int64_t shift, int64_t bits,
-                  bool relu) {
-    const lgr_conv_params p = params("conv_codes", x, w, stride, padding, dilation, groups);
-    lgr::Bilinear engine("conv_codes", p, x, w);
-    const Tensor codes = lgr::fresh_channels_last(p.n, p.o, lgr_conv_out_h(&p), lgr_conv_out_w(&p),
-                                                  lgr::codes_dtype(bits));
-    lgr::run_codes("conv_codes", engine, bias, shift, bits, relu, true, codes);
-    return codes;
+Tensor conv_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, const Ints &stride,
+                  const Ints &padding, const Ints &dilation, int64_t groups, int64_t shift,
+                  int64_t bits, bool relu) {
+    Images images("conv_codes", params("conv_codes", x, w, stride, padding, dilation, groups), x, w,
+                  true);
+    return lgr::integers("conv_codes", images, shift, bits, relu, bias);
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("conv(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, int[] stride, "
-          "int[] padding, "
-          "int[] dilation, SymInt groups, " LGR_STATE_SCHEMA
-          ", int bits, float clamp, int rounding, int flags, Tensor? packed=None) -> "
-          "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
-    m.def("conv_pack(Tensor w, int[] stride, int groups) -> Tensor");
-    m.def("conv_codes(Tensor x, Tensor w, Tensor? bias, int[] stride, int[] padding, int[] "
-          "dilation, int groups, "
-          "int shift, int bits, bool relu) -> Tensor");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("conv", TORCH_BOX(&conv));
-    m.impl("conv_pack", TORCH_BOX(&conv_pack));
-    m.impl("conv_codes", TORCH_BOX(&conv_codes));
-}
+LGR_OPERATORS({"conv(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, "
+               "int[] stride, int[] padding, int[] dilation, SymInt groups, " LGR_OUTPUT
+               ", Tensor? packed=None) -> " LGR_CODED,
+               LGR_BOX(conv)},
+              {"conv_pack(Tensor w, int[] stride, int groups) -> Tensor", LGR_BOX(conv_pack)},
+              {"conv_codes(Tensor x, Tensor w, Tensor? bias, int[] stride, int[] padding, "
+               "int[] dilation, int groups, int shift, int bits, bool relu) -> Tensor",
+               LGR_BOX(conv_codes)});

@@ -2,6 +2,7 @@
 #include "lgr/div.h"
 #include "lgr/quantize.h"
 #include "ops/pair.h"
+#include "ops/box.h"
 
 namespace {
 using lgr::Tensor;
@@ -38,12 +39,7 @@ std::tuple<Tensor, Tensor> quotient(const Tensor &x, const Tensor &x_scale, cons
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("div_codes(Tensor x, Tensor y, int shift) -> Tensor");
-    m.def("div(Tensor x, Tensor x_scale, Tensor y, Tensor y_scale, Tensor out_scale) -> "
-          "(Tensor value, Tensor codes)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("div_codes", TORCH_BOX(&div_codes));
-    m.impl("div", TORCH_BOX(&quotient));
-}
+LGR_OPERATORS({"div_codes(Tensor x, Tensor y, int shift) -> Tensor", LGR_BOX(div_codes)},
+              {"div(Tensor x, Tensor x_scale, Tensor y, Tensor y_scale, Tensor out_scale) -> "
+               "(Tensor value, Tensor codes)",
+               LGR_BOX(quotient)});

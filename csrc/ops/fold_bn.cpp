@@ -1,6 +1,7 @@
 // fold_bn.cpp - batch normalisation folded into weights, and its gradients. No arithmetic here.
 #include "lgr/fold_bn.h"
 #include "ops/clamp.h"
+#include "ops/box.h"
 
 namespace {
 using lgr::ScalarType;
@@ -122,17 +123,14 @@ fold_bn_backward(const Tensor &gw, const Tensor &gb, const Tensor &w, const OptT
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("fold_bn(Tensor w, Tensor? b, Tensor? gamma, Tensor? beta, Tensor mean, Tensor var, "
-          "float eps, int groups, "
-          "bool transposed, float clamp_weight, float clamp_factor, float clamp_bias) -> "
-          "(Tensor w_folded, Tensor b_folded, Tensor w_mask, Tensor b_mask)");
-    m.def("fold_bn_backward(Tensor gw, Tensor gb, Tensor w, Tensor? b, Tensor? gamma, Tensor mean, "
-          "Tensor var, "
-          "Tensor w_mask, Tensor b_mask, float eps, int groups, bool transposed) -> "
-          "(Tensor gw_in, Tensor gb_in, Tensor ggamma, Tensor gbeta, Tensor gmean, Tensor gvar)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("fold_bn", TORCH_BOX(&fold_bn));
-    m.impl("fold_bn_backward", TORCH_BOX(&fold_bn_backward));
-}
+LGR_OPERATORS(
+    {"fold_bn(Tensor w, Tensor? b, Tensor? gamma, Tensor? beta, Tensor mean, Tensor var, "
+     "float eps, int groups, "
+     "bool transposed, float clamp_weight, float clamp_factor, float clamp_bias) -> "
+     "(Tensor w_folded, Tensor b_folded, Tensor w_mask, Tensor b_mask)",
+     LGR_BOX(fold_bn)},
+    {"fold_bn_backward(Tensor gw, Tensor gb, Tensor w, Tensor? b, Tensor? gamma, Tensor mean, "
+     "Tensor var, "
+     "Tensor w_mask, Tensor b_mask, float eps, int groups, bool transposed) -> "
+     "(Tensor gw_in, Tensor gb_in, Tensor ggamma, Tensor gbeta, Tensor gmean, Tensor gvar)",
+     LGR_BOX(fold_bn_backward)});

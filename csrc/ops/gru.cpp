@@ -80,17 +80,13 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("gru(" LGR_RECURRENT_SCHEMA
-          "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, " LGR_WALK_SCHEMA
-          ", bool save) -> (Tensor value, Tensor codes, Tensor scale, Tensor h_n, "
-          "Tensor h_codes, Tensor peak, Tensor saved, Tensor h0_codes)");
-    m.def("gru_backward(Tensor? dy, Tensor? dhn, " LGR_RECURRENT_SCHEMA
-          "Tensor h_scale, Tensor h0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
-          ", bool want_x, bool want_slope) -> (Tensor dx, Tensor dw_ih, Tensor dw_hh, "
-          "Tensor db_ih, Tensor db_hh, Tensor dh0, Tensor slope)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("gru", TORCH_BOX(&gru));
-    m.impl("gru_backward", TORCH_BOX(&gru_backward));
-}
+LGR_OPERATORS({"gru(" LGR_RECURRENT_SCHEMA
+               "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, " LGR_WALK_SCHEMA
+               ", bool save) -> (Tensor value, Tensor codes, Tensor scale, Tensor h_n, "
+               "Tensor h_codes, Tensor peak, Tensor saved, Tensor h0_codes)",
+               LGR_BOX(gru)},
+              {"gru_backward(Tensor? dy, Tensor? dhn, " LGR_RECURRENT_SCHEMA
+               "Tensor h_scale, Tensor h0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
+               ", bool want_x, bool want_slope) -> (Tensor dx, Tensor dw_ih, Tensor dw_hh, "
+               "Tensor db_ih, Tensor db_hh, Tensor dh0, Tensor slope)",
+               LGR_BOX(gru_backward)});

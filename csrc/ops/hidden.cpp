@@ -2,8 +2,8 @@
 #include "ops/state.h"
 
 namespace {
+using lgr::OptTensor;
 using lgr::Tensor;
-using OptTensor = std::optional<Tensor>;
 
 // The scale for the whole pass: the threshold's or the stored one, 2^(bits - 1) before any data.
 Tensor hidden_scale(const Tensor &running, const Tensor &is_init, const Tensor &scale,
@@ -24,24 +24,17 @@ Tensor hidden_scale(const Tensor &running, const Tensor &is_init, const Tensor &
 }
 
 // Shows the largest state of a pass to the statistics.
-void hidden_observe(const Tensor &peak, const Tensor &running, const Tensor &is_init,
-                    const Tensor &scale, const Tensor &n_batches, const Tensor &n_skipped,
-                    const OptTensor &threshold, int64_t bits, int64_t cap) {
+void hidden_observe(const Tensor &peak, const lgr::State &state, int64_t bits, int64_t cap) {
     STD_TORCH_CHECK(peak.numel() == 1 && peak.is_cpu(),
                     "hidden_observe: peak must be one float32 on the CPU");
-    const lgr_stats s =
-        lgr::state("hidden_observe", running, is_init, scale, n_batches, n_skipped, threshold);
+    const lgr_stats s = lgr::pointers("hidden_observe", state, peak);
     lgr_stats_step(&s, lgr::to_bits(bits, "hidden_observe"), lgr::to_i32(cap, "cap"), 1,
                    *peak.const_data_ptr<float>());
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("hidden_scale(Tensor running, Tensor is_init, Tensor scale, Tensor? threshold, int bits, "
-          "int cap) -> Tensor");
-    m.def("hidden_observe(Tensor peak, " LGR_STATE_SCHEMA ", int bits, int cap) -> ()");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("hidden_scale", TORCH_BOX(&hidden_scale));
-    m.impl("hidden_observe", TORCH_BOX(&hidden_observe));
-}
+LGR_OPERATORS({"hidden_scale(Tensor running, Tensor is_init, Tensor scale, Tensor? threshold, "
+               "int bits, int cap) -> Tensor",
+               LGR_BOX(hidden_scale)},
+              {"hidden_observe(Tensor peak, " LGR_STATE ", int bits, int cap) -> ()",
+               LGR_BOX(hidden_observe)});

@@ -103,19 +103,16 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("lstm(" LGR_RECURRENT_SCHEMA "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, "
-          "Tensor? c0, " LGR_WALK_SCHEMA ", bool save) -> "
-          "(Tensor value, Tensor codes, Tensor scale, Tensor h_n, Tensor h_codes, Tensor c_n, "
-          "Tensor c_codes, Tensor peak, Tensor saturated, Tensor saved, "
-          "Tensor h0_codes, Tensor c0_codes)");
-    m.def("lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, " LGR_RECURRENT_SCHEMA
-          "Tensor h_scale, Tensor h0, Tensor c0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
-          ", bool want_x, bool want_slope) -> "
-          "(Tensor dx, Tensor dw_ih, Tensor dw_hh, Tensor db, Tensor dh0, Tensor dc0, "
-          "Tensor slope)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("lstm", TORCH_BOX(&lstm));
-    m.impl("lstm_backward", TORCH_BOX(&lstm_backward));
-}
+LGR_OPERATORS({"lstm(" LGR_RECURRENT_SCHEMA
+               "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, "
+               "Tensor? c0, " LGR_WALK_SCHEMA ", bool save) -> "
+               "(Tensor value, Tensor codes, Tensor scale, Tensor h_n, Tensor h_codes, Tensor c_n, "
+               "Tensor c_codes, Tensor peak, Tensor saturated, Tensor saved, "
+               "Tensor h0_codes, Tensor c0_codes)",
+               LGR_BOX(lstm)},
+              {"lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, " LGR_RECURRENT_SCHEMA
+               "Tensor h_scale, Tensor h0, Tensor c0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
+               ", bool want_x, bool want_slope) -> "
+               "(Tensor dx, Tensor dw_ih, Tensor dw_hh, Tensor db, Tensor dh0, Tensor dc0, "
+               "Tensor slope)",
+               LGR_BOX(lstm_backward)});

@@ -1,6 +1,8 @@
 // mask.cpp - gradients through saved bits and slopes. No arithmetic here.
 #include "lgr/mask.h"
-#include "ops/tensor.h"
+#include "lgr/quantize_cuda.h"
+#include "ops/box.h"
+#include "ops/device.h"
 #include <vector>
 
 namespace {
@@ -14,11 +16,17 @@ void masked(const Tensor &grad, const Tensor &mask, int64_t row, const Tensor &o
                     ", got ", row);
     const int64_t rows = row ? n / row : 0,
                   want = row ? rows * lgr_mask_row_bytes(row) : lgr_mask_bytes(n);
-    STD_TORCH_CHECK(mask.numel() == want && mask.is_contiguous(), "mask_grad: mask must have ",
-                    want, " bytes, got ", mask.numel());
+    STD_TORCH_CHECK(mask.numel() == want && mask.is_contiguous() && mask.is_cpu() == grad.is_cpu(),
+                    "mask_grad: mask must have ", want, " bytes where grad is, got ", mask.numel());
     const float *g = grad.const_data_ptr<float>();
     const uint8_t *m = mask.const_data_ptr<uint8_t>();
     float *to = out.mutable_data_ptr<float>();
+#if LGR_HAVE_CUDA
+    if (!grad.is_cpu()) {
+        const lgr::DeviceQueue queue(grad);
+        return lgr::check(lgr_mask_grad_f32_cuda(g, m, n, row, to, queue.stream()), "mask_grad");
+    }
+#endif
     if (row == 0) {
         lgr::for_blocks(n, "mask_grad", [=](int64_t at, int64_t k) {
             return lgr_mask_grad_f32(g + at, m + at / 8, k, to + at);
@@ -55,12 +63,27 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
                     "threshold_grad: grad and slope must be float32");
     STD_TORCH_CHECK(lgr::same_sizes(grad, slope),
                     "threshold_grad: grad and slope must have one shape");
+    STD_TORCH_CHECK(scale.numel() == 1 && scale.is_cpu() == grad.is_cpu() &&
+                        slope.is_cpu() == grad.is_cpu(),
+                    "threshold_grad: slope and one scale must be where grad is");
     const bool direct = lgr::is_dense(slope) && lgr::same_strides(grad, slope);
     const Tensor g = direct ? grad : lgr::contiguous(grad),
                  s = direct ? slope : lgr::contiguous(slope);
     const float *gp = g.const_data_ptr<float>(), *sp = s.const_data_ptr<float>();
     const int64_t n = g.numel(), blocks = (n + lgr::kBlock - 1) /
                                           lgr::kBlock; // fixed places, whatever the threads
+    const Tensor out = lgr::fresh_1d(1, aoti_torch_dtype_float32(), lgr::place_of(g));
+    float *to = out.mutable_data_ptr<float>();
+#if LGR_HAVE_CUDA
+    if (!g.is_cpu()) {
+        const Tensor sums = lgr::fresh_1d(blocks, aoti_torch_dtype_float64(), lgr::place_of(g));
+        const lgr::DeviceQueue queue(g);
+        lgr::check(lgr_threshold_grad_f32_cuda(gp, sp, n, scale.const_data_ptr<float>(),
+                                               sums.mutable_data_ptr<double>(), to, queue.stream()),
+                   "threshold_grad");
+        return out;
+    }
+#endif
     std::vector<double> parts(static_cast<size_t>(blocks));
     double *part = parts.data();
     lgr::for_range(blocks, 2, "threshold_grad", [=](int64_t b, int64_t e) {
@@ -71,20 +94,13 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
         }
         return bad;
     });
-    const Tensor out = lgr::fresh_1d(1, aoti_torch_dtype_float32());
-    *out.mutable_data_ptr<float>() =
-        lgr_threshold_grad(part, blocks, lgr::exp2_of(scale, "threshold_grad"));
+    *to = lgr_threshold_grad(part, blocks, lgr::exp2_of(scale, "threshold_grad"));
     return out;
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("mask_grad(Tensor grad, Tensor mask, SymInt row=0) -> Tensor");
-    m.def("mask_grad_(Tensor(a!) grad, Tensor mask) -> ()");
-    m.def("threshold_grad(Tensor grad, Tensor slope, Tensor scale) -> Tensor");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("mask_grad", TORCH_BOX(&mask_grad));
-    m.impl("mask_grad_", TORCH_BOX(&mask_grad_));
-    m.impl("threshold_grad", TORCH_BOX(&threshold_grad));
-}
+LGR_OPERATORS({"mask_grad(Tensor grad, Tensor mask, SymInt row=0) -> Tensor", LGR_BOX(mask_grad),
+               lgr::Devices::CPU_AND_CUDA},
+              {"mask_grad_(Tensor(a!) grad, Tensor mask) -> ()", LGR_BOX(mask_grad_)},
+              {"threshold_grad(Tensor grad, Tensor slope, Tensor scale) -> Tensor",
+               LGR_BOX(threshold_grad), lgr::Devices::CPU_AND_CUDA});

@@ -1,12 +1,14 @@
 // quantize.cpp - float tensors to codes and back; state moved in the same call. No arithmetic here.
 #include "lgr/fingerprint.h"
 #include "lgr/quantize.h"
-#include "ops/state.h"
+#include "lgr/quantize_cuda.h"
+#include "ops/device.h"
+#include "ops/output.h"
 
 namespace {
+using lgr::OptTensor;
 using lgr::ScalarType;
 using lgr::Tensor;
-using OptTensor = std::optional<Tensor>;
 
 void check_float(const Tensor &x, const char *op, const char *name) {
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, op, ": ", name, " must be float32");
@@ -24,66 +26,81 @@ void pass(const Tensor &x, const lgr_quantize_params &p, const lgr_quantize_out 
     });
 }
 
-// With the guessed exponent while the maximum is found, and once more when the guess was stale.
-int32_t with_state(const Tensor &x, const lgr_stats &st, lgr_quantize_params p, int32_t cap,
-                   bool observe, const lgr_quantize_out &out, const char *op) {
-    lgr::Range range;
-    p.exp2 = lgr_stats_guess(&st, p.bits, cap);
-    if (p.exp2 == LGR_EXP2_NONE) {
-        const float *src = x.const_data_ptr<float>();
-        lgr::for_blocks(x.numel(), op, [&range, src](int64_t at, int64_t n) {
-            lgr_range seen = {0, 0};
-            const lgr_status s = lgr_observe_f32(src + at, n, &seen);
-            range.merge(seen);
-            return s;
-        });
-    } else {
-        pass(x, p, out, &range, op);
-    }
-    const bool moves = observe && x.numel() > 0; // an empty batch says nothing
-    const int32_t now = lgr_stats_step(&st, p.bits, cap, moves, range.peak(p.relu, p.clamp));
-    if (now != p.exp2) {
-        p.exp2 = now;
-        pass(x, p, out, nullptr, op);
-    }
-    return now;
+void observe_all(const Tensor &x, lgr::Range *range, const char *op) {
+    const float *src = x.const_data_ptr<float>();
+    lgr::for_blocks(x.numel(), op, [=](int64_t at, int64_t n) {
+        lgr_range seen = {0, 0};
+        const lgr_status s = lgr_observe_f32(src + at, n, &seen);
+        range->merge(seen);
+        return s;
+    });
 }
 
-lgr::Made make(const Tensor &x, const Tensor &running, const Tensor &is_init, const Tensor &scale,
-               const Tensor &n_batches, const Tensor &n_skipped, int64_t settings,
-               const OptTensor &threshold, double clamp, bool grad) {
+// Moves the state and writes every result with the exponent that follows.
+int32_t with_state(const Tensor &x, const lgr_stats &state, lgr_quantize_params p, int32_t cap,
+                   bool observe, const lgr::Results &results, const char *op) {
+    const bool moves = observe && x.numel() > 0; // an empty batch says nothing
+    p.no_slope = lgr::slope_is_zero(state, p.bits, cap);
+    const lgr_quantize_out out = results.flat();
+    return lgr::settle(state, p.bits, cap, moves, [&](int32_t exp2, bool look) {
+        lgr::Range range;
+        p.exp2 = exp2;
+        if (exp2 == LGR_EXP2_NONE) observe_all(x, &range, op);
+        else pass(x, p, out, look ? &range : nullptr, op);
+        return range.peak(p.relu, p.clamp);
+    });
+}
+
+// The operators quantize, quantize_mask and quantize_slope return what was asked for: a result costs a call 0.5 us.
+std::tuple<lgr::Results, Tensor> make(const Tensor &x, const lgr::State &state, int64_t settings,
+                                      double clamp, bool grad) {
     check_float(x, "quantize", "x");
-    const lgr_stats st =
-        lgr::state("quantize", running, is_init, scale, n_batches, n_skipped, threshold);
-    const lgr::Settings how = lgr::unpack(settings, "quantize");
+    const lgr::Format how = lgr::unpacked(settings, clamp).checked("quantize");
     const Tensor in = lgr::dense(x);
     const int64_t n = in.numel();
+    const lgr_stats st = lgr::pointers("quantize", state, in);
     lgr_quantize_params p = {};
     p.bits = how.bits;
     p.rounding = how.rounding;
     p.relu = how.relu;
-    p.no_slope = lgr::slope_is_zero(st, p.bits, LGR_EXP2_MAX);
     p.stream = n >= lgr::kStream;
     p.clamp = static_cast<float>(clamp);
-    const Tensor value = lgr::fresh_like(in, aoti_torch_dtype_float32());
-    const Tensor codes = lgr::fresh_like(in, lgr::code_dtype(p.bits));
-    OptTensor mask, slope;
-    lgr_quantize_out out = {};
-    out.value = value.mutable_data_ptr<float>();
-    out.codes = codes.mutable_data_ptr();
-    if (grad) {
-        mask = lgr::fresh_1d(lgr_mask_bytes(n), aoti_torch_dtype_uint8());
-        out.mask = mask->mutable_data_ptr<uint8_t>();
+    lgr::Results results(p.bits, grad, st.threshold, lgr_mask_bytes(n),
+                         [&](int32_t dtype) { return lgr::fresh_like(in, dtype); });
+#if LGR_HAVE_CUDA
+    if (!in.is_cpu()) {
+        const lgr_quantize_out out = results.flat();
+        const Tensor now = lgr::fresh(nullptr, 0, aoti_torch_dtype_float32(), lgr::place_of(in)),
+                     scratch = lgr::fresh_1d(LGR_QUANTIZE_CUDA_SCRATCH, aoti_torch_dtype_uint8(),
+                                             lgr::place_of(in));
+        const lgr::DeviceQueue queue(in);
+        lgr::check(lgr_quantize_state_f32_cuda(in.const_data_ptr<float>(), n, &st, &p, how.observe,
+                                               &out, now.mutable_data_ptr<float>(),
+                                               scratch.mutable_data_ptr(), queue.stream()),
+                   "quantize");
+        return {std::move(results), now};
     }
-    if (grad && threshold) {
-        slope = lgr::fresh_like(in, aoti_torch_dtype_float32());
-        out.slope = slope->mutable_data_ptr<float>();
-    }
-    const int32_t e = with_state(in, st, p, LGR_EXP2_MAX, how.observe, out, "quantize");
-    return {value, codes, lgr::scale_of(e), mask, slope};
+#endif
+    const Tensor now =
+        results.tagged(with_state(in, st, p, LGR_EXP2_MAX, how.observe, results, "quantize"));
+    return {std::move(results), now};
 }
-
-using Forms = lgr::QuantizeForms<make>;
+std::tuple<Tensor, Tensor, Tensor> quantize(const Tensor &x, const lgr::Statistics &statistics,
+                                            int64_t settings, const OptTensor &threshold,
+                                            double clamp) {
+    const auto [r, now] = make(x, {statistics, threshold}, settings, clamp, false);
+    return {*r.value, r.codes, now};
+}
+std::tuple<Tensor, Tensor, Tensor, Tensor>
+quantize_mask(const Tensor &x, const lgr::Statistics &statistics, int64_t settings, double clamp) {
+    const auto [r, now] = make(x, {statistics, std::nullopt}, settings, clamp, true);
+    return {*r.value, r.codes, now, *r.mask};
+}
+lgr::Coded quantize_slope(const Tensor &x, const lgr::Statistics &statistics, int64_t settings,
+                          const Tensor &threshold, double clamp) {
+    const auto [r, now] = make(x, {statistics, threshold}, settings, clamp, true);
+    return r.all(now);
+}
 
 // The cap that keeps the bias inside 32 bits, and whether the bias holds a NaN.
 struct BiasLimit {
@@ -103,44 +120,34 @@ BiasLimit bias_limit(const OptTensor &bias, const OptTensor &x_scale) {
     return limit;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor>
-quantize_weight(const Tensor &w, const Tensor &running, const Tensor &is_init, const Tensor &scale,
-                const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold,
-                const OptTensor &bias, const OptTensor &x_scale, int64_t bits, int64_t flags) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> quantize_weight(const Tensor &w, const lgr::State &state,
+                                                           const OptTensor &bias,
+                                                           const OptTensor &x_scale, int64_t bits,
+                                                           int64_t flags) {
     check_float(w, "quantize_weight", "w");
-    const lgr_stats st =
-        lgr::state("quantize_weight", running, is_init, scale, n_batches, n_skipped, threshold);
     const Tensor in = lgr::dense(w);
+    const lgr_stats st = lgr::pointers("quantize_weight", state, in);
     const BiasLimit limit = bias_limit(bias, x_scale);
     lgr_quantize_params p = {};
     p.bits = lgr::to_bits(bits, "quantize_weight");
     p.rounding = LGR_HALF_EVEN;
-    p.no_slope = lgr::slope_is_zero(st, p.bits, limit.cap);
-    const bool grad = (flags & LGR_GRAD) != 0, slope = grad && threshold;
-    const Tensor codes = lgr::fresh_like(in, lgr::code_dtype(p.bits));
-    const Tensor mask =
-        lgr::fresh_1d(grad ? lgr_mask_bytes(in.numel()) : 0, aoti_torch_dtype_uint8());
-    const Tensor slopes = slope ? lgr::fresh_like(in, aoti_torch_dtype_float32())
-                                : lgr::absent(aoti_torch_dtype_float32());
-    lgr_quantize_out out = {};
-    out.codes = codes.mutable_data_ptr();
-    if (grad) out.mask = mask.mutable_data_ptr<uint8_t>();
-    if (slope) out.slope = slopes.mutable_data_ptr<float>();
-    const int32_t e =
-        with_state(in, st, p, limit.cap, (flags & LGR_OBSERVE) != 0, out, "quantize_weight");
-    return {codes, lgr::scale_of(limit.nan ? LGR_EXP2_NAN : e), mask, slopes};
+    const lgr::Results results(
+        p.bits, (flags & LGR_GRAD) != 0, st.threshold, lgr_mask_bytes(in.numel()),
+        [&](int32_t dtype) { return lgr::fresh_like(in, dtype); }, false);
+    const Tensor now = results.tagged(
+        with_state(in, st, p, limit.cap, (flags & LGR_OBSERVE) != 0, results, "quantize_weight"));
+    return {results.codes, limit.nan ? lgr::scale_of(LGR_EXP2_NAN) : now, results.mask_or_absent(),
+            results.slope_or_absent()};
 }
 
 // What decides codes and scale of an evaluation besides the weight itself, and a sample of that: four numbers to compare.
 // As a tensor they would cost the call and the comparison two microseconds.
 using Key = std::tuple<int64_t, int64_t, int64_t, bool>;
-Key weight_key(const Tensor &w, const Tensor &running, const Tensor &is_init, const Tensor &scale,
-               const Tensor &n_batches, const Tensor &n_skipped, const OptTensor &threshold,
-               const OptTensor &bias, const OptTensor &x_scale, int64_t bits) {
+Key weight_key(const Tensor &w, const lgr::State &state, const OptTensor &bias,
+               const OptTensor &x_scale, int64_t bits) {
     check_float(w, "weight_key", "w");
-    const lgr_stats st =
-        lgr::state("weight_key", running, is_init, scale, n_batches, n_skipped, threshold);
     const Tensor in = lgr::dense(w);
+    const lgr_stats st = lgr::pointers("weight_key", state, in);
     const BiasLimit limit = bias_limit(bias, x_scale);
     const int32_t guess = lgr_stats_guess(&st, lgr::to_bits(bits, "weight_key"), limit.cap);
     uint64_t print = 0;
@@ -187,7 +194,7 @@ Tensor codes_at(const Tensor &x, int32_t exp2, int64_t bits, int32_t rounding, c
     p.exp2 = exp2;
     p.bits = lgr::to_bits(bits, op);
     p.rounding = rounding;
-    const Tensor codes = lgr::fresh_like(in, lgr::code_dtype(p.bits));
+    const Tensor codes = lgr::fresh_like(in, lgr::quantized_dtype(p.bits));
     lgr_quantize_out out = {};
     out.codes = codes.mutable_data_ptr();
     pass(in, p, out, nullptr, op);
@@ -203,34 +210,25 @@ Tensor quantize_codes(const Tensor &x, int64_t exp2, int64_t bits) {
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("quantize(Tensor x, " LGR_STATISTICS_SCHEMA
-          ", int settings, Tensor? threshold=None, float clamp=0.0) -> "
-          "(Tensor value, Tensor codes, Tensor scale_now)");
-    m.def("quantize_mask(Tensor x, " LGR_STATISTICS_SCHEMA ", int settings, float clamp=0.0) -> "
-          "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask)");
-    m.def("quantize_slope(Tensor x, " LGR_STATISTICS_SCHEMA
-          ", int settings, Tensor threshold, float clamp=0.0) -> "
-          "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
-    m.def("quantize_weight(Tensor w, " LGR_STATE_SCHEMA
-          ", Tensor? bias, Tensor? x_scale, int bits, int flags) -> "
-          "(Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)");
-    m.def("weight_key(Tensor w, Tensor running, Tensor is_init, Tensor scale, Tensor n_batches, "
-          "Tensor n_skipped, Tensor? threshold, Tensor? bias, Tensor? x_scale, int bits) -> "
-          "(int fingerprint, int exp2, int cap, bool nan)");
-    m.def("quantize_bias(Tensor bias, Tensor x_scale, Tensor w_scale) -> Tensor");
-    m.def("dequantize(Tensor codes, Tensor scale, bool saved=False) -> Tensor");
-    m.def("codes_of(Tensor value, Tensor scale, int bits) -> Tensor");
-    m.def("quantize_codes(Tensor x, int exp2, int bits) -> Tensor");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("quantize", TORCH_BOX(&Forms::plain));
-    m.impl("quantize_mask", TORCH_BOX(&Forms::mask));
-    m.impl("quantize_slope", TORCH_BOX(&Forms::slope));
-    m.impl("quantize_weight", TORCH_BOX(&quantize_weight));
-    m.impl("weight_key", TORCH_BOX(&weight_key));
-    m.impl("quantize_bias", TORCH_BOX(&quantize_bias));
-    m.impl("dequantize", TORCH_BOX(&dequantize));
-    m.impl("codes_of", TORCH_BOX(&codes_of));
-    m.impl("quantize_codes", TORCH_BOX(&quantize_codes));
-}
+LGR_OPERATORS(
+    {"quantize(Tensor x, " LGR_STATISTICS ", int settings, Tensor? threshold=None, float clamp=0.0)"
+     " -> (Tensor value, Tensor codes, Tensor scale_now)",
+     LGR_BOX(quantize), lgr::Devices::CPU_AND_CUDA},
+    {"quantize_mask(Tensor x, " LGR_STATISTICS ", int settings, float clamp=0.0) -> "
+     "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask)",
+     LGR_BOX(quantize_mask), lgr::Devices::CPU_AND_CUDA},
+    {"quantize_slope(Tensor x, " LGR_STATISTICS
+     ", int settings, Tensor threshold, float clamp=0.0) -> " LGR_CODED,
+     LGR_BOX(quantize_slope), lgr::Devices::CPU_AND_CUDA},
+    {"quantize_weight(Tensor w, " LGR_STATE ", Tensor? bias, Tensor? x_scale, int bits, int flags)"
+     " -> (Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)",
+     LGR_BOX(quantize_weight)},
+    {"weight_key(Tensor w, Tensor running, Tensor is_init, Tensor scale, Tensor n_batches, "
+     "Tensor n_skipped, Tensor? threshold, Tensor? bias, Tensor? x_scale, int bits) -> "
+     "(int fingerprint, int exp2, int cap, bool nan)",
+     LGR_BOX(weight_key)},
+    {"quantize_bias(Tensor bias, Tensor x_scale, Tensor w_scale) -> Tensor",
+     LGR_BOX(quantize_bias)},
+    {"dequantize(Tensor codes, Tensor scale, bool saved=False) -> Tensor", LGR_BOX(dequantize)},
+    {"codes_of(Tensor value, Tensor scale, int bits) -> Tensor", LGR_BOX(codes_of)},
+    {"quantize_codes(Tensor x, int exp2, int bits) -> Tensor", LGR_BOX(quantize_codes)});

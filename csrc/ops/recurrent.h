@@ -2,7 +2,7 @@
 #pragma once
 #include "lgr/quantize.h"
 #include "lgr/recurrent.h"
-#include "ops/convolution.h"
+#include "ops/output.h"
 #include <cstring>
 #include <vector>
 
@@ -13,7 +13,6 @@
     "Tensor offsets, Tensor counts, int chip, bool reverse, int batch, int stride"
 
 namespace lgr {
-using OptTensor = std::optional<Tensor>;
 
 // The tensors behind LGR_RECURRENT_SCHEMA and LGR_WALK_SCHEMA.
 struct RecurrentArgs {
@@ -93,19 +92,20 @@ class Recurrent {
     int64_t saved_bytes() const { return lgr_recurrent_saved_bytes(&p, gates_); }
     // Codes of a given state: int8 or int32 as they are, float32 quantized. Empty: none.
     Tensor state(const OptTensor &given, int32_t exp2, int32_t bits) {
-        if (!given) return absent(code_dtype(bits));
+        if (!given) return absent(quantized_dtype(bits));
         const Tensor in = lgr::contiguous(*given);
         STD_TORCH_CHECK(in.numel() == int64_t{p.batch} * p.h, op_, ": a state must have ", p.batch,
                         " x ", p.h, " elements, got ", in.numel());
         if (in.scalar_type() != ScalarType::Float) {
             STD_TORCH_CHECK(in.scalar_type() == (bits <= 8 ? ScalarType::Char : ScalarType::Int),
                             op_, ": state codes must be int8 (h) or int32 (c)");
-            Tensor copy = fresh_like(in, code_dtype(bits)); // an output must not be an argument
+            Tensor copy =
+                fresh_like(in, quantized_dtype(bits)); // an output must not be an argument
             memcpy(copy.mutable_data_ptr(), in.const_data_ptr(),
                    static_cast<size_t>(in.numel()) * static_cast<size_t>(code_bytes(in, op_)));
             return copy;
         }
-        const Tensor codes = fresh_like(in, code_dtype(bits));
+        const Tensor codes = fresh_like(in, quantized_dtype(bits));
         const lgr_quantize_params how = {exp2, bits, LGR_FLOOR_ADD, 0, 0, 0, 0.0f};
         lgr_quantize_out out = {};
         out.codes = codes.mutable_data_ptr();

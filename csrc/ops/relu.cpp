@@ -1,6 +1,6 @@
 // relu.cpp - ReLU and its bounded forms on codes. No arithmetic here.
 #include "lgr/relu.h"
-#include "ops/tensor.h"
+#include "ops/box.h"
 
 namespace {
 using lgr::Tensor;
@@ -28,8 +28,6 @@ std::tuple<Tensor, Tensor, Tensor> relu(const Tensor &x, const Tensor &scale, do
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("relu(Tensor x, Tensor scale, float high, bool grad) -> "
-          "(Tensor value, Tensor codes, Tensor mask)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) { m.impl("relu", TORCH_BOX(&relu)); }
+LGR_OPERATORS({"relu(Tensor x, Tensor scale, float high, bool grad) -> "
+               "(Tensor value, Tensor codes, Tensor mask)",
+               LGR_BOX(relu)});

@@ -1,6 +1,6 @@
 // scale_bias.cpp - one factor and offset per channel. No arithmetic here.
 #include "lgr/scale_bias.h"
-#include "ops/tensor.h"
+#include "ops/box.h"
 
 namespace {
 using lgr::ScalarType;
@@ -34,9 +34,5 @@ Tensor scale_bias_codes(const Tensor &x, const Tensor &w, const Tensor &b, int64
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("scale_bias_codes(Tensor x, Tensor w, Tensor b, int shift) -> Tensor");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("scale_bias_codes", TORCH_BOX(&scale_bias_codes));
-}
+LGR_OPERATORS({"scale_bias_codes(Tensor x, Tensor w, Tensor b, int shift) -> Tensor",
+               LGR_BOX(scale_bias_codes)});

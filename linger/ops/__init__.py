@@ -3,7 +3,6 @@
 from linger.ops.activation import activation, activation_codes, chip_function, quantized_activation
 from linger.ops.affine import affine, affine_bias
 from linger.ops.batch_norm import batch_norm
-from linger.ops.bilinear import KeptWeight
 from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
 from linger.ops.checks import fake_kernel
@@ -23,6 +22,7 @@ from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, q
 from linger.ops.relu import relu
 from linger.ops.softmax import chip_softmax, softmax, softmax_codes
 from linger.ops.spec import Coded, Output, Stats
+from linger.ops.weighted import KeptWeight
 
 __all__ = [
     "Coded",

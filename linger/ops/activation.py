@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks, gradients
-from linger.ops.bilinear import codes_dtype, fake_outputs
-from linger.ops.spec import Coded, Output, flags_of
+from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, fake, quantized, settings
+from linger.ops.spec import Coded, Output
 
 _chip_function = torch.ops.linger.chip_function.default
 _activation = torch.ops.linger.activation.default
@@ -25,56 +26,44 @@ class _Activation(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, value: Tensor, codes: Tensor, scale: Tensor, table: int, bits: int, links: gradients.Links
-    ) -> tuple[Tensor, ...]:
+    ) -> Tensors:
         y, y_codes, y_scale = _activation(codes, scale, table, bits)
         ctx.save_for_backward(codes, scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.table, ctx.links = table, links
+        ctx.curve, ctx.links = _Curve(table), links
         return y, y_codes, y_scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        return (None if grad is None else _slope(ctx, grad, *ctx.saved_tensors)), *(None,) * 5
+        gx = None
+        if grad is not None:
+            if gradients.again(ctx):
+                (gx,) = ctx.curve.as_graph(grad, ctx.saved_tensors, (*ctx.links, None), (True,))
+            else:
+                (gx,) = ctx.curve.gradients(grad, ctx.saved_tensors, (True,))
+        return gx, *(None,) * 5
 
 
-class _Quantized(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, table: int, out: Output,
-        links: gradients.Links,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        y, y_codes, y_scale, mask, slope = _call(codes, scale, table, out, True)
-        ctx.save_for_backward(codes, scale, mask, slope, y_scale)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.table, ctx.links, ctx.layout = table, links, checks.layout_of(y)
-        return y, y_codes, y_scale
+class _Curve(Operator):
+    """GELU and swish; their gradient and float form, and those of sigmoid and tanh."""
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 7
-        for_x, for_t, *_rest = ctx.needs_input_grad
-        codes, scale, mask, slope, y_scale = ctx.saved_tensors
-        grad = checks.in_layout(grad, ctx.layout)
-        gt = gradients.of_threshold(ctx, grad, slope, y_scale) if for_t else None
-        gx = _slope(ctx, checks.mask_grad(grad, mask, grad.numel()), codes, scale) if for_x else None
-        return gx, gt, *(None,) * 5
+    __slots__ = ("table",)
 
+    def __init__(self, table: int) -> None:
+        self.table = table
 
-def _slope(ctx: Any, grad: Tensor, codes: Tensor, scale: Tensor) -> Tensor | None:
-    """Gradient of the operand: that of the exact function."""
-    if gradients.again(ctx):
-        return gradients.differentiated(_REAL[ctx.table], grad, gradients.operand(ctx.links[0], codes, scale))[0]
-    gx: Tensor = _grad(grad, codes, scale, ctx.table)
-    return gx
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[Any, Tensors]:
+        return _quantized(*operands, self.table, *settings(out, flags)), operands
 
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        return (_grad(grad, *kept, self.table),)
 
-def _call(codes: Tensor, scale: Tensor, table: int, out: Output, grad: bool) -> tuple[Tensor, ...]:
-    settings = (out.bits, float(out.clamp), int(out.rounding), flags_of(out, grad))
-    result: tuple[Tensor, ...] = _quantized(codes, scale, table, *out.stats, out.threshold, *settings)
-    return result
+    def real(self, x: Tensor) -> Tensor:
+        y: Tensor = _REAL[self.table](x)
+        return y
 
 
 def chip_function(x: Tensor, table: int, bits: int) -> Tensor:
@@ -94,11 +83,10 @@ def chip_function(x: Tensor, table: int, bits: int) -> Tensor:
 
     Source: docs/numerics.md, "Chip functions".
     """
-    if not isinstance(x, Tensor) or x.dtype != torch.int32:
-        raise TypeError(f"chip_function: x must be int32, got {getattr(x, 'dtype', type(x).__name__)}")
+    checks.check_dtype("chip_function", "x", x, "int32")
     checks.check_device("chip_function", x)
     y: Tensor = _chip_function(x, table, bits)
-    return y.to(codes_dtype(bits))
+    return y.to(checks.integer_form_dtype(bits))
 
 
 def activation(x: Coded, table: int, bits: int) -> Coded:
@@ -148,17 +136,8 @@ def quantized_activation(x: Coded, table: int, out: Output) -> Coded:
 
     Source: docs/numerics.md, "GELU and swish".
     """
-    checks.check_coded("quantized_activation", "x", x)
-    checks.check_output("quantized_activation", out)
-    checks.check_device("activation_quantized", x.codes)
-    value, t = checks.as_float32(x.value), out.threshold
-    if checks.needs_grad(value, t):
-        y, codes, scale = _Quantized.apply(  # type: ignore[no-untyped-call]
-            value, t, x.codes, x.scale, table, out, gradients.links(value, t)
-        )
-    else:
-        y, codes, scale, _, _ = _call(x.codes, x.scale, table, out, False)
-    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+    check_unary("quantized_activation", x, out)
+    return quantized(_Curve(table), (checks.as_float32(x.value),), (x.codes, x.scale), out, x.value.dtype)
 
 
 def activation_codes(x: Tensor, exp2: int, table: int, bits: int) -> Tensor:
@@ -195,27 +174,22 @@ def _fake_chip_function(x: Tensor, table: int, bits: int) -> Tensor:
 @checks.fake("linger::activation")
 def _fake_activation(x: Tensor, x_scale: Tensor, table: int, bits: int) -> tuple[Tensor, ...]:
     value = checks.empty_dense(x, torch.float32)
-    return value, checks.empty_dense(x, checks.code_dtype(bits)), value.new_empty([])
+    return value, checks.empty_dense(x, checks.quantized_dtype(bits)), value.new_empty([])
 
 
-@checks.fake("linger::activation_quantized")
-def _fake_quantized(
-    x: Tensor, x_scale: Tensor, table: int, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor,
-    n_skipped: Tensor, threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return fake_outputs(checks.empty_dense(x, torch.float32), 1, x.numel(), bits, threshold, flags)
+@fake("linger::activation_quantized")
+def _fake_quantized(x: Tensor, x_scale: Tensor, table: int) -> tuple[Tensor, int]:
+    return checks.empty_dense(x, torch.float32), x.numel()
 
 
 @checks.fake("linger::activation_codes")
 def _fake_codes(x: Tensor, exp2: int, table: int, bits: int) -> Tensor:
-    return checks.empty_dense(x, codes_dtype(bits))
+    return checks.empty_dense(x, checks.integer_form_dtype(bits))
 
 
 @checks.fake("linger::activation_grad")
 def _fake_grad(grad: Tensor, x: Tensor, x_scale: Tensor, table: int) -> Tensor:
-    same = checks.is_dense(x) and all(
-        n < 2 or a == b for n, a, b in zip(x.shape, x.stride(), grad.stride(), strict=True)
-    )
+    same = checks.pair_order(x, grad) is x
     return checks.empty_dense(grad, torch.float32) if same else grad.new_empty(grad.shape)
 
 

@@ -2,50 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from linger.errors import UnsupportedError
 from linger.ops import checks
-from linger.ops.quantize import fake_quantized
-from linger.ops.spec import GRAD, Coded, Output, flags_of
+from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, fake, quantized, settings
+from linger.ops.spec import Coded, Output
 
 _affine = torch.ops.linger.affine.default
 _affine_bias = torch.ops.linger.affine_bias.default
-_Operands = tuple[Tensor, Tensor, int, int]  # codes, scale, factor's code and exponent
 
 
-class _Affine(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, b: Tensor, t: Tensor | None, operands: _Operands, out: Output
-    ) -> tuple[Tensor, ...]:
-        value, codes, scale, mask, slope = _call(operands, b, t, out, True)
-        checks.save_output(ctx, t, value, codes, scale, mask, slope)
-        _, _, w, w_exp2 = operands
-        ctx.factor, ctx.b_shape = w * 2.0**-w_exp2, b.shape
-        return value, codes, scale
+class _Affine(Operator):
+    """The factor is ``w / 2**w_exp2``; the gradients need no operand."""
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        for_x, for_b, for_t, _, _ = ctx.needs_input_grad
-        if grad is None:
-            return (None,) * 5
-        mask, *rest = ctx.saved_tensors
-        grad, gt = checks.in_layout(grad, ctx.layout), None
-        if for_t:
-            slope, scale = rest
-            gt = checks.threshold_grad(grad, slope, scale, ctx.threshold)
-        grad = checks.mask_grad(grad, mask, grad.numel())
-        return grad * ctx.factor if for_x else None, grad.sum().reshape(ctx.b_shape) if for_b else None, gt, None, None
+    __slots__ = ("b_shape", "w", "w_exp2")
+    keeps_operands = False
 
+    def __init__(self, w: int, w_exp2: int, b_shape: torch.Size) -> None:
+        self.w, self.w_exp2, self.b_shape = w, w_exp2, b_shape
 
-def _call(operands: _Operands, b: Tensor, t: Tensor | None, out: Output, grad: bool) -> tuple[Tensor, ...]:
-    flags = flags_of(out, grad)
-    result: tuple[Tensor, ...] = _affine(*operands, b, *out.stats, t, out.bits, out.clamp, out.rounding, flags)
-    return result
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[Any, Tensors]:
+        codes, scale = operands
+        return _affine(codes, scale, self.w, self.w_exp2, floats[1], *settings(out, flags)), ()
+
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        for_x, for_b = want
+        gx = grad * (self.w * 2.0**-self.w_exp2) if for_x else None
+        return gx, grad.sum().reshape(self.b_shape) if for_b else None
 
 
 def affine(x: Coded, w: int, w_exp2: int, b: Tensor, out: Output) -> Coded:
@@ -68,21 +57,13 @@ def affine(x: Coded, w: int, w_exp2: int, b: Tensor, out: Output) -> Coded:
 
     Source: docs/numerics.md, "A number added".
     """
-    checks.check_coded("affine", "x", x)
-    checks.check_output("affine", out)
     checks.check_range("affine", "w", w, -128, 127)
     checks.check_range("affine", "w_exp2", w_exp2, -100, 100)
     _check_addend("affine", b)
-    checks.check_device("affine", x.codes)
-    if x.codes.dtype != torch.int8:
-        raise UnsupportedError(f"affine: x must have at most 8 bits, got codes of type {x.codes.dtype}")
-    value, t = checks.as_float32(x.value), out.threshold
-    operands = (x.codes, x.scale, w, w_exp2)
-    if checks.needs_grad(value, b, t):
-        y, codes, scale = _Affine.apply(value, b, t, operands, out)  # type: ignore[no-untyped-call]
-    else:
-        y, codes, scale, _, _ = _call(operands, b, t, out, False)
-    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+    check_unary("affine", x, out)
+    checks.check_narrow("affine", "x", x.codes)
+    op, floats = _Affine(w, w_exp2, b.shape), (checks.as_float32(x.value), b)
+    return quantized(op, floats, (x.codes, x.scale), out, x.value.dtype)
 
 
 def affine_bias(b: Tensor, x_scale: Tensor, w_exp2: int) -> Tensor:
@@ -112,13 +93,9 @@ def _check_addend(op: str, b: Tensor) -> None:
         raise ValueError(f"{op}: b must have one element, got shape {tuple(b.shape)}")
 
 
-@checks.fake("linger::affine")
-def _fake_affine(
-    x: Tensor, x_scale: Tensor, w: int, w_exp2: int, b: Tensor, running: Tensor, is_init: Tensor, scale: Tensor,
-    n_batches: Tensor, n_skipped: Tensor, threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    value, codes, now, _, slope = fake_quantized(x, bits, threshold, flags)
-    return value, codes, now, x.new_empty((x.numel() + 15) // 16 * 2 if flags & GRAD else 0, dtype=torch.uint8), slope
+@fake("linger::affine")
+def _fake_affine(x: Tensor, x_scale: Tensor, w: int, w_exp2: int, b: Tensor) -> tuple[Tensor, int]:
+    return checks.empty_dense(x, torch.float32), x.numel()
 
 
 @checks.fake("linger::affine_bias")

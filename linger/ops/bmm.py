@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from linger.errors import UnsupportedError
-from linger.ops import checks, gradients
-from linger.ops.spec import Coded, Output, flags_of
+from linger.ops import checks
+from linger.ops.output import Floats, Operands, Operator, Tensors, check_binary, pair, quantized, settings
+from linger.ops.spec import Coded, Output
 
 _conv = torch.ops.linger.conv.default
 _conv_codes = torch.ops.linger.conv_codes.default
 _dequantize = torch.ops.linger.dequantize.default
-_Operands = tuple[Tensor, Tensor, Tensor, Tensor]
 LONGEST = (1 << 17) - 1  # K * 2**14 < 2**31: the convolution's 32-bit accumulator cannot saturate
 
 
@@ -40,49 +41,42 @@ def _matrices(rows: Tensor, b: int) -> Tensor:
     return rows.view(rows.shape[0], b, rows.shape[1] // b).transpose(0, 1).clone(memory_format=torch.contiguous_format)
 
 
-class _Bmm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output, links: gradients.Links
-    ) -> tuple[Tensor, ...]:
-        value, codes, scale, mask, slope = _call(operands, t, out, True)
-        ctx.save_for_backward(*operands, mask, _rows(slope) if t is not None else slope, scale)
-        ctx.set_materialize_grads(False)
-        b = operands[0].shape[0]
-        value, codes = _matrices(_rows(value), b), _matrices(_rows(codes), b)
-        ctx.mark_non_differentiable(codes, scale)
-        ctx.links = links
-        return value, codes, scale
+class _Bmm(Operator):
+    """One group of a convolution per matrix; the mask has its rows."""
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 6
-        for_x, for_y, for_t, *_rest = ctx.needs_input_grad
-        x, x_scale, y, y_scale, mask, slope, scale = ctx.saved_tensors
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[Any, Tensors]:
+        x, x_scale, y, y_scale = operands
+        b, head = x.shape[0], (_pixels(x), x_scale, _kernels(y), y_scale, None, [1, 1], [0, 0, 0, 0], [1, 1])
+        value, codes, scale, mask, slope = _conv(*head, b, *settings(out, flags))
+        slope = slope if slope.dim() < 4 else _rows(slope)
+        return (_matrices(_rows(value), b), _matrices(_rows(codes), b), scale, mask, slope), operands
+
+    def ordered(self, grad: Tensor, layout: tuple[int, ...] | None) -> Tensor:
         b, m, n = grad.shape
-        rows = grad.transpose(0, 1).reshape(m, b * n).contiguous()
-        gt = gradients.of_threshold(ctx, rows, slope, scale) if for_t else None
-        gx = gy = None
-        if for_x or for_y:
-            grad = _matrices(checks.mask_grad(rows, mask, b * n), b)
-        if gradients.again(ctx):
-            at_x, at_y, _ = ctx.links
-            factors = gradients.operand(at_x, x, x_scale), gradients.operand(at_y, y, y_scale)
-            gx, gy = gradients.differentiated(torch.bmm, grad, *factors)
-        elif for_x or for_y:
-            gx = grad @ _dequantize(y, y_scale).transpose(1, 2) if for_x else None
-            gy = _dequantize(x, x_scale).transpose(1, 2) @ grad if for_y else None
-        return gx, gy, gt, None, None, None
+        return grad.transpose(0, 1).reshape(m, b * n).contiguous()
+
+    def row(self, grad: Tensor) -> int:
+        return grad.shape[1]
+
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        x, x_scale, y, y_scale = kept
+        for_x, for_y = want
+        grad = _matrices(grad, x.shape[0])
+        gx = grad @ _dequantize(y, y_scale).transpose(1, 2) if for_x else None
+        return gx, _dequantize(x, x_scale).transpose(1, 2) @ grad if for_y else None
+
+    def as_graph(
+        self, grad: Tensor, kept: Tensors, places: Sequence[Tensor | None], want: Sequence[bool]
+    ) -> tuple[Any, ...]:
+        return super().as_graph(_matrices(grad, kept[0].shape[0]), kept, places, want)
+
+    def real(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.bmm(x, y)
 
 
-def _call(operands: _Operands, t: Tensor | None, out: Output, grad: bool) -> tuple[Tensor, ...]:
-    x, x_scale, y, y_scale = operands
-    head = (_pixels(x), x_scale, _kernels(y), y_scale, None, [1, 1], [0, 0, 0, 0], [1, 1], x.shape[0])
-    result: tuple[Tensor, ...] = _conv(
-        *head, *out.stats, t, out.bits, float(out.clamp), int(out.rounding), flags_of(out, grad)
-    )
-    return result
+_BMM = _Bmm()
 
 
 def bmm(x: Coded, y: Coded, out: Output) -> Coded:
@@ -102,24 +96,12 @@ def bmm(x: Coded, y: Coded, out: Output) -> Coded:
 
     Source: docs/numerics.md, "BmmInt".
     """
-    checks.check_coded("bmm", "x", x)
-    checks.check_coded("bmm", "y", y)
-    checks.check_output("bmm", out)
-    checks.check_device("bmm", x.codes)
+    check_binary("bmm", x, y, out)
     if x.codes.dtype != torch.int8 or y.codes.dtype != torch.int8:
         raise UnsupportedError("bmm: the operands must have at most 8 bits")
     _check_shapes("bmm", x.codes, y.codes)
-    if y.value is x.value:  # dynamo refuses one tensor in two places of an autograd.Function
-        y = Coded(*(part.view_as(part) for part in y))
-    operands = (x.codes, x.scale, y.codes, y.scale)
-    xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
-    if checks.needs_grad(xv, yv, t):
-        value, codes, scale = _Bmm.apply(xv, yv, t, operands, out, gradients.links(xv, yv, t))  # type: ignore[no-untyped-call]
-    else:
-        value, codes, scale, _, _ = _call(operands, t, out, False)
-        value, codes = (_matrices(_rows(part), x.codes.shape[0]) for part in (value, codes))
-    dtype = torch.promote_types(x.value.dtype, y.value.dtype)
-    return Coded(value if dtype == torch.float32 else value.to(dtype), codes, scale)
+    floats, operands, dtype = pair(x, y)
+    return quantized(_BMM, floats, operands, out, dtype)
 
 
 def bmm_codes(x: Tensor, y: Tensor, shift: int, bits: int) -> Tensor:
@@ -138,13 +120,10 @@ def bmm_codes(x: Tensor, y: Tensor, shift: int, bits: int) -> Tensor:
 
     Source: docs/numerics.md, "BmmInt".
     """
-    for name, t in (("x", x), ("y", y)):
-        if not isinstance(t, Tensor) or t.dtype != torch.int8:
-            raise TypeError(f"bmm_codes: {name} must be torch.int8, got {getattr(t, 'dtype', type(t).__name__)}")
+    checks.check_dtype("bmm_codes", "x", x, "torch.int8")
+    checks.check_dtype("bmm_codes", "y", y, "torch.int8")
     _check_shapes("bmm_codes", x, y)
-    checks.check_range("bmm_codes", "shift", shift, 0, 63)
-    checks.check_range("bmm_codes", "bits", bits, 2, 32)
-    checks.check_device("bmm_codes", x)
+    checks.check_integer_form("bmm_codes", x, bits, shift)
     b = x.shape[0]
     image: Tensor = _conv_codes(
         _pixels(x), _kernels(y), None, [1, 1], [0, 0, 0, 0], [1, 1], b, shift, bits, False

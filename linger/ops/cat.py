@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from linger.ops import checks
-from linger.ops.quantize import fake_quantized
+from linger.ops.output import fake_results
 from linger.ops.spec import GRAD, Coded, Output, flags_of
 
 _cat_scale = torch.ops.linger.cat_scale.default
@@ -107,18 +107,17 @@ def cat(xs: Sequence[Coded], dim: int, out: Output, *, left: int = 6, widest: bo
 
 
 @checks.fake("linger::cat_scale")
-def _fake_cat_scale(
-    codes: list[Tensor], scales: list[Tensor], running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor,
-    n_skipped: Tensor, threshold: Tensor | None, bits: int, left: int, widest: bool, flags: int,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    return scale.new_empty(()), scale.new_empty(())
+def _fake_cat_scale(codes: list[Tensor], scales: list[Tensor], *_: Any) -> tuple[Tensor, Tensor]:
+    return scales[0].new_empty(()), scales[0].new_empty(())
 
 
 @checks.fake("linger::rescale")
 def _fake_rescale(
     x: Tensor, x_scale: Tensor, to_scale: Tensor, bits: int, rounding: int, flags: int, tqt: bool
 ) -> tuple[Tensor, ...]:
-    value, codes, _, mask, slope = fake_quantized(x, bits, x_scale if tqt else None, flags)
+    value, codes, _, mask, slope = fake_results(
+        checks.empty_dense(x, torch.float32), 0, bits, x_scale if tqt else None, flags
+    )
     return value, codes, mask, slope
 
 

@@ -69,6 +69,39 @@ def check_codes(op: str, name: str, x: Any) -> None:
         raise TypeError(f"{op}: {name} must be int8, int16 or int32, got {x.dtype}")
 
 
+def check_coded(op: str, name: str, x: Any) -> None:
+    """Refuses what is not a coded tensor.
+
+    Raises:
+        TypeError: Not a :class:`Coded`, or codes that are not int8 or int32.
+    """
+    if not isinstance(x, Coded):
+        raise TypeError(f"{op}: {name} must be Coded, got {type(x).__name__}")
+    if x.codes.dtype not in (torch.int8, torch.int32):
+        raise TypeError(f"{op}: {name}.codes must be int8 or int32, got {x.codes.dtype}")
+
+
+def check_narrow(op: str, name: str, codes: Tensor) -> None:
+    """Refuses codes above 8 bits.
+
+    Raises:
+        UnsupportedError: Codes that are not int8.
+    """
+    if codes.dtype != torch.int8:
+        raise UnsupportedError(f"{op}: {name} must have at most 8 bits, got codes of type {codes.dtype}")
+
+
+def check_dtype(op: str, name: str, x: Any, *dtypes: str) -> None:
+    """Refuses what is not a tensor of one of these types, which are named as the message shall name them.
+
+    Raises:
+        TypeError: ``x`` is no tensor, or of another dtype.
+    """
+    if not isinstance(x, Tensor) or str(x.dtype).removeprefix("torch.") not in [d.removeprefix("torch.") for d in dtypes]:
+        got = getattr(x, "dtype", type(x).__name__)
+        raise TypeError(f"{op}: {name} must be {' or '.join(dtypes)}, got {got}")
+
+
 def check_scale(op: str, name: str, scale: Any) -> None:
     """Refuses what is not one float32 scale.
 
@@ -93,6 +126,27 @@ def check_range(op: str, name: str, value: int, low: int, high: int) -> None:
         raise TypeError(f"{op}: {name} must be an int, got {type(value).__name__}")
     if not low <= value <= high:
         raise ValueError(f"{op}: {name} must be in [{low}, {high}], got {value}")
+
+
+def check_integer_form(op: str, x: Tensor, bits: int, shift: int = 0, exp2: int = 0, lowest: int = 0) -> None:
+    """Refuses numbers that no integer form takes, and a device without a kernel.
+
+    Args:
+        op: Operator, for the message.
+        x: Its operand.
+        bits: Width of the result, 2..32.
+        shift: ``lowest``..63.
+        exp2: log2 of the operand's scale, -126..126.
+        lowest: Of the shift.
+
+    Raises:
+        TypeError, ValueError: As :func:`check_range`.
+        UnsupportedError: As :func:`check_device`.
+    """
+    check_range(op, "exp2", exp2, -126, 126)
+    check_range(op, "shift", shift, lowest, 63)
+    check_range(op, "bits", bits, 2, 32)
+    check_device(op, x)
 
 
 def check_output(op: str, out: Output) -> None:
@@ -155,9 +209,20 @@ def empty_dense(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty(x.shape, dtype=dtype, device=x.device)
 
 
-def code_dtype(bits: int) -> torch.dtype:
-    """The dtype in which the quantizing operators return codes."""
+def pair_order(x: Tensor, y: Tensor) -> Tensor:
+    """A tensor with the strides of a two-operand result (fake kernels)."""
+    same = all(n < 2 or a == b for n, a, b in zip(x.shape, x.stride(), y.stride(), strict=True))
+    return x if same and is_dense(x) else torch.empty(x.shape, dtype=x.dtype, device=x.device)
+
+
+def quantized_dtype(bits: int) -> torch.dtype:
+    """The dtype in which the quantizing operators return codes: of two, so that an operand has one of two."""
     return torch.int8 if bits <= 8 else torch.int32
+
+
+def integer_form_dtype(bits: int) -> torch.dtype:
+    """The dtype of the integer forms' results (runner, chip functions): int8, int16 or int32."""
+    return torch.int8 if bits <= 8 else torch.int16 if bits <= 16 else torch.int32
 
 
 def narrowed(codes: Tensor, bits: int) -> Tensor:
@@ -286,18 +351,6 @@ def output_grads(ctx: Any, grad: Tensor | None, for_x: bool, for_t: bool) -> tup
         slope, scale = rest
         gt = threshold_grad(grad, slope, scale, ctx.threshold)
     return mask_grad(grad, mask) if for_x else None, gt
-
-
-def check_coded(op: str, name: str, x: Any) -> None:
-    """Refuses what is not a coded tensor.
-
-    Raises:
-        TypeError: Not a :class:`Coded`, or codes that are not int8 or int32.
-    """
-    if not isinstance(x, Coded):
-        raise TypeError(f"{op}: {name} must be Coded, got {type(x).__name__}")
-    if x.codes.dtype not in (torch.int8, torch.int32):
-        raise TypeError(f"{op}: {name}.codes must be int8 or int32, got {x.codes.dtype}")
 
 
 @fake("linger::mask_grad")

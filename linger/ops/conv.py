@@ -10,22 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.bilinear import (
-    KeptWeight,
-    Weight,
-    check_codes,
-    check_operands,
-    checked,
-    codes_dtype,
-    fake_outputs,
-    weight_masked,
-)
 from linger.ops.gradients import dequantized
+from linger.ops.output import fake, settings
 from linger.ops.spec import Coded, Output
+from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, weighted
 
 _conv = torch.ops.linger.conv.default
 _conv_codes = torch.ops.linger.conv_codes.default
-_conv_grad = torch.ops.linger.conv_grad.default
 _float_backward = torch.ops.aten.convolution_backward.default
 
 
@@ -44,45 +35,40 @@ class Geometry(NamedTuple):
     dilation: Sequence[int] = (1, 1)
     groups: int = 1
 
-    def arranged(self, codes: Tensor) -> Tensor:
-        """Weight codes as the engine takes them."""
-        return codes
+
+class Convolution(Weighted):
+    """What runs and differentiates a convolution of one geometry."""
+
+    __slots__ = ("geometry",)
+
+    def __init__(self, geometry: Geometry) -> None:
+        self.geometry = geometry
 
     def packing(self) -> tuple[Sequence[int], int]:
         """Stride and groups."""
-        return self.stride, self.groups
+        return self.geometry.stride, self.geometry.groups
 
-    def run(
+    def engine(
         self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
         packed: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """The integer convolution with its output quantizer: value, codes, scale, mask, slope."""
-        state = (*out.stats, out.threshold, out.bits, float(out.clamp), int(out.rounding))
-        result: tuple[Tensor, ...] = _conv(x, x_scale, w, w_scale, bias, *self, *state, flags, packed)
+        """The integer convolution with its output quantizer."""
+        result: tuple[Tensor, ...] = _conv(x, x_scale, w, w_scale, bias, *self.geometry, *settings(out, flags), packed)
         return result
 
-    def ordered(self, grad: Tensor) -> Tensor:
-        """A gradient in the memory order of the result."""
+    def ordered(self, grad: Tensor, layout: tuple[int, ...] | None) -> Tensor:
+        """Channels last."""
         return grad.contiguous(memory_format=torch.channels_last)
 
-    def gradients(
-        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
-    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
-        """Gradients of the convolution of the dequantized operands: of x, w and bias."""
-        if not x.is_cpu:
-            return self._torch_gradients(grad, mask, x, x_scale, w, want, whole)
-        wanted = want[0] + 2 * want[1] + 4 * want[2]
-        w_mask = None if whole or not want[1] else w.mask
-        found = _conv_grad(grad, mask, x, x_scale, w.codes, w.scale, w_mask, *self, wanted)
-        gx, gw, gb = (g if asked else None for g, asked in zip(found, want, strict=True))
-        return gx, gw, gb
+    def row(self, grad: Tensor) -> int:
+        """One pixel."""
+        return grad.shape[1]
 
-    def _torch_gradients(
-        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
-    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
-        """The same by torch, for devices without a kernel of ours."""
-        grad = checks.mask_grad(self.ordered(grad), mask, grad.shape[1])
-        top, left, bottom, right = self.padding
+    def float_gradients(
+        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        """Gradients as torch computes them of the convolution of the dequantized operands: of x, w and bias."""
+        stride, (top, left, bottom, right), dilation, groups = self.geometry
         height, width = x.shape[2:]
         real = dequantized(x, x_scale)
         pads = [top, left]
@@ -95,23 +81,23 @@ class Geometry(NamedTuple):
             real,
             dequantized(w.codes, w.scale),
             [w.codes.shape[0]],
-            list(self.stride),
+            list(stride),
             pads,
-            list(self.dilation),
+            list(dilation),
             False,
             [0, 0],
-            self.groups,
+            groups,
             list(want),
         )
         if uneven and gx is not None:
             gx = gx[:, :, top : top + height, left : left + width]
-        return gx, weight_masked(gw, w, whole), gb
+        return gx, gw, gb
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         """The float convolution."""
-        top, left, bottom, right = self.padding
+        stride, (top, left, bottom, right), dilation, groups = self.geometry
         padded = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(padded, w, bias, tuple(self.stride), 0, tuple(self.dilation), self.groups)
+        return F.conv2d(padded, w, bias, tuple(stride), 0, tuple(dilation), groups)
 
 
 def conv(
@@ -152,7 +138,7 @@ def conv(
         check_operands("conv", x, weight, bias, weight_out, out)
         _check_geometry("conv", x.codes, weight, geometry)
 
-    return checked(geometry, check, x, weight, bias, weight_out, out, kept)
+    return weighted(Convolution(geometry), check, x, weight, bias, weight_out, out, kept)
 
 
 def conv_codes(
@@ -217,69 +203,17 @@ def _out_size(x: Tensor, w: Tensor, g: Geometry) -> tuple[Any, Any]:
     return h, (x.shape[3] + left + right - g.dilation[1] * (w.shape[3] - 1) - 1) // g.stride[1] + 1
 
 
-@checks.fake("linger::conv")
+@fake("linger::conv")
 def _fake_conv(
-    x: Tensor,
-    x_scale: Tensor,
-    w: Tensor,
-    w_scale: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    running: Tensor,
-    is_init: Tensor,
-    scale: Tensor,
-    n_batches: Tensor,
-    n_skipped: Tensor,
-    threshold: Tensor | None,
-    bits: int,
-    clamp: float,
-    rounding: int,
-    flags: int,
-    packed: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    value = _fake_result(x, w, Geometry(stride, padding, dilation, groups), torch.float32)
-    n, o, h, wd = value.shape
-    return fake_outputs(value, n * h * wd, o, bits, threshold, flags)
-
-
-@checks.fake("linger::conv_grad")
-def _fake_conv_grad(
-    dy: Tensor,
-    mask: Tensor | None,
-    x: Tensor,
-    x_scale: Tensor,
-    w: Tensor,
-    w_scale: Tensor,
-    w_mask: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    want: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    n, c, h, wd = x.shape
-    gx = dy.new_empty_strided((n, c, h, wd), (h * wd * c, 1, wd * c, c)) if want & 1 else dy.new_empty([0])
-    gw = torch.empty_like(w, dtype=torch.float32) if want & 2 else dy.new_empty([0])
-    return gx, gw, dy.new_empty([w.shape[0] if want & 4 else 0])
+    x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, *geometry: Any
+) -> tuple[Tensor, int]:
+    return _fake_result(x, w, Geometry(*geometry), torch.float32), w.shape[0]
 
 
 @checks.fake("linger::conv_codes")
-def _fake_conv_codes(
-    x: Tensor,
-    w: Tensor,
-    bias: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    shift: int,
-    bits: int,
-    relu: bool,
-) -> Tensor:
-    return _fake_result(x, w, Geometry(stride, padding, dilation, groups), codes_dtype(bits))
+def _fake_conv_codes(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
+    stride, padding, dilation, groups, _shift, bits, _relu = rest
+    return _fake_result(x, w, Geometry(stride, padding, dilation, groups), checks.integer_form_dtype(bits))
 
 
 def _fake_result(x: Tensor, w: Tensor, g: Geometry, dtype: torch.dtype) -> Tensor:

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linger.ops import checks
-from linger.ops.bilinear import KeptWeight, Weight, bilinear, check_operands, weight_masked
+from linger.ops.conv import Convolution, Geometry
 from linger.ops.gradients import dequantized
 from linger.ops.spec import Coded, Output
+from linger.ops.weighted import KeptWeight, Weight, Weighted, check_operands, weighted
 
-_conv = torch.ops.linger.conv.default
 _float_backward = torch.ops.aten.convolution_backward.default
 
 
@@ -35,43 +34,55 @@ class Spacing(NamedTuple):
     dilation: Sequence[int] = (1, 1)
     groups: int = 1
 
+
+class TransposedConvolution(Weighted):
+    """What runs and differentiates a transposed convolution of one spacing."""
+
+    __slots__ = ("spacing",)
+
+    def __init__(self, spacing: Spacing) -> None:
+        self.spacing = spacing
+
     def arranged(self, codes: Tensor) -> Tensor:
-        """Weight codes as the engine takes them."""
-        return turned(codes, self.groups)
+        """Weight codes as the convolution takes them."""
+        return turned(codes, self.spacing.groups)
 
     def packing(self) -> tuple[Sequence[int], int]:
         """Stride and groups of the convolution."""
-        return (1, 1), self.groups
+        return (1, 1), self.spacing.groups
 
-    def run(
+    def engine(
         self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
         packed: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        """The integers with their output quantizer: value, codes, scale, mask, slope."""
-        around = edges(w.shape[2:], (*self.padding, *self.padding), self.output_padding, self.dilation)
-        spaced = spread(x, self.stride, around)
-        geometry = ([1, 1], [0, 0, 0, 0], list(self.dilation), self.groups)
-        state = (*out.stats, out.threshold, out.bits, float(out.clamp), int(out.rounding))
-        result: tuple[Tensor, ...] = _conv(spaced, x_scale, w, w_scale, bias, *geometry, *state, flags, packed)
-        return result
+        """The integers with their output quantizer."""
+        stride, padding, extra, dilation, groups = self.spacing
+        spaced = spread(x, stride, edges(w.shape[2:], (*padding, *padding), extra, dilation))
+        plain = Convolution(Geometry(dilation=dilation, groups=groups))
+        return plain.engine(spaced, x_scale, w, w_scale, bias, out, flags, packed)
 
-    def ordered(self, grad: Tensor) -> Tensor:
-        """A gradient in the memory order of the result."""
+    def ordered(self, grad: Tensor, layout: tuple[int, ...] | None) -> Tensor:
+        """Channels last."""
         return grad.contiguous(memory_format=torch.channels_last)
 
-    def gradients(
-        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
-    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
+    def row(self, grad: Tensor) -> int:
+        """One pixel."""
+        return grad.shape[1]
+
+    def float_gradients(
+        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
         """Gradients as torch computes them of the float operator on the dequantized operands: of x, w and bias."""
-        grad = checks.mask_grad(self.ordered(grad), mask, grad.shape[1])
         operands = dequantized(x, x_scale), dequantized(w.codes, w.scale), [grad.shape[1]]
-        stride, padding, extra, dilation, groups = self
-        gx, gw, gb = _float_backward(grad, *operands, stride, padding, dilation, True, extra, groups, list(want))
-        return gx, weight_masked(gw, w, whole), gb
+        stride, padding, extra, dilation, groups = self.spacing
+        found: tuple[Tensor | None, Any, Tensor | None] = _float_backward(
+            grad, *operands, stride, padding, dilation, True, extra, groups, list(want)
+        )
+        return found
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         """The float operator."""
-        stride, padding, extra, dilation, groups = self
+        stride, padding, extra, dilation, groups = self.spacing
         return F.conv_transpose2d(
             x, w, bias, tuple(stride), tuple(padding), tuple(extra), groups, tuple(dilation)
         )  # fmt: skip
@@ -109,13 +120,14 @@ def conv_transpose(
 
     Source: docs/numerics.md, "Convolution".
     """
-    _check_spacing("conv_transpose", spacing)
-    stride, padding, extra, dilation, groups = spacing
-    outputs = weight.shape[1] * groups if isinstance(weight, Tensor) and weight.dim() == 4 else None
-    check_operands("conv_transpose", x, weight, bias, weight_out, out, outputs)
-    _check_shapes("conv_transpose", x.codes, weight, spacing)
-    plain = Spacing(list(stride), list(padding), list(extra), list(dilation), int(groups))
-    return bilinear(plain, x, weight, bias, weight_out, out, kept)
+
+    def check() -> None:
+        _check_spacing("conv_transpose", spacing)
+        outputs = weight.shape[1] * spacing.groups if isinstance(weight, Tensor) and weight.dim() == 4 else None
+        check_operands("conv_transpose", x, weight, bias, weight_out, out, outputs)
+        _check_shapes("conv_transpose", x.codes, weight, spacing)
+
+    return weighted(TransposedConvolution(spacing), check, x, weight, bias, weight_out, out, kept)
 
 
 def _check_spacing(op: str, g: Spacing) -> None:

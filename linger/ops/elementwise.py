@@ -2,44 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from linger.ops import checks
-from linger.ops.quantize import fake_quantized
-from linger.ops.spec import Coded, Output, flags_of
+from linger.ops.output import Floats, Operands, Operator, Tensors, check_binary, fake, pair, quantized, settings
+from linger.ops.spec import Coded, Output
 
 _sums = {1: torch.ops.linger.add.default, -1: torch.ops.linger.sub.default}  # by the sign of the second operand
 _sums_codes = {1: torch.ops.linger.add_codes.default, -1: torch.ops.linger.sub_codes.default}
 _requant_codes = torch.ops.linger.requant_codes.default
 _scale_bias_codes = torch.ops.linger.scale_bias_codes.default
-_Operands = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output, sign: int
-    ) -> tuple[Tensor, ...]:
-        value, codes, scale, mask, slope = _call(operands, t, out, sign, True)
-        ctx.sign = sign
-        checks.save_output(ctx, t, value, codes, scale, mask, slope)
-        return value, codes, scale
+class _Sum(Operator):
+    """``x + y`` or ``x - y``; its gradients need no operand."""
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        for_x, for_y, for_t, *_rest = ctx.needs_input_grad
-        g, gt = checks.output_grads(ctx, grad, for_x or for_y, for_t)
-        gy = g if g is None or ctx.sign == 1 else -g
-        return g if for_x else None, gy if for_y else None, gt, None, None, None
+    __slots__ = ("sign",)
+    keeps_operands = False
+
+    def __init__(self, sign: int) -> None:
+        self.sign = sign
+
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[Any, Tensors]:
+        return _sums[self.sign](*operands, *settings(out, flags)), ()
+
+    def row(self, grad: Tensor) -> int:
+        return 0
+
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        for_x, for_y = want
+        return grad if for_x else None, (grad if self.sign == 1 else -grad) if for_y else None
 
 
-def _call(operands: _Operands, t: Tensor | None, out: Output, sign: int, grad: bool) -> tuple[Tensor, ...]:
-    result: tuple[Tensor, ...]
-    result = _sums[sign](*operands, *out.stats, t, out.bits, out.clamp, out.rounding, flags_of(out, grad))
-    return result
+_ADD, _SUB = _Sum(1), _Sum(-1)
 
 
 def add(x: Coded, y: Coded, out: Output) -> Coded:
@@ -59,7 +60,7 @@ def add(x: Coded, y: Coded, out: Output) -> Coded:
 
     Source: docs/numerics.md, "iqAdd".
     """
-    return _sum("add", x, y, out, 1)
+    return _sum("add", x, y, out, _ADD)
 
 
 def sub(x: Coded, y: Coded, out: Output) -> Coded:
@@ -76,30 +77,19 @@ def sub(x: Coded, y: Coded, out: Output) -> Coded:
 
     Source: docs/numerics.md, "iqAdd".
     """
-    return _sum("sub", x, y, out, -1)
+    return _sum("sub", x, y, out, _SUB)
 
 
-def _sum(op: str, x: Coded, y: Coded, out: Output, sign: int) -> Coded:
-    checks.check_coded(op, "x", x)
-    checks.check_coded(op, "y", y)
-    checks.check_output(op, out)
-    if x.codes.shape != y.codes.shape:
-        raise ValueError(f"{op}: x and y must have one shape, got {tuple(x.codes.shape)} and {tuple(y.codes.shape)}")
-    checks.check_device(op, x.codes)
-    if y.value is x.value and torch.compiler.is_compiling():
-        # x + x: dynamo refuses one tensor in two places of an autograd.Function
-        y = Coded(*(part.view_as(part) for part in y))
-    xq, yq = x.codes, y.codes
-    if xq.dtype != yq.dtype:
-        xq, yq = xq.to(torch.int32), yq.to(torch.int32)
-    operands = (xq, x.scale, yq, y.scale)
-    xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
-    if checks.needs_grad(xv, yv, t):
-        value, codes, scale = checks.applied(_Sum)(xv, yv, t, operands, out, sign)
-    else:
-        value, codes, scale, _, _ = _call(operands, t, out, sign, False)
-    dtype = torch.promote_types(x.value.dtype, y.value.dtype)
-    return Coded(value if dtype == torch.float32 else value.to(dtype), codes, scale)
+def _sum(name: str, x: Coded, y: Coded, out: Output, op: _Sum) -> Coded:
+    check_binary(name, x, y, out)
+    _check_shapes(name, x.codes, y.codes)
+    floats, operands, dtype = pair(x, y)
+    return quantized(op, floats, operands, out, dtype)
+
+
+def _check_shapes(op: str, x: Tensor, y: Tensor) -> None:
+    if x.shape != y.shape:
+        raise ValueError(f"{op}: x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
 
 
 def add_codes(x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int) -> Tensor:
@@ -134,8 +124,7 @@ def sub_codes(x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int) -> Te
 def _sum_codes(op: str, x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int, sign: int) -> Tensor:
     checks.check_codes(op, "x", x)
     checks.check_codes(op, "y", y)
-    if x.shape != y.shape:
-        raise ValueError(f"{op}: x and y must have one shape, got {tuple(x.shape)} and {tuple(y.shape)}")
+    _check_shapes(op, x, y)
     checks.check_range(op, "shift_x", shift_x, 0, 63)
     checks.check_range(op, "shift_y", shift_y, 0, 63)
     checks.check_range(op, "bits", bits, 2, 32)
@@ -189,9 +178,8 @@ def scale_bias_codes(x: Tensor, w: Tensor, b: Tensor, shift: int) -> Tensor:
 
     Source: docs/numerics.md, "BatchNorm2dInt".
     """
-    for name, t, dtype in (("x", x, torch.int8), ("w", w, torch.int8), ("b", b, torch.int32)):
-        if not isinstance(t, Tensor) or t.dtype != dtype:
-            raise TypeError(f"scale_bias_codes: {name} must be {dtype}, got {getattr(t, 'dtype', type(t).__name__)}")
+    for name, t, dtype in (("x", x, "torch.int8"), ("w", w, "torch.int8"), ("b", b, "torch.int32")):
+        checks.check_dtype("scale_bias_codes", name, t, dtype)
     if x.dim() < 2:
         raise ValueError(f"scale_bias_codes: x must have at least 2 dimensions, got {x.dim()}")
     for name, t in (("w", w), ("b", b)):
@@ -203,30 +191,20 @@ def scale_bias_codes(x: Tensor, w: Tensor, b: Tensor, shift: int) -> Tensor:
     return out
 
 
-def _pair(x: Tensor, y: Tensor) -> Tensor:
-    """The operand whose strides a two-operand result has."""
-    same = all(n < 2 or a == b for n, a, b in zip(x.shape, x.stride(), y.stride(), strict=True))
-    return x if same and checks.is_dense(x) else torch.empty(x.shape, dtype=x.dtype, device=x.device)
-
-
-@checks.fake("linger::sub")
-@checks.fake("linger::add")
-def _fake_add(
-    x: Tensor, x_scale: Tensor, y: Tensor, y_scale: Tensor, running: Tensor, is_init: Tensor, scale: Tensor,
-    n_batches: Tensor, n_skipped: Tensor, threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return fake_quantized(_pair(x, y), bits, threshold, flags)
+@fake("linger::add", "linger::sub")
+def _fake_sum(x: Tensor, x_scale: Tensor, y: Tensor, y_scale: Tensor) -> tuple[Tensor, int]:
+    return checks.empty_dense(checks.pair_order(x, y), torch.float32), 0
 
 
 @checks.fake("linger::sub_codes")
 @checks.fake("linger::add_codes")
 def _fake_add_codes(x: Tensor, y: Tensor, shift_x: int, shift_y: int, bits: int) -> Tensor:
-    return checks.empty_dense(_pair(x, y), checks.code_dtype(bits))
+    return checks.empty_dense(checks.pair_order(x, y), checks.quantized_dtype(bits))
 
 
 @checks.fake("linger::requant_codes")
 def _fake_requant_codes(x: Tensor, shift: int, bits: int) -> Tensor:
-    return checks.empty_dense(x, checks.code_dtype(bits))
+    return checks.empty_dense(x, checks.quantized_dtype(bits))
 
 
 @checks.fake("linger::scale_bias_codes")

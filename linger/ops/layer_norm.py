@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch.nn import functional as F
 
 from linger.errors import UnsupportedError
 from linger.ops import checks, gradients
-from linger.ops.bilinear import Weight, codes_dtype, fake_outputs, quantize_weight, weight_gradients
-from linger.ops.spec import Coded, Output, flags_of
+from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, fake, quantized, settings
+from linger.ops.spec import Coded, Output
+from linger.ops.weighted import Weight, quantize_weight, weight_gradients
 
 _layer_norm = torch.ops.linger.layer_norm.default
 _layer_norm_codes = torch.ops.linger.layer_norm_codes.default
@@ -69,19 +71,11 @@ def layer_norm(
     """
     _check("layer_norm", x, gamma, beta, gamma_out, out, shape)
     checks.check_range("layer_norm", "eps_shift", eps_shift, -40, 40)
-    settings = (eps_shift, _norm_bits("layer_norm", norm_bits))
-    value = checks.as_float32(x.value)
+    op = _LayerNorm(shape, eps_shift, _norm_bits("layer_norm", norm_bits))
     gamma = None if gamma is None else checks.as_float32(gamma)
     beta = None if beta is None else checks.as_float32(beta)
-    gamma_threshold = None if gamma is None else gamma_out.threshold
-    if checks.needs_grad(value, gamma, beta, gamma_threshold, out.threshold):
-        floats = (value, gamma, beta, gamma_threshold, out.threshold)
-        call = (*floats, x.codes, x.scale, gamma_out, out, shape, settings, gradients.links(*floats))
-        y, codes, scale = _LayerNorm.apply(*call)  # type: ignore[no-untyped-call]
-    else:
-        w = quantize_gamma(x.scale, gamma, beta, gamma_out, shape, False)
-        y, codes, scale, _, _ = _forward(x.codes, x.scale, w, beta, out, settings, False)
-    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
+    floats = (checks.as_float32(x.value), gamma, beta, None if gamma is None else gamma_out.threshold)
+    return quantized(op, floats, (x.codes, x.scale, gamma_out), out, x.value.dtype)
 
 
 def layer_norm_codes(
@@ -104,21 +98,14 @@ def layer_norm_codes(
 
     Source: docs/numerics.md, "LayerNormInt".
     """
-    for name, t, dtypes in (
-        ("x", x, (torch.int8,)),
-        ("gamma", gamma, (torch.int8, torch.int16)),
-        ("beta", beta, (torch.int32,)),
-    ):
-        if not isinstance(t, Tensor) or t.dtype not in dtypes:
-            wanted = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
-            raise TypeError(f"layer_norm_codes: {name} must be {wanted}, got {getattr(t, 'dtype', type(t).__name__)}")
+    checks.check_dtype("layer_norm_codes", "x", x, "int8")
+    checks.check_dtype("layer_norm_codes", "gamma", gamma, "int8", "int16")
+    checks.check_dtype("layer_norm_codes", "beta", beta, "int32")
     _check_shape("layer_norm_codes", x, tuple(gamma.shape))
     if beta.shape != gamma.shape:
         raise ValueError(f"layer_norm_codes: beta must have shape {tuple(gamma.shape)}, got {tuple(beta.shape)}")
-    checks.check_range("layer_norm_codes", "shift", shift, 0, 63)
-    checks.check_range("layer_norm_codes", "bits", bits, 2, 32)
     checks.check_range("layer_norm_codes", "eps_exp2", eps_exp2, -1000, 1000)
-    checks.check_device("layer_norm_codes", x)
+    checks.check_integer_form("layer_norm_codes", x, bits, shift)
     norm = _norm_bits("layer_norm_codes", norm_bits)
     out: Tensor = _layer_norm_codes(x, checks.widened(gamma), beta, eps_exp2, norm, shift, bits)
     return out
@@ -154,12 +141,8 @@ def _check_shape(op: str, x: Tensor, shape: tuple[int, ...]) -> None:
 def _check(
     op: str, x: Coded, gamma: Tensor | None, beta: Tensor | None, gamma_out: Output, out: Output, shape: tuple[int, ...]
 ) -> None:
-    checks.check_coded(op, "x", x)
     checks.check_output(op, gamma_out)
-    checks.check_output(op, out)
-    checks.check_device(op, x.codes)
-    if x.codes.dtype != torch.int8:
-        raise UnsupportedError(f"{op}: the input must have at most 8 bits, got codes of type {x.codes.dtype}")
+    check_unary(op, x, out, narrow=True)
     if gamma_out.bits > 16:
         raise UnsupportedError(f"{op}: gamma must have at most 16 bits, got {gamma_out.bits}")
     _check_shape(op, x.codes, shape)
@@ -171,96 +154,77 @@ def _check(
             raise ValueError(f"{op}: {name} must have shape {shape}, got {tuple(t.shape)}")
 
 
-def _forward(
-    x: Tensor, x_scale: Tensor, w: Weight, beta: Tensor | None, out: Output, settings: tuple[int, int], grad: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    state = (*out.stats, out.threshold)
-    flags = flags_of(out, grad)
-    result: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _layer_norm(
-        x, x_scale, w.codes, w.scale, beta, *state, *settings, out.bits, float(out.clamp), int(out.rounding), flags
-    )
-    return result
+class _LayerNorm(Operator):
+    """Its floats are x, gamma, beta and gamma's threshold; its operands codes and scale of x, and gamma's quantizer."""
 
+    __slots__ = ("eps_shift", "norm_bits", "shape")
 
-class _LayerNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        value: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        gamma_threshold: Tensor | None,
-        out_threshold: Tensor | None,
-        codes: Tensor,
-        scale: Tensor,
-        gamma_out: Output,
-        out: Output,
-        shape: tuple[int, ...],
-        settings: tuple[int, int],
-        links: gradients.Links,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        w = quantize_gamma(scale, gamma, beta, gamma_out, shape, ctx.needs_input_grad[3])
-        y, y_codes, y_scale, mask, slope = _forward(codes, scale, w, beta, out, settings, True)
-        ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
-        ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.set_materialize_grads(False)
-        ctx.links, ctx.shape, ctx.eps = links, shape, CHIP_EPS * 4.0 ** settings[0]
-        return y, y_codes, y_scale
+    def __init__(self, shape: tuple[int, ...], eps_shift: int, norm_bits: int) -> None:
+        self.shape, self.eps_shift, self.norm_bits = shape, eps_shift, norm_bits
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        if grad is None:
-            return (None,) * 12
-        codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
-        w, n = Weight(*weight), math.prod(ctx.shape)
-        want_x, want_gamma, want_beta, want_gt, want_ot, *_rest = ctx.needs_input_grad
-        grad = grad.contiguous()
-        grad_t = gradients.of_threshold(ctx, grad, slope, y_scale) if want_ot else None
-        grad = checks.mask_grad(grad, mask, n)
-        if gradients.again(ctx):
-            return *_again(ctx, grad, codes, scale, w, want_beta), grad_t, *(None,) * 7
-        gamma_t = None
+    def eps(self) -> float:
+        return CHIP_EPS * 4.0**self.eps_shift
+
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[Any, Tensors]:
+        _value, gamma, beta, _t = floats
+        codes, scale, gamma_out = operands
+        w = quantize_gamma(scale, gamma, beta, gamma_out, self.shape, bool(want) and want[3])
+        state, form = settings(out, flags)[:6], settings(out, flags)[6:]
+        results = _layer_norm(codes, scale, w.codes, w.scale, beta, *state, self.eps_shift, self.norm_bits, *form)
+        return results, (codes, scale, *w)
+
+    def row(self, grad: Tensor) -> int:
+        return math.prod(self.shape)
+
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        codes, scale, *weight = kept
+        w, gamma_t = Weight(*weight), None
+        want_x, want_gamma, want_beta, want_t = want
         with checks.no_autocast(grad):
             x, gamma = gradients.dequantized(codes.contiguous(), scale), gradients.dequantized(w.codes, w.scale)
-            _normal, mean, factor = torch.native_layer_norm(x, list(ctx.shape), None, None, ctx.eps)
-            wanted = [want_x, want_gamma or want_gt, want_beta]
-            gx, gw, gb = _float_backward(grad, x, list(ctx.shape), mean, factor, gamma, torch.zeros_like(gamma), wanted)
-        if want_gt:
+            _normal, mean, factor = torch.native_layer_norm(x, list(self.shape), None, None, self.eps())
+            wanted = [want_x, want_gamma or want_t, want_beta]
+            gx, gw, gb = _float_backward(
+                grad, x, list(self.shape), mean, factor, gamma, torch.zeros_like(gamma), wanted
+            )
+        if want_t:
             _, gamma_t = weight_gradients(gw, w, False, True)
-        return gx, gw if want_gamma else None, gb, gamma_t, grad_t, *(None,) * 7
+        return gx, gw if want_gamma else None, gb, gamma_t
+
+    def as_graph(
+        self, grad: Tensor, kept: Tensors, places: Sequence[Tensor | None], want: Sequence[bool]
+    ) -> tuple[Any, ...]:
+        at_x, at_gamma, _beta, at_t, _out = places
+        codes, scale, *weight = kept
+        w = Weight(*weight)
+        x = gradients.operand(at_x, codes.contiguous(), scale)
+        if at_t is None:
+            gamma = gradients.operand(at_gamma, w.codes, w.scale)
+        else:  # the gradient of gamma passes where its code saturates, too
+            gamma = gradients.weight_operand(at_gamma, at_t, w._replace(mask=torch.full_like(w.mask, 255)))
+        gx, gw = gradients.differentiated(self.real, grad, x, gamma)
+        gb = grad.reshape(-1, *self.shape).sum(0) if want[2] else None
+        gt = None if gw is None or at_t is None else checks.threshold_grad(gw, w.slope, w.scale, at_t)
+        return gx, gw if at_gamma is not None else None, gb, gt
+
+    def real(self, x: Tensor, gamma: Tensor) -> Tensor:
+        return F.layer_norm(x, self.shape, gamma, None, self.eps())
 
 
-def _again(
-    ctx: Any, grad: Tensor, codes: Tensor, scale: Tensor, w: Weight, want_beta: bool
-) -> tuple[Tensor | None, ...]:
-    """Gradients of x, gamma, beta and gamma's threshold as a graph."""
-    at_x, at_gamma, _beta, at_t, _t = ctx.links
-    x = gradients.operand(at_x, codes.contiguous(), scale)
-    if at_t is None:
-        gamma = gradients.operand(at_gamma, w.codes, w.scale)
-    else:  # the gradient of gamma passes where its code saturates, too
-        gamma = gradients.weight_operand(at_gamma, at_t, w._replace(mask=torch.full_like(w.mask, 255)))
-    gx, gw = gradients.differentiated(lambda v, g: F.layer_norm(v, ctx.shape, g, None, ctx.eps), grad, x, gamma)
-    gb = grad.reshape(-1, *ctx.shape).sum(0) if want_beta else None
-    gt = None if gw is None or at_t is None else checks.threshold_grad(gw, w.slope, w.scale, at_t)
-    return gx, gw if at_gamma is not None else None, gb, gt
-
-
-@checks.fake("linger::layer_norm")
+@fake("linger::layer_norm")
 def _fake_layer_norm(
-    x: Tensor, x_scale: Tensor, gamma: Tensor, gamma_scale: Tensor, beta: Tensor | None, running: Tensor, is_init: Tensor,
-    scale: Tensor, n_batches: Tensor, n_skipped: Tensor, threshold: Tensor | None, eps_shift: int, norm_bits: int,
-    bits: int, clamp: float, rounding: int, flags: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    value, n = x.new_empty(x.shape, dtype=torch.float32), gamma.numel()
-    return fake_outputs(value, x.numel() // n, n, bits, threshold, flags)
+    x: Tensor, x_scale: Tensor, gamma: Tensor, gamma_scale: Tensor, beta: Tensor | None
+) -> tuple[Tensor, int]:
+    return x.new_empty(x.shape, dtype=torch.float32), gamma.numel()
 
 
 @checks.fake("linger::layer_norm_codes")
 def _fake_layer_norm_codes(
     x: Tensor, gamma: Tensor, beta: Tensor, eps_exp2: int, norm_bits: int, shift: int, bits: int
 ) -> Tensor:
-    return x.new_empty(x.shape, dtype=codes_dtype(bits))
+    return x.new_empty(x.shape, dtype=checks.integer_form_dtype(bits))
 
 
 __all__ = ["LONGEST", "NORM_EXP2", "layer_norm", "layer_norm_codes", "nearest_eps", "quantize_gamma"]

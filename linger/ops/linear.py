@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.bilinear import (
-    KeptWeight,
-    Weight,
-    check_codes,
-    check_operands,
-    checked,
-    codes_dtype,
-    fake_outputs,
-    weight_masked,
-)
 from linger.ops.gradients import dequantized
+from linger.ops.output import fake, settings
 from linger.ops.spec import Coded, Output
+from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, weighted
 
 _linear = torch.ops.linger.linear.default
 _linear_codes = torch.ops.linger.linear_codes.default
@@ -62,7 +53,7 @@ def linear(
         check_operands("linear", x, weight, bias, weight_out, out)
         _check_shapes("linear", x.codes, weight)
 
-    return checked(_PRODUCT, check, x, weight, bias, weight_out, out, kept)
+    return weighted(_PRODUCT, check, x, weight, bias, weight_out, out, kept)
 
 
 def linear_codes(x: Tensor, w: Tensor, bias: Tensor | None, shift: int, bits: int, relu: bool) -> Tensor:
@@ -95,35 +86,28 @@ def _check_shapes(op: str, x: Tensor, w: Tensor) -> None:
         raise ValueError(f"{op}: weight must not be empty, got {tuple(w.shape)}")
 
 
-class _Product(NamedTuple):
-    """The form of ``x @ weight.T``."""
+class _Product(Weighted):
+    """``x @ weight.T``."""
 
-    def arranged(self, codes: Tensor) -> Tensor:
-        return codes
-
-    def packing(self) -> tuple[Sequence[int], int]:
-        return (1, 1), 1
-
-    def run(
+    def engine(
         self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
         packed: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        state = (*out.stats, out.threshold, out.bits, float(out.clamp), int(out.rounding))
-        result: tuple[Tensor, ...] = _linear(x, x_scale, w, w_scale, bias, *state, flags, packed)
+        result: tuple[Tensor, ...] = _linear(x, x_scale, w, w_scale, bias, *settings(out, flags), packed)
         return result
 
-    def ordered(self, grad: Tensor) -> Tensor:
-        return grad.contiguous()
+    def row(self, grad: Tensor) -> int:
+        return grad.shape[-1]
 
-    def gradients(
-        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
-    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
+    def float_gradients(
+        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
         o, k = w.codes.shape
-        rows = checks.mask_grad(self.ordered(grad), mask, o).view(-1, o)
+        rows = grad.view(-1, o)
         with checks.no_autocast(rows):
             gx = (rows @ dequantized(w.codes, w.scale)).view(x.shape) if want[0] else None
             gw = rows.t() @ dequantized(x, x_scale).reshape(-1, k) if want[1] else None
-        return gx, weight_masked(gw, w, whole), rows.sum(0) if want[2] else None
+        return gx, gw, rows.sum(0) if want[2] else None
 
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         return F.linear(x, w, bias)
@@ -132,32 +116,14 @@ class _Product(NamedTuple):
 _PRODUCT = _Product()
 
 
-@checks.fake("linger::linear")
-def _fake_linear(
-    x: Tensor,
-    x_scale: Tensor,
-    w: Tensor,
-    w_scale: Tensor,
-    bias: Tensor | None,
-    running: Tensor,
-    is_init: Tensor,
-    scale: Tensor,
-    n_batches: Tensor,
-    n_skipped: Tensor,
-    threshold: Tensor | None,
-    bits: int,
-    clamp: float,
-    rounding: int,
-    flags: int,
-    packed: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    value = x.new_empty((*x.shape[:-1], w.shape[0]), dtype=torch.float32)
-    return fake_outputs(value, x.numel() // w.shape[1], w.shape[0], bits, threshold, flags)
+@fake("linger::linear")
+def _fake_linear(x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None) -> tuple[Tensor, int]:
+    return x.new_empty((*x.shape[:-1], w.shape[0]), dtype=torch.float32), w.shape[0]
 
 
 @checks.fake("linger::linear_codes")
 def _fake_linear_codes(x: Tensor, w: Tensor, bias: Tensor | None, shift: int, bits: int, relu: bool) -> Tensor:
-    return x.new_empty((*x.shape[:-1], w.shape[0]), dtype=codes_dtype(bits))
+    return x.new_empty((*x.shape[:-1], w.shape[0]), dtype=checks.integer_form_dtype(bits))
 
 
 __all__ = ["linear", "linear_codes"]

@@ -2,63 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from linger.ops import checks, gradients
-from linger.ops.elementwise import _pair
-from linger.ops.quantize import fake_quantized
-from linger.ops.spec import GRAD, Coded, Output, flags_of
+from linger.ops import checks
+from linger.ops.output import Floats, Operands, Operator, Tensors, check_binary, fake, pair, quantized, settings
+from linger.ops.spec import Coded, Output
 
 _mul = torch.ops.linger.mul.default
 _mul_codes = torch.ops.linger.mul_codes.default
 _dequantize = torch.ops.linger.dequantize.default
-_Operands = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-class _Mul(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, y: Tensor, t: Tensor | None, operands: _Operands, out: Output, links: gradients.Links
-    ) -> tuple[Tensor, ...]:
-        value, codes, scale, mask, slope = _call(operands, t, out, True)
-        ctx.save_for_backward(*operands, mask, slope, scale)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(codes, scale)
-        ctx.layout, ctx.y_shape, ctx.links = checks.layout_of(value), y.shape, links
-        return value, codes, scale
+class _Mul(Operator):
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[Any, Tensors]:
+        x, x_scale, y, y_scale = operands
+        whole = y if y.shape == x.shape else torch.empty_like(x).copy_(y.expand_as(x))
+        return _mul(x, x_scale, whole, y_scale, *settings(out, flags)), operands
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 6
-        for_x, for_y, for_t, *_rest = ctx.needs_input_grad
-        x, x_scale, y, y_scale, mask, slope, scale = ctx.saved_tensors
-        grad = checks.in_layout(grad, ctx.layout)
-        gx = gy = None
-        gt = gradients.of_threshold(ctx, grad, slope, scale) if for_t else None
-        if for_x or for_y:
-            grad = checks.mask_grad(grad, mask, grad.numel())
-        if gradients.again(ctx):
-            at_x, at_y, _ = ctx.links
-            factors = gradients.operand(at_x, x, x_scale), gradients.operand(at_y, y, y_scale)
-            gx, gy = gradients.differentiated(torch.mul, grad, *factors)
-        elif for_x or for_y:
-            gx = grad * _dequantize(y, y_scale) if for_x else None
-            gy = (grad * _dequantize(x, x_scale)).sum_to_size(ctx.y_shape) if for_y else None
-        return gx, gy, gt, None, None, None
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        x, x_scale, y, y_scale = kept
+        for_x, for_y = want
+        gx = grad * _dequantize(y, y_scale) if for_x else None
+        gy = (grad * _dequantize(x, x_scale)).sum_to_size(y.shape) if for_y else None
+        return gx, gy
+
+    def real(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * y
 
 
-def _call(operands: _Operands, t: Tensor | None, out: Output, grad: bool) -> tuple[Tensor, ...]:
-    x, x_scale, y, y_scale = operands
-    if y.shape != x.shape:
-        y = torch.empty_like(x).copy_(y.expand_as(x))
-    result: tuple[Tensor, ...] = _mul(
-        x, x_scale, y, y_scale, *out.stats, t, out.bits, out.clamp, out.rounding, flags_of(out, grad)
-    )
-    return result
+_MUL = _Mul()
 
 
 def mul(x: Coded, y: Coded, out: Output) -> Coded:
@@ -80,24 +58,10 @@ def mul(x: Coded, y: Coded, out: Output) -> Coded:
 
     Source: docs/numerics.md, "iqMul".
     """
-    checks.check_coded("mul", "x", x)
-    checks.check_coded("mul", "y", y)
-    checks.check_output("mul", out)
+    check_binary("mul", x, y, out)
     _check_expands("mul", x.codes, y.codes)
-    checks.check_device("mul", x.codes)
-    if y.value is x.value:  # x * x: dynamo refuses one tensor in two places of an autograd.Function
-        y = Coded(*(part.view_as(part) for part in y))
-    xq, yq = x.codes, y.codes
-    if xq.dtype != yq.dtype:
-        xq, yq = xq.to(torch.int32), yq.to(torch.int32)
-    operands = (xq, x.scale, yq, y.scale)
-    xv, yv, t = checks.as_float32(x.value), checks.as_float32(y.value), out.threshold
-    if checks.needs_grad(xv, yv, t):
-        value, codes, scale = _Mul.apply(xv, yv, t, operands, out, gradients.links(xv, yv, t))  # type: ignore[no-untyped-call]
-    else:
-        value, codes, scale, _, _ = _call(operands, t, out, False)
-    dtype = torch.promote_types(x.value.dtype, y.value.dtype)
-    return Coded(value if dtype == torch.float32 else value.to(dtype), codes, scale)
+    floats, operands, dtype = pair(x, y)
+    return quantized(_MUL, floats, operands, out, dtype)
 
 
 def mul_codes(x: Tensor, y: Tensor, shift: int, bits: int) -> Tensor:
@@ -122,12 +86,11 @@ def mul_codes(x: Tensor, y: Tensor, shift: int, bits: int) -> Tensor:
     checks.check_codes("mul_codes", "x", x)
     checks.check_codes("mul_codes", "y", y)
     _check_expands("mul_codes", x, y)
-    checks.check_range("mul_codes", "shift", shift, 0, 63)
-    checks.check_range("mul_codes", "bits", bits, 2, 32)
-    checks.check_device("mul_codes", x)
+    checks.check_integer_form("mul_codes", x, bits, shift)
     if x.dtype != torch.int8 or y.dtype != torch.int8:
         x, y = x.to(torch.int32), y.to(torch.int32)
-    return checks.narrowed(_mul_codes(x, y.expand_as(x), shift, bits), bits)
+    result: Tensor = _mul_codes(x, y.expand_as(x), shift, bits)
+    return result
 
 
 def _check_expands(op: str, x: Tensor, y: Tensor) -> None:
@@ -136,18 +99,14 @@ def _check_expands(op: str, x: Tensor, y: Tensor) -> None:
         raise ValueError(f"{op}: y must expand to the shape of x, got {tuple(x.shape)} and {tuple(y.shape)}")
 
 
-@checks.fake("linger::mul")
-def _fake_mul(
-    x: Tensor, x_scale: Tensor, y: Tensor, y_scale: Tensor, running: Tensor, is_init: Tensor, scale: Tensor,
-    n_batches: Tensor, n_skipped: Tensor, threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    value, codes, now, _, slope = fake_quantized(_pair(x, y), bits, threshold, flags)
-    return value, codes, now, x.new_empty((x.numel() + 15) // 16 * 2 if flags & GRAD else 0, dtype=torch.uint8), slope
+@fake("linger::mul")
+def _fake_mul(x: Tensor, x_scale: Tensor, y: Tensor, y_scale: Tensor) -> tuple[Tensor, int]:
+    return checks.empty_dense(checks.pair_order(x, y), torch.float32), x.numel()
 
 
 @checks.fake("linger::mul_codes")
 def _fake_mul_codes(x: Tensor, y: Tensor, shift: int, bits: int) -> Tensor:
-    return checks.empty_dense(_pair(x, y), checks.code_dtype(bits))
+    return checks.empty_dense(checks.pair_order(x, y), checks.integer_form_dtype(bits))
 
 
 __all__ = ["mul", "mul_codes"]

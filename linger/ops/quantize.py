@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from linger.ops import checks
+from linger.ops.output import fake_results, places
 from linger.ops.spec import GRAD, OBSERVE, RELU, Coded, Output, Stats, settings_of
 
 _quantize = torch.ops.linger.quantize.default
@@ -238,51 +239,24 @@ def quantize_codes(x: Tensor, exp2: int, bits: int) -> Tensor:
     return checks.narrowed(_quantize_codes(checks.as_float32(x.detach()), exp2, bits), bits)
 
 
-def fake_quantized(x: Tensor, bits: int, threshold: Tensor | None, flags: int) -> tuple[Tensor, ...]:
-    """Shapes of (value, codes, scale, mask, slope) for a flat mask (fake kernels)."""
-    grad = bool(flags & GRAD)
-    slope = (
-        checks.empty_dense(x, torch.float32) if grad and threshold is not None else x.new_empty(0, dtype=torch.float32)
-    )
-    return (
-        checks.empty_dense(x, torch.float32),
-        checks.empty_dense(x, checks.code_dtype(bits)),
-        x.new_empty((), dtype=torch.float32),
-        x.new_empty((x.numel() + 7) // 8 if grad else 0, dtype=torch.uint8),
-        slope,
-    )
-
-
 @checks.fake("linger::quantize")
-def _fake_quantize(
-    x: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
-    settings: int, threshold: Tensor | None = None, clamp: float = 0.0,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return fake_quantized(x, settings & 255, threshold, 0)[:3]
+def _fake_quantize(x: Tensor, *rest: Any, **named: Any) -> tuple[Tensor, ...]:
+    return _fake_results("quantize", x, rest, 0)[:3]
 
 
 @checks.fake("linger::quantize_mask")
-def _fake_quantize_mask(
-    x: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
-    settings: int, clamp: float = 0.0,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return fake_quantized(x, settings & 255, None, GRAD)[:4]
+def _fake_quantize_mask(x: Tensor, *rest: Any, **named: Any) -> tuple[Tensor, ...]:
+    return _fake_results("quantize_mask", x, rest, GRAD)[:4]
 
 
 @checks.fake("linger::quantize_slope")
-def _fake_quantize_slope(
-    x: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
-    settings: int, threshold: Tensor, clamp: float = 0.0,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return fake_quantized(x, settings & 255, threshold, GRAD)
+def _fake_quantize_slope(x: Tensor, *rest: Any, **named: Any) -> tuple[Tensor, ...]:
+    return _fake_results("quantize_slope", x, rest, GRAD)
 
 
-@checks.fake("linger::quantize_weight")
-def _fake_quantize_weight(
-    w: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
-    threshold: Tensor | None, bias: Tensor | None, x_scale: Tensor | None, bits: int, flags: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    return fake_quantized(w, bits, threshold, flags)[1:]
+def _fake_results(op: str, x: Tensor, rest: tuple[Any, ...], flags: int) -> tuple[Tensor, ...]:
+    bits, threshold = rest[places(f"linger::{op}")["settings"] - 1] & 255, x if op == "quantize_slope" else None
+    return fake_results(checks.empty_dense(x, torch.float32), 0, bits, threshold, flags)
 
 
 @checks.fake("linger::quantize_bias")
@@ -297,9 +271,9 @@ def _fake_dequantize(codes: Tensor, scale: Tensor, saved: bool = False) -> Tenso
 
 @checks.fake("linger::codes_of")
 def _fake_codes_of(value: Tensor, scale: Tensor, bits: int) -> Tensor:
-    return checks.empty_dense(value, checks.code_dtype(bits))
+    return checks.empty_dense(value, checks.quantized_dtype(bits))
 
 
 @checks.fake("linger::quantize_codes")
 def _fake_quantize_codes(x: Tensor, exp2: int, bits: int) -> Tensor:
-    return checks.empty_dense(x, checks.code_dtype(bits))
+    return checks.empty_dense(x, checks.quantized_dtype(bits))

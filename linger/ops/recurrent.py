@@ -11,8 +11,8 @@ from torch import Tensor
 
 from linger.errors import UnsupportedError
 from linger.ops import checks
-from linger.ops.bilinear import Weight, quantize_weight, weight_gradients
 from linger.ops.spec import Coded, Output
+from linger.ops.weighted import Weight, quantize_weight, weight_gradients
 
 _hidden_scale = torch.ops.linger.hidden_scale.default
 _hidden_observe = torch.ops.linger.hidden_observe.default
@@ -293,10 +293,7 @@ def _fake_hidden_scale(
 
 
 @checks.fake("linger::hidden_observe")
-def _fake_hidden_observe(
-    peak: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
-    threshold: Tensor | None, bits: int, cap: int,
-) -> None:  # fmt: skip
+def _fake_hidden_observe(*_: Any) -> None:
     return None
 
 

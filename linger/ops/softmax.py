@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks, gradients
-from linger.ops.bilinear import codes_dtype, fake_outputs
-from linger.ops.spec import Coded, Output, flags_of
+from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, fake, quantized, settings
+from linger.ops.spec import Coded, Output
 
 _chip_softmax = torch.ops.linger.chip_softmax.default
 _softmax = torch.ops.linger.softmax.default
@@ -19,38 +20,35 @@ _grad = torch.ops.linger.softmax_grad.default
 Q15 = 15  # exponent of the chips' results
 
 
-class _Softmax(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, value: Tensor, t: Tensor | None, codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output,
-        links: gradients.Links,
-    ) -> tuple[Tensor, ...]:  # fmt: skip
-        y, y_codes, y_scale, mask, slope = _call(codes, scale, chip, log, out, True)
-        ctx.save_for_backward(*((codes, scale) if log else (y_codes, y_scale)), mask, slope, y_scale)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.log, ctx.links = log, links
-        return y, y_codes, y_scale
+class _Softmax(Operator):
+    """Keeps the computed result of softmax, the operand of log-softmax."""
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        if grad is None:
-            return (None,) * 8
-        for_x, for_t, *_rest = ctx.needs_input_grad
-        codes, scale, mask, slope, y_scale = ctx.saved_tensors
-        grad = grad.contiguous()
-        gt = gradients.of_threshold(ctx, grad, slope, y_scale) if for_t else None
-        gx = None
-        if for_x:
-            grad = checks.mask_grad(grad, mask, grad.shape[-1])
-        if for_x and gradients.again(ctx) and ctx.log:
-            x = gradients.operand(ctx.links[0], codes, scale)
-            (gx,) = gradients.differentiated(lambda v: F.log_softmax(v, -1), grad, x)
-        elif for_x and gradients.again(ctx):
-            gx = _jacobian(grad, _Result.apply(*ctx.links, codes, scale, mask, slope))  # type: ignore[no-untyped-call]
-        elif for_x:
-            gx = _grad(grad, codes, scale, ctx.log)
-        return gx, gt, *(None,) * 6
+    __slots__ = ("chip", "log")
+
+    def __init__(self, chip: int, log: bool) -> None:
+        self.chip, self.log = chip, log
+
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[Any, Tensors]:
+        results = _softmax(*operands, self.chip, self.log, *settings(out, flags))
+        return results, operands if self.log else results[1:]
+
+    def row(self, grad: Tensor) -> int:
+        return grad.shape[-1]
+
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        return (_grad(grad, *kept[:2], self.log),)
+
+    def as_graph(
+        self, grad: Tensor, kept: Tensors, places: Sequence[Tensor | None], want: Sequence[bool]
+    ) -> tuple[Any, ...]:
+        if self.log:
+            return super().as_graph(grad, kept, places, want)
+        return (_jacobian(grad, _Result.apply(*places, *kept)),)  # type: ignore[no-untyped-call]
+
+    def real(self, x: Tensor) -> Tensor:
+        return F.log_softmax(x, -1)
 
 
 def _jacobian(grad: Tensor, y: Tensor) -> Tensor:
@@ -80,12 +78,6 @@ class _Result(torch.autograd.Function):
         return gx, gt, None, None, None, None
 
 
-def _call(codes: Tensor, scale: Tensor, chip: int, log: bool, out: Output, grad: bool) -> tuple[Tensor, ...]:
-    settings = (out.bits, float(out.clamp), int(out.rounding), flags_of(out, grad))
-    result: tuple[Tensor, ...] = _softmax(codes, scale, chip, log, *out.stats, out.threshold, *settings)
-    return result
-
-
 def _check_dim(op: str, x: Tensor, dim: int) -> None:
     checks.check_range(op, "dim", dim, -x.dim(), x.dim() - 1)
     if x.numel() and not x.shape[dim]:
@@ -111,8 +103,7 @@ def chip_softmax(x: Tensor, chip: int, log: bool, dim: int = -1) -> Tensor:
 
     Source: docs/numerics.md, "Softmax".
     """
-    if not isinstance(x, Tensor) or x.dtype != torch.int32:
-        raise TypeError(f"chip_softmax: x must be int32, got {getattr(x, 'dtype', type(x).__name__)}")
+    checks.check_dtype("chip_softmax", "x", x, "int32")
     _check_dim("chip_softmax", x, dim)
     checks.check_device("chip_softmax", x)
     y: Tensor = _chip_softmax(x.movedim(dim, -1), chip, log)
@@ -140,19 +131,11 @@ def softmax(x: Coded, out: Output, *, chip: int, log: bool = False, dim: int = -
 
     Source: docs/numerics.md, "Softmax".
     """
-    checks.check_coded("softmax", "x", x)
-    checks.check_output("softmax", out)
+    check_unary("softmax", x, out)
     _check_dim("softmax", x.codes, dim)
-    checks.check_device("softmax", x.codes)
-    value, codes, t = checks.as_float32(x.value).movedim(dim, -1), x.codes.movedim(dim, -1), out.threshold
-    if checks.needs_grad(value, t):
-        y, q, scale = _Softmax.apply(  # type: ignore[no-untyped-call]
-            value, t, codes, x.scale, chip, log, out, gradients.links(value, t)
-        )
-    else:
-        y, q, scale, _, _ = _call(codes, x.scale, chip, log, out, False)
-    y, q = y.movedim(-1, dim), q.movedim(-1, dim)
-    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), q, scale)
+    value, codes = checks.as_float32(x.value).movedim(dim, -1), x.codes.movedim(dim, -1)
+    y = quantized(_Softmax(chip, log), (value,), (codes, x.scale), out, x.value.dtype)
+    return Coded(y.value.movedim(-1, dim), y.codes.movedim(-1, dim), y.scale)
 
 
 def softmax_codes(x: Tensor, exp2: int, chip: int, log: bool, shift: int, bits: int) -> Tensor:
@@ -178,10 +161,7 @@ def softmax_codes(x: Tensor, exp2: int, chip: int, log: bool, shift: int, bits: 
     """
     checks.check_codes("softmax_codes", "x", x)
     _check_dim("softmax_codes", x, -1)
-    checks.check_range("softmax_codes", "exp2", exp2, -126, 126)
-    checks.check_range("softmax_codes", "shift", shift, 0, 63)
-    checks.check_range("softmax_codes", "bits", bits, 2, 32)
-    checks.check_device("softmax_codes", x)
+    checks.check_integer_form("softmax_codes", x, bits, shift, exp2)
     y: Tensor = _softmax_codes(checks.widened(x), exp2, chip, log, shift, bits)
     return y
 
@@ -191,18 +171,14 @@ def _fake_chip_softmax(x: Tensor, chip: int, log: bool) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@checks.fake("linger::softmax")
-def _fake_softmax(
-    x: Tensor, x_scale: Tensor, chip: int, log: bool, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor,
-    n_skipped: Tensor, threshold: Tensor | None, bits: int, clamp: float, rounding: int, flags: int,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    value, n = x.new_empty(x.shape, dtype=torch.float32), x.shape[-1]
-    return fake_outputs(value, x.numel() // n if n else 0, n, bits, threshold, flags)
+@fake("linger::softmax")
+def _fake_softmax(x: Tensor, x_scale: Tensor, chip: int, log: bool) -> tuple[Tensor, int]:
+    return x.new_empty(x.shape, dtype=torch.float32), x.shape[-1]
 
 
 @checks.fake("linger::softmax_codes")
 def _fake_softmax_codes(x: Tensor, exp2: int, chip: int, log: bool, shift: int, bits: int) -> Tensor:
-    return x.new_empty(x.shape, dtype=codes_dtype(bits))
+    return x.new_empty(x.shape, dtype=checks.integer_form_dtype(bits))
 
 
 @checks.fake("linger::softmax_grad")

@@ -1,15 +1,16 @@
-"""What convolutions and linear share: checks of operands, the quantized weight, forward and backward around the engine."""
+"""What convolutions and linear share: operators with a weight, its quantizer, and how a layer keeps it between evaluations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from linger.errors import UnsupportedError
 from linger.ops import checks, gradients
+from linger.ops.output import Floats, Operands, Operator, Tensors, fake_results, places, quantized
 from linger.ops.spec import GRAD, Coded, Output, flags_of
 
 _quantize_weight = torch.ops.linger.quantize_weight.default
@@ -27,34 +28,72 @@ class Weight(NamedTuple):
     slope: Tensor
 
 
-class Form(Protocol):
-    """One bilinear operator: its engine on codes, and its float form on real numbers."""
+class Weighted(Operator):
+    """A bilinear operator with a float weight: its engine on codes, and its float form on real numbers.
+
+    Its floats are x, weight, bias and the weight's threshold; its operands codes and scale of x, and the weight's quantizer.
+    """
+
+    __slots__ = ()
 
     def arranged(self, codes: Tensor) -> Tensor:
         """Weight codes as the engine takes them."""
+        return codes
 
     def packing(self) -> tuple[Sequence[int], int]:
         """Stride and groups, for the packed form of the weight."""
+        return (1, 1), 1
 
-    def run(
+    def engine(
         self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
         packed: Tensor | None = None,
     ) -> tuple[Tensor, ...]:  # fmt: skip
         """Value, codes, scale, mask in rows of outputs, slope; ``w`` is arranged."""
+        raise NotImplementedError
 
-    def ordered(self, grad: Tensor) -> Tensor:
-        """A gradient in the memory order of the result."""
+    def float_gradients(
+        self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, Any, Tensor | None]:
+        """Gradients of the float operator with respect to x, weight and bias."""
+        raise NotImplementedError
 
-    def gradients(
-        self, grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool], whole: bool
-    ) -> tuple[Tensor | None, Any, Tensor | None]:  # fmt: skip
-        """Gradients of the float operator with respect to x, weight and bias, of a result behind ``mask``.
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[tuple[Tensor, ...], Tensors]:
+        """Quantizes the weight, then the engine."""
+        _value, weight, bias, _t = floats
+        codes, scale, weight_out = operands
+        assert weight is not None
+        w = quantize_weight(weight, bias, scale, weight_out, want[1] or want[3])
+        return self.engine(codes, scale, self.arranged(w.codes), w.scale, bias, out, flags), (codes, scale, *w)
 
-        The weight's passes the weight's own mask unless ``whole``: a threshold's gradient needs all of it.
-        """
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        """Those of the float operator, and through the weight's quantizer."""
+        codes, scale, *weight = kept
+        want_x, want_w, want_b, want_t = want
+        w, weights = Weight(*weight), want_w or want_t
+        gx, gw, gb = self.float_gradients(grad, codes, scale, w, (want_x, weights, want_b))
+        return gx, *_of_weight(gw, gb, w, want_w, want_t, None)
 
-    def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
-        """The float operator."""
+    def as_graph(
+        self, grad: Tensor, kept: Tensors, places: Sequence[Tensor | None], want: Sequence[bool]
+    ) -> tuple[Any, ...]:
+        """The same as a graph."""
+        at_x, at_w, _at_b, at_t, _out = places
+        codes, scale, *weight = kept
+        w = Weight(*weight)
+        x, real = gradients.operand(at_x, codes, scale), gradients.weight_operand(at_w, at_t, w)
+        bias = grad.new_zeros(self.row(grad), requires_grad=want[2])
+        gx, gw, gb = gradients.differentiated(self.real, grad, x, real, bias)
+        return gx, *_of_weight(gw, gb, w, want[1], want[3], at_t)
+
+
+def _of_weight(gw: Any, gb: Any, w: Weight, want_w: bool, want_t: bool, threshold: Tensor | None) -> tuple[Any, ...]:
+    """Gradients of weight, bias and the weight's threshold."""
+    gt = None
+    if want_w or want_t:
+        gw, gt = weight_gradients(gw, w, want_w, want_t, threshold)
+    return gw, gb, gt
 
 
 class KeptWeight:
@@ -89,8 +128,7 @@ def check_operands(
     checks.check_output(op, weight_out)
     checks.check_output(op, out)
     checks.check_device(op, x.codes)
-    if x.codes.dtype != torch.int8:
-        raise UnsupportedError(f"{op}: the input must have at most 8 bits, got codes of type {x.codes.dtype}")
+    checks.check_narrow(op, "the input", x.codes)
     if weight_out.bits > 8:
         raise UnsupportedError(f"{op}: the weight must have at most 8 bits, got {weight_out.bits}")
     if bias is None:
@@ -109,21 +147,15 @@ def check_codes(op: str, x: Tensor, w: Tensor, bias: Tensor | None, shift: int, 
         ValueError: A shift or width out of range, or a bias of another size than the weight's outputs.
         UnsupportedError: A device without a kernel.
     """
-    for name, t, dtype in (("x", x, torch.int8), ("w", w, torch.int8), ("bias", bias, torch.int32)):
-        if t is None and name == "bias":
-            continue
-        if not isinstance(t, Tensor) or t.dtype != dtype:
-            raise TypeError(f"{op}: {name} must be {dtype}, got {getattr(t, 'dtype', type(t).__name__)}")
+    checks.check_dtype(op, "x", x, "torch.int8")
+    checks.check_dtype(op, "w", w, "torch.int8")
+    if bias is not None:
+        checks.check_dtype(op, "bias", bias, "torch.int32")
     if bias is not None and bias.shape != w.shape[:1]:
         raise ValueError(f"{op}: bias must have shape ({w.shape[0]},), got {tuple(bias.shape)}")
     checks.check_range(op, "bits", bits, 2, 32)
     checks.check_range(op, "shift", shift, -31 if bits == 32 else 0, 63)
     checks.check_device(op, x)
-
-
-def codes_dtype(bits: int) -> torch.dtype:
-    """Type of the integer forms' results: int8, int16 or int32."""
-    return torch.int8 if bits <= 8 else torch.int16 if bits <= 16 else torch.int32
 
 
 def quantize_weight(weight: Tensor, bias: Tensor | None, x_scale: Tensor, out: Output, grad: bool) -> Weight:
@@ -133,7 +165,7 @@ def quantize_weight(weight: Tensor, bias: Tensor | None, x_scale: Tensor, out: O
 
 
 def evaluation_weight(
-    kept: KeptWeight | None, weight: Tensor, bias: Tensor | None, x: Coded, out: Output, form: Form
+    kept: KeptWeight | None, weight: Tensor, bias: Tensor | None, x: Coded, out: Output, op: Weighted
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Arranged codes, scale and packed form of a weight outside training; from ``kept`` while nothing has changed.
 
@@ -145,72 +177,19 @@ def evaluation_weight(
     lasting = isinstance(weight if weight._base is None else weight._base, torch.nn.Parameter)
     if kept is None or not lasting or out.observe or _traced(x):
         w = quantize_weight(weight, bias, x.scale, out, False)
-        return form.arranged(w.codes), w.scale, None
+        return op.arranged(w.codes), w.scale, None
     version = (None if weight.is_inference() else weight._version, out.bits)
     key = _weight_key(weight, *out.stats, out.threshold, bias, x.scale, out.bits)
     entry = kept.entry
     if entry is None or entry[0] != version or entry[1] != key:
         w = quantize_weight(weight, bias, x.scale, out, False)
-        codes = form.arranged(w.codes)
-        kept.entry = entry = (version, key, codes, w.scale, _conv_pack(codes, *form.packing()))
+        codes = op.arranged(w.codes)
+        kept.entry = entry = (version, key, codes, w.scale, _conv_pack(codes, *op.packing()))
     return entry[2:]
 
 
-class _Bilinear(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        value: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        weight_threshold: Tensor | None,
-        out_threshold: Tensor | None,
-        codes: Tensor,
-        scale: Tensor,
-        form: Form,
-        weight_out: Output,
-        out: Output,
-        links: gradients.Links,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        w = quantize_weight(weight, bias, scale, weight_out, ctx.needs_input_grad[1] or ctx.needs_input_grad[3])
-        engine = form.arranged(w.codes)
-        y, y_codes, y_scale, mask, slope = form.run(codes, scale, engine, w.scale, bias, out, flags_of(out, True))
-        ctx.form, ctx.links, ctx.outputs = form, links, engine.shape[0]
-        ctx.save_for_backward(codes, scale, *w, mask, slope, y_scale)
-        ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.set_materialize_grads(False)
-        return y, y_codes, y_scale
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        if grad is None:
-            return (None,) * 11
-        codes, scale, *weight, mask, slope, y_scale = ctx.saved_tensors
-        w, form = Weight(*weight), ctx.form
-        want_x, want_w, want_b, want_wt, want_ot, *_rest = ctx.needs_input_grad
-        grad_t = gradients.of_threshold(ctx, form.ordered(grad), slope, y_scale) if want_ot else None
-        gx = gw = gb = gwt = None
-        if want_x or want_w or want_wt or want_b:
-            weights, graph = want_w or want_wt, gradients.again(ctx)
-            if graph:
-                masked = checks.mask_grad(form.ordered(grad), mask, ctx.outputs)
-                gx, gw, gb = _as_graph(ctx, masked, codes, scale, w)
-            else:
-                gx, gw, gb = form.gradients(grad, mask, codes, scale, w, (want_x, weights, want_b), want_wt)
-            if weights and (graph or want_wt):
-                gw, gwt = weight_gradients(gw, w, want_w, want_wt, ctx.links and ctx.links[3])
-        return gx, gw, gb, gwt, grad_t, *(None,) * 6
-
-
-def _as_graph(ctx: Any, grad: Tensor, codes: Tensor, scale: Tensor, w: Weight) -> tuple[Any, ...]:
-    at_x, at_w, _at_b, at_t, _out = ctx.links
-    x, weight = gradients.operand(at_x, codes, scale), gradients.weight_operand(at_w, at_t, w)
-    bias = grad.new_zeros(ctx.outputs, requires_grad=ctx.needs_input_grad[2])
-    return gradients.differentiated(ctx.form.real, grad, x, weight, bias)
-
-
-def checked(
-    form: Form,
+def weighted(
+    op: Weighted,
     check: Callable[[], None],
     x: Coded,
     weight: Tensor,
@@ -219,19 +198,38 @@ def checked(
     out: Output,
     kept: KeptWeight | None,
 ) -> Coded:
-    """A bilinear operator on operands that ``check`` refuses where they do not fit.
+    """Runs an operator with a weight; operands that do not fit are refused by ``check``.
 
     A layer's evaluation, which moves no state, asks only once the native operator has refused: the checks take as long as a
     small product.
     """
     if kept is not None and not (weight_out.observe or out.observe or torch.is_grad_enabled() or _traced(x)):
         try:
-            return bilinear(form, x, weight, bias, weight_out, out, kept)
+            return _run(op, x, weight, bias, weight_out, out, kept)
         except (AttributeError, IndexError, RuntimeError):  # what the native operators and torch's own say
             check()
             raise
     check()
-    return bilinear(form, x, weight, bias, weight_out, out, kept)
+    return _run(op, x, weight, bias, weight_out, out, kept)
+
+
+def _run(
+    op: Weighted,
+    x: Coded,
+    weight: Tensor,
+    bias: Tensor | None,
+    weight_out: Output,
+    out: Output,
+    kept: KeptWeight | None,
+) -> Coded:
+    weight = checks.as_float32(weight)
+    bias = None if bias is None else checks.as_float32(bias)
+    floats = (checks.as_float32(x.value), weight, bias, weight_out.threshold)
+    if checks.needs_grad(*floats, out.threshold):
+        return quantized(op, floats, (x.codes, x.scale, weight_out), out, x.value.dtype)
+    w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out, op)
+    y, codes, scale, _, _ = op.engine(x.codes, x.scale, w, w_scale, bias, out, flags_of(out, False), packed)
+    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
 
 
 def _traced(x: Coded) -> bool:
@@ -242,23 +240,6 @@ def _traced(x: Coded) -> bool:
         or not x.codes.is_cpu
         or torch._C._get_tracing_state() is not None
     )
-
-
-def bilinear(
-    form: Form, x: Coded, weight: Tensor, bias: Tensor | None, weight_out: Output, out: Output, kept: KeptWeight | None
-) -> Coded:
-    """A bilinear operator on checked operands."""
-    weight = checks.as_float32(weight)
-    bias = None if bias is None else checks.as_float32(bias)
-    value = checks.as_float32(x.value)
-    floats = (value, weight, bias, weight_out.threshold, out.threshold)
-    if checks.needs_grad(*floats):
-        call = (*floats, x.codes, x.scale, form, weight_out, out, gradients.links(*floats))
-        y, codes, scale = checks.applied(_Bilinear)(*call)
-    else:
-        w, w_scale, packed = evaluation_weight(kept, weight, bias, x, weight_out, form)
-        y, codes, scale, _, _ = form.run(x.codes, x.scale, w, w_scale, bias, out, flags_of(out, False), packed)
-    return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
 
 
 def weight_gradients(
@@ -274,27 +255,15 @@ def weight_gradients(
     return grad if want_weight else None, slope
 
 
-def weight_masked(grad: Tensor | None, w: Weight, whole: bool) -> Tensor | None:
-    """What :meth:`Form.gradients` returns for the weight, from the gradient of the quantized weight, which is written over."""
-    return grad if grad is None or whole else weight_gradients(grad, w, True, False)[0]
-
-
-def fake_outputs(
-    value: Tensor, pixels: Any, o: Any, bits: int, threshold: Tensor | None, flags: int
-) -> tuple[Tensor, ...]:
-    """Shapes of a training operator's results; ``value`` has the right shape and strides."""
-    grad = bool(flags & GRAD)
-    codes = torch.empty_like(value, dtype=checks.code_dtype(bits))
-    mask = value.new_empty([pixels * ((o + 15) // 16 * 2) if grad else 0], dtype=torch.uint8)
-    slope = torch.empty_like(value) if grad and threshold is not None else value.new_empty([0])
-    return value, codes, value.new_empty([]), mask, slope
+@checks.fake("linger::quantize_weight")
+def _fake_quantize_weight(w: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    at = places("linger::quantize_weight")
+    bits, threshold, flags = (rest[at[name] - 1] for name in ("bits", "threshold", "flags"))
+    return fake_results(checks.empty_dense(w, torch.float32), 0, bits, threshold, flags)[1:]
 
 
 @checks.fake("linger::weight_key")
-def _fake_weight_key(
-    w: Tensor, running: Tensor, is_init: Tensor, scale: Tensor, n_batches: Tensor, n_skipped: Tensor,
-    threshold: Tensor | None, bias: Tensor | None, x_scale: Tensor | None, bits: int,
-) -> tuple[int, int, int, bool]:  # fmt: skip
+def _fake_weight_key(*_: Any) -> tuple[int, int, int, bool]:
     return 0, 0, 0, False
 
 
