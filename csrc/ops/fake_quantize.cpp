@@ -116,12 +116,9 @@ std::tuple<Tensor, Tensor, Tensor> fake_quantize_weight(const Tensor &w, int64_t
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("fake_quantize(Tensor x, Tensor(a!) state, int flags) -> (Tensor value, Tensor mask)");
-    m.def("fake_quantize_weight(Tensor w, int flags) -> "
-          "(Tensor value, Tensor mask, Tensor scale)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) {
-    m.impl("fake_quantize", TORCH_BOX(&fake_quantize));
-    m.impl("fake_quantize_weight", TORCH_BOX(&fake_quantize_weight));
-}
+LGR_OPERATORS(
+    {"fake_quantize(Tensor x, Tensor(a!) state, int flags) -> (Tensor value, Tensor mask)",
+     LGR_BOX(fake_quantize)},
+    {"fake_quantize_weight(Tensor w, int flags) -> "
+     "(Tensor value, Tensor mask, Tensor scale)",
+     LGR_BOX(fake_quantize_weight)});

@@ -1,4 +1,4 @@
-// quantized_test.h - an operator with its output quantizer on the device, and the same as csrc/ops/bilinear.h runs it on the CPU.
+// quantized_test.h - an operator with its output quantizer on the device, and the same as csrc/ops/output.h runs it on the CPU.
 #pragma once
 #include "device_memory.h"
 #include "lgr/output_cuda.h"
