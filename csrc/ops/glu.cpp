@@ -8,19 +8,17 @@ using lgr::Tensor;
 // x [..., 2 * half] -> [..., half], as one row of all results.
 struct Gate : lgr::NoBias {
     Gate(const char *name, const Tensor &given, const lgr::Exponent &e, int64_t c, int64_t shifted)
-        : op(name), x(lgr::contiguous(given)), exp2(e), chip(lgr::to_i32(c, "chip")),
-          left(lgr::to_i32(shifted, "left")), sizes(x.sizes().begin(), x.sizes().end()) {
+        : op(name), x(lgr::contiguous(given)), exp2(e),
+          chip(lgr::to_range(c, LGR_ARCS, LGR_VENUS, op, "chip")),
+          left(lgr::to_range(shifted, 0, 31, op, "left")),
+          sizes(x.sizes().begin(), x.sizes().end()) {
         STD_TORCH_CHECK(x.scalar_type() == lgr::ScalarType::Char, op, ": x must be int8 codes");
-        STD_TORCH_CHECK(chip >= LGR_ARCS && chip <= LGR_VENUS, op, ": chip must be in [0, 2]");
-        STD_TORCH_CHECK(left >= 0 && left <= 31, op, ": left must be in [0, 31]");
         STD_TORCH_CHECK(x.dim() > 0 && sizes.back() % 2 == 0, op,
-                        ": the last axis must be even, got ", x.dim() > 0 ? sizes.back() : 0);
+                        ": the last axis must be even, got ", sizes.empty() ? 1 : sizes.back());
         half = sizes.back() /= 2;
     }
     lgr::Sums sums() const {
-        lgr::Sums s = {1, x.numel() / 2, exp2.scale()};
-        s.exp2 = lgr_glu_gate_exp2(chip);
-        return s;
+        return {1, x.numel() / 2, exp2.scale(), nullptr, lgr_glu_gate_exp2(chip)};
     }
     Tensor fresh(int32_t dtype) const {
         return lgr::fresh(sizes.data(), x.dim(), dtype, lgr::place_of(x));
@@ -54,20 +52,13 @@ Tensor glu_codes(const Tensor &x, int64_t exp2, int64_t chip, int64_t left, int6
 
 Tensor glu_grad(const Tensor &grad, const Tensor &x, const Tensor &x_scale) {
     const Gate gate("glu_grad", x, x_scale, LGR_ARCS, 0);
-    const Tensor g = lgr::contiguous(grad);
-    STD_TORCH_CHECK(g.scalar_type() == lgr::ScalarType::Float && g.numel() * 2 == x.numel(),
-                    "glu_grad: grad must be float32 and have half the elements of x");
-    const Tensor dx = lgr::fresh_like(gate.x, aoti_torch_dtype_float32());
-    if (g.numel() == 0) return dx;
-    const float *from = g.const_data_ptr<float>();
-    const int8_t *codes = gate.x.const_data_ptr<int8_t>();
-    float *to = dx.mutable_data_ptr<float>();
-    const int64_t half = gate.half, e = gate.exp2.read("glu_grad");
-    lgr::for_range(g.numel() / half, lgr::kBlock / half + 1, "glu_grad", [=](int64_t b, int64_t n) {
-        return lgr_glu_grad(from + b * half, codes + b * 2 * half, static_cast<int32_t>(e), n - b,
-                            half, to + b * 2 * half);
-    });
-    return dx;
+    const int32_t exp2 = gate.exp2.read("glu_grad");
+    return lgr::gradient_in_rows(
+        "glu_grad", grad, x, gate.half, 2 * gate.half,
+        [&](const float *from, const void *codes, int32_t, int64_t rows, float *to) {
+            return lgr_glu_grad(from, static_cast<const int8_t *>(codes), exp2, rows, gate.half,
+                                to);
+        });
 }
 } // namespace
 

@@ -16,8 +16,9 @@ void masked(const Tensor &grad, const Tensor &mask, int64_t row, const Tensor &o
                     ", got ", row);
     const int64_t rows = row ? n / row : 0,
                   want = row ? rows * lgr_mask_row_bytes(row) : lgr_mask_bytes(n);
-    STD_TORCH_CHECK(mask.numel() == want && mask.is_contiguous() && mask.is_cpu() == grad.is_cpu(),
-                    "mask_grad: mask must have ", want, " bytes where grad is, got ", mask.numel());
+    STD_TORCH_CHECK(mask.numel() == want && mask.is_contiguous(), "mask_grad: mask must have ",
+                    want, " bytes, got ", mask.numel());
+    STD_TORCH_CHECK(mask.is_cpu() == grad.is_cpu(), "mask_grad: mask must be where grad is");
     const float *g = grad.const_data_ptr<float>();
     const uint8_t *m = mask.const_data_ptr<uint8_t>();
     float *to = out.mutable_data_ptr<float>();

@@ -42,7 +42,7 @@ class Exponent {
 struct Sums {
     int64_t rows, o;
     const Tensor *scale_a = nullptr, *scale_b = nullptr; // NaN in one: the result is NaN
-    int32_t exp2 = 0;
+    int32_t exp2 = 0; // added
     const Tensor *watched = nullptr; // a scale that is no part of the exponent: NaN in it, too
     const Tensor *number = nullptr; // one more operand in real units: NaN in it, too
     bool sat32 = false; // the accumulator saturates at 32 bits
@@ -156,6 +156,25 @@ struct Results {
             memset(t.mutable_data_ptr(), 0, static_cast<size_t>(n) * size);
     }
 };
+
+// The gradient of codes from that of the result, in rows of n results and m codes: f(from, codes, bytes, rows, to).
+template <class F>
+Tensor gradient_in_rows(const char *op, const Tensor &grad, const Tensor &codes, int64_t n,
+                        int64_t m, F &&f) {
+    const Tensor g = lgr::contiguous(grad), in = lgr::contiguous(codes),
+                 dx = fresh_like(in, aoti_torch_dtype_float32());
+    STD_TORCH_CHECK(g.scalar_type() == ScalarType::Float && g.numel() * m == in.numel() * n, op,
+                    ": grad must be float32 and fit the codes");
+    if (g.numel() == 0) return dx;
+    const int32_t bytes = code_bytes(in, op);
+    const float *from = g.const_data_ptr<float>();
+    const char *q = static_cast<const char *>(in.const_data_ptr());
+    float *to = dx.mutable_data_ptr<float>();
+    for_range(g.numel() / n, kBlock / n + 1, op, [&](int64_t b, int64_t e) {
+        return f(from + b * n, q + b * m * bytes, bytes, e - b, to + b * m);
+    });
+    return dx;
+}
 
 inline lgr_epilogue epilogue(const char *op, const lgr_epilogue_spec &spec) {
     lgr_epilogue ep;

@@ -12,8 +12,7 @@ class Softmax : public lgr::NoBias {
   public:
     Softmax(const char *op, const Tensor &x, const lgr::Exponent &exp2, int64_t chip, bool log)
         : op_(op), x_(lgr::contiguous(x)), exp2_(exp2), bytes_(lgr::code_bytes(x, op)),
-          chip_(lgr::to_i32(chip, "chip")), log_(log) {
-        STD_TORCH_CHECK(chip == LGR_ARCS || chip == LGR_VENUSA, op, ": chip must be in [0, 1]");
+          chip_(lgr::to_range(chip, LGR_ARCS, LGR_VENUSA, op, "chip")), log_(log) {
         STD_TORCH_CHECK(x_.dim() > 0, op, ": x must have a dimension");
         n_ = x_.size(x_.dim() - 1);
         rows_ = n_ > 0 ? x_.numel() / n_ : 0;
@@ -61,22 +60,14 @@ Tensor softmax_codes(const Tensor &x, int64_t exp2, int64_t chip, bool log, int6
 // codes: the computed result of softmax, the operand of log-softmax.
 Tensor softmax_grad(const Tensor &grad, const Tensor &codes, const Tensor &scale, bool log) {
     const char *op = "softmax_grad";
-    STD_TORCH_CHECK(grad.scalar_type() == lgr::ScalarType::Float && lgr::same_sizes(grad, codes) &&
-                        grad.dim() > 0,
-                    op, ": grad must be float32 and have the shape of the codes");
-    const Tensor g = lgr::contiguous(grad), in = lgr::contiguous(codes);
-    const Tensor dx = lgr::fresh_like(g, aoti_torch_dtype_float32());
-    const int64_t n = g.sizes()[static_cast<size_t>(g.dim() - 1)];
-    const int32_t exp2 = lgr::exp2_of(scale, op), bytes = lgr::code_bytes(in, op);
-    if (g.numel() == 0) return dx;
-    const float *from = g.const_data_ptr<float>();
-    const char *q = static_cast<const char *>(in.const_data_ptr());
-    float *to = dx.mutable_data_ptr<float>();
-    lgr::for_range(g.numel() / n, lgr::kBlock / n + 1, op, [=](int64_t b, int64_t e) {
-        const auto run = log ? lgr_log_softmax_grad : lgr_softmax_grad;
-        return run(from + b * n, q + b * n * bytes, bytes, exp2, e - b, n, to + b * n);
-    });
-    return dx;
+    STD_TORCH_CHECK(lgr::same_sizes(grad, codes) && grad.dim() > 0, op,
+                    ": grad must have the shape of the codes");
+    const int64_t n = grad.size(grad.dim() - 1);
+    const int32_t exp2 = lgr::exp2_of(scale, op);
+    const auto run = log ? lgr_log_softmax_grad : lgr_softmax_grad;
+    return lgr::gradient_in_rows(op, grad, codes, n, n,
+                                 [=](const float *from, const char *q, int32_t bytes, int64_t rows,
+                                     float *to) { return run(from, q, bytes, exp2, rows, n, to); });
 }
 } // namespace
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks, gradients
-from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, fake, quantized, settings
+from linger.ops.output import Tensors, Unary, check_unary, fake, quantized
 from linger.ops.spec import Coded, Output
 
 _chip_function = torch.ops.linger.chip_function.default
@@ -31,7 +30,7 @@ class _Activation(torch.autograd.Function):
         ctx.save_for_backward(codes, scale)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(y_codes, y_scale)
-        ctx.curve, ctx.links = _Curve(table), links
+        ctx.curve, ctx.links = _curve(table), links
         return y, y_codes, y_scale
 
     @staticmethod
@@ -45,25 +44,9 @@ class _Activation(torch.autograd.Function):
         return gx, *(None,) * 5
 
 
-class _Curve(Operator):
+def _curve(table: int) -> Unary:
     """GELU and swish; their gradient and float form, and those of sigmoid and tanh."""
-
-    __slots__ = ("table",)
-
-    def __init__(self, table: int) -> None:
-        self.table = table
-
-    def run(
-        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
-    ) -> tuple[Any, Tensors]:
-        return _quantized(*operands, self.table, *settings(out, flags)), operands
-
-    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
-        return (_grad(grad, *kept, self.table),)
-
-    def real(self, x: Tensor) -> Tensor:
-        y: Tensor = _REAL[self.table](x)
-        return y
+    return Unary(_quantized, _grad, _REAL[table], (table,), (table,))
 
 
 def chip_function(x: Tensor, table: int, bits: int) -> Tensor:
@@ -137,7 +120,7 @@ def quantized_activation(x: Coded, table: int, out: Output) -> Coded:
     Source: docs/numerics.md, "GELU and swish".
     """
     check_unary("quantized_activation", x, out)
-    return quantized(_Curve(table), (checks.as_float32(x.value),), (x.codes, x.scale), out, x.value.dtype)
+    return quantized(_curve(table), (checks.as_float32(x.value),), (x.codes, x.scale), out, x.value.dtype)
 
 
 def activation_codes(x: Tensor, exp2: int, table: int, bits: int) -> Tensor:

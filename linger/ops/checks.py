@@ -97,7 +97,9 @@ def check_dtype(op: str, name: str, x: Any, *dtypes: str) -> None:
     Raises:
         TypeError: ``x`` is no tensor, or of another dtype.
     """
-    if not isinstance(x, Tensor) or str(x.dtype).removeprefix("torch.") not in [d.removeprefix("torch.") for d in dtypes]:
+    if not isinstance(x, Tensor) or str(x.dtype).removeprefix("torch.") not in [
+        d.removeprefix("torch.") for d in dtypes
+    ]:
         got = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"{op}: {name} must be {' or '.join(dtypes)}, got {got}")
 

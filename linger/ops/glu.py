@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks
-from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, fake, quantized, settings
+from linger.ops.output import Unary, along, check_unary, fake, fake_gradient
 from linger.ops.spec import Coded, Output
 
 _glu = torch.ops.linger.glu.default
 _glu_codes = torch.ops.linger.glu_codes.default
 _grad = torch.ops.linger.glu_grad.default
 GATE_EXP2 = (31, 15, 7)  # exponent of the gate, by chip
-
-
-class _Glu(Operator):
-    __slots__ = ("chip",)
-
-    def __init__(self, chip: int) -> None:
-        self.chip = chip
-
-    def run(
-        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
-    ) -> tuple[Any, Tensors]:
-        return _glu(*operands, self.chip, *settings(out, flags)), operands
-
-    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
-        return (_grad(grad, *kept),)
-
-    def real(self, x: Tensor) -> Tensor:
-        return F.glu(x)
 
 
 def glu(x: Coded, out: Output, *, chip: int, dim: int = -1) -> Coded:
@@ -47,21 +26,16 @@ def glu(x: Coded, out: Output, *, chip: int, dim: int = -1) -> Coded:
         dim: Axis.
 
     Returns:
-        value, codes and scale, the axis halved. The gradient is that of the exact function at ``x``, masked by the output's
-        saturation.
+        value, codes and scale, the axis halved. The gradient is that of the exact function at ``x``, where no result saturates.
 
     Raises:
-        TypeError: ``x`` is not Coded, ``out`` no Output.
-        ValueError: ``dim`` out of range, an axis of odd length.
-        UnsupportedError: Codes above 8 bits, a device without kernel.
+        TypeError, ValueError, UnsupportedError: What does not fit; codes above 8 bits; a device without kernel.
 
     Source: docs/numerics.md, "GLU".
     """
     check_unary("glu", x, out, narrow=True)
     _check_axis("glu", x.codes, dim)
-    value, codes = checks.as_float32(x.value).movedim(dim, -1), x.codes.movedim(dim, -1)
-    y = quantized(_Glu(chip), (value,), (codes, x.scale), out, x.value.dtype)
-    return Coded(y.value.movedim(-1, dim), y.codes.movedim(-1, dim), y.scale)
+    return along(Unary(_glu, _grad, F.glu, (chip,)), x, out, dim)
 
 
 def glu_codes(x: Tensor, exp2: int, chip: int, shift: int, bits: int) -> Tensor:
@@ -72,15 +46,10 @@ def glu_codes(x: Tensor, exp2: int, chip: int, shift: int, bits: int) -> Tensor:
         exp2: log2 of their scale, -126..126.
         chip: 0, 1 or 2.
         shift: -31..63.
-        bits: Width of the result.
-
-    Returns:
-        int8 up to 8 bits, int16 up to 16, int32 above.
+        bits: Width of the result: int8 up to 8, int16 up to 16, else int32.
 
     Raises:
-        TypeError: ``x`` is not int8.
-        ValueError: An axis of odd length, or a number out of range.
-        UnsupportedError: A device without kernel.
+        TypeError, ValueError, UnsupportedError: As :func:`glu`.
 
     Source: docs/numerics.md, "GLU".
     """
@@ -97,23 +66,15 @@ def _check_axis(op: str, x: Tensor, dim: int) -> None:
         raise ValueError(f"{op}: axis {dim} must have an even length, got {x.shape[dim]}")
 
 
-def _halved(x: Tensor, dtype: torch.dtype) -> Tensor:
-    return x.new_empty([*x.shape[:-1], x.shape[-1] // 2], dtype=dtype)
-
-
 @fake("linger::glu")
 def _fake_glu(x: Tensor, x_scale: Tensor, chip: int) -> tuple[Tensor, int]:
-    return _halved(x, torch.float32), x.numel() // 2
+    return x.new_empty([*x.shape[:-1], x.shape[-1] // 2], dtype=torch.float32), x.numel() // 2
 
 
 @checks.fake("linger::glu_codes")
 def _fake_glu_codes(x: Tensor, exp2: int, chip: int, left: int, shift: int, bits: int) -> Tensor:
-    return _halved(x, checks.integer_form_dtype(bits))
+    return _fake_glu(x, x, chip)[0].to(checks.integer_form_dtype(bits))
 
 
-@checks.fake("linger::glu_grad")
-def _fake_grad(grad: Tensor, x: Tensor, x_scale: Tensor) -> Tensor:
-    return x.new_empty(x.shape, dtype=torch.float32)
-
-
+fake_gradient("linger::glu_grad")
 __all__ = ["GATE_EXP2", "glu", "glu_codes"]

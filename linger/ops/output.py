@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from linger.ops.spec import GRAD, Coded, Output, flags_of
 Floats = tuple[Tensor | None, ...]
 Tensors = tuple[Tensor, ...]
 Operands = tuple[Any, ...]
+_Shape = TypeVar("_Shape", bound=Callable[..., tuple[Tensor, int]])
 
 
 class Operator:
@@ -77,6 +78,51 @@ class Operator:
     def real(self, *operands: Any, **_: Any) -> Tensor:
         """The operator on real numbers."""
         raise NotImplementedError
+
+
+class Unary(Operator):
+    """An operator of one quantized tensor, whose native operators take codes, scale and the operator's numbers.
+
+    Args:
+        native: The kernel call.
+        gradient: The native gradient: of the result's, codes and scale.
+        real: The float form.
+        numbers: What ``native`` takes behind the scale.
+        shape: What ``gradient`` takes behind the scale.
+        last: Whether the mask has a row for each of the last axis; else it is one row.
+    """
+
+    __slots__ = ("form", "gradient", "last", "native", "numbers", "shape")
+
+    def __init__(
+        self,
+        native: Callable[..., Any],
+        gradient: Callable[..., Any],
+        real: Callable[[Tensor], Tensor],
+        numbers: tuple[Any, ...],
+        shape: tuple[Any, ...] = (),
+        last: bool = False,
+    ) -> None:
+        self.native, self.gradient, self.form = native, gradient, real
+        self.numbers, self.shape, self.last = numbers, shape, last
+
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[Any, Tensors]:
+        """The kernel call."""
+        return self.native(*operands, *self.numbers, *settings(out, flags)), operands
+
+    def row(self, grad: Tensor) -> int:
+        """All elements, or those of the last axis."""
+        return grad.shape[-1] if self.last else grad.numel()
+
+    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
+        """The native gradient."""
+        return (self.gradient(grad, *kept[:2], *self.shape),)
+
+    def real(self, x: Tensor) -> Tensor:
+        """The float form."""
+        return self.form(x)
 
 
 def settings(out: Output, flags: int) -> tuple[Any, ...]:
@@ -140,6 +186,13 @@ def quantized(op: Operator, floats: Floats, operands: Operands, out: Output, dty
     return Coded(value if dtype == torch.float32 else value.to(dtype), codes, scale)
 
 
+def along(op: Operator, x: Coded, out: Output, dim: int = -1) -> Coded:
+    """Runs an operator of one checked tensor, which computes along its last axis, along ``dim``."""
+    value, codes = checks.as_float32(x.value).movedim(dim, -1), x.codes.movedim(dim, -1)
+    y = quantized(op, (value,), (codes, x.scale), out, x.value.dtype)
+    return Coded(y.value.movedim(-1, dim), y.codes.movedim(-1, dim), y.scale)
+
+
 def _apart(floats: Floats) -> Floats:
     apart: list[Tensor | None] = []
     for x in floats:
@@ -185,14 +238,14 @@ def pair(x: Coded, y: Coded) -> tuple[Floats, Tensors, torch.dtype]:
     return floats, (xq, x.scale, yq, y.scale), torch.promote_types(x.value.dtype, y.value.dtype)
 
 
-def fake(*ops: str) -> Callable[[Callable[..., tuple[Tensor, int]]], Callable[..., Any]]:
+def fake(*ops: str) -> Callable[[_Shape], _Shape]:
     """Declares the fake kernel of native operators with an output quantizer.
 
     The decorated function takes the operator's operands (the arguments before the state) and returns the value, of the right
     shape and strides, and the elements per row of the mask, 0 for a flat one; the other results follow.
     """
 
-    def declare(shape: Callable[..., tuple[Tensor, int]]) -> Callable[..., Any]:
+    def declare(shape: _Shape) -> _Shape:
         def kernel(*arguments: Any) -> Tensors:
             at = places(ops[0])
             value, row = shape(*arguments[: at["running"]])
@@ -203,6 +256,11 @@ def fake(*ops: str) -> Callable[[Callable[..., tuple[Tensor, int]]], Callable[..
         return shape
 
     return declare
+
+
+def fake_gradient(op: str) -> None:
+    """Declares the fake kernel of a native gradient: float32, contiguous, the shape of the codes, its second argument."""
+    checks.fake(op)(lambda grad, codes, *_: codes.new_empty(codes.shape, dtype=torch.float32))
 
 
 @cache

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks, gradients
-from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, fake, quantized, settings
+from linger.ops.output import Floats, Operands, Tensors, Unary, along, check_unary, fake, fake_gradient
 from linger.ops.spec import Coded, Output
 
 _chip_softmax = torch.ops.linger.chip_softmax.default
@@ -20,35 +20,28 @@ _grad = torch.ops.linger.softmax_grad.default
 Q15 = 15  # exponent of the chips' results
 
 
-class _Softmax(Operator):
-    """Keeps the computed result of softmax, the operand of log-softmax."""
-
-    __slots__ = ("chip", "log")
-
-    def __init__(self, chip: int, log: bool) -> None:
-        self.chip, self.log = chip, log
+class _Softmax(Unary):
+    """Keeps its computed result, at which its Jacobian is taken, again and again."""
 
     def run(
         self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
     ) -> tuple[Any, Tensors]:
-        results = _softmax(*operands, self.chip, self.log, *settings(out, flags))
-        return results, operands if self.log else results[1:]
-
-    def row(self, grad: Tensor) -> int:
-        return grad.shape[-1]
-
-    def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
-        return (_grad(grad, *kept[:2], self.log),)
+        results, _ = super().run(floats, operands, out, flags, want)
+        return results, results[1:]
 
     def as_graph(
         self, grad: Tensor, kept: Tensors, places: Sequence[Tensor | None], want: Sequence[bool]
     ) -> tuple[Any, ...]:
-        if self.log:
-            return super().as_graph(grad, kept, places, want)
         return (_jacobian(grad, _Result.apply(*places, *kept)),)  # type: ignore[no-untyped-call]
 
-    def real(self, x: Tensor) -> Tensor:
-        return F.log_softmax(x, -1)
+
+def _log_softmax(x: Tensor) -> Tensor:
+    return F.log_softmax(x, -1)
+
+
+def _operator(chip: int, log: bool) -> Unary:
+    kind = Unary if log else _Softmax
+    return kind(_softmax, _grad, _log_softmax, (chip, log), (log,), last=True)
 
 
 def _jacobian(grad: Tensor, y: Tensor) -> Tensor:
@@ -133,9 +126,7 @@ def softmax(x: Coded, out: Output, *, chip: int, log: bool = False, dim: int = -
     """
     check_unary("softmax", x, out)
     _check_dim("softmax", x.codes, dim)
-    value, codes = checks.as_float32(x.value).movedim(dim, -1), x.codes.movedim(dim, -1)
-    y = quantized(_Softmax(chip, log), (value,), (codes, x.scale), out, x.value.dtype)
-    return Coded(y.value.movedim(-1, dim), y.codes.movedim(-1, dim), y.scale)
+    return along(_operator(chip, log), x, out, dim)
 
 
 def softmax_codes(x: Tensor, exp2: int, chip: int, log: bool, shift: int, bits: int) -> Tensor:
@@ -181,9 +172,5 @@ def _fake_softmax_codes(x: Tensor, exp2: int, chip: int, log: bool, shift: int, 
     return x.new_empty(x.shape, dtype=checks.integer_form_dtype(bits))
 
 
-@checks.fake("linger::softmax_grad")
-def _fake_grad(grad: Tensor, codes: Tensor, scale: Tensor, log: bool) -> Tensor:
-    return grad.new_empty(grad.shape)
-
-
+fake_gradient("linger::softmax_grad")
 __all__ = ["Q15", "chip_softmax", "softmax", "softmax_codes"]
