@@ -328,22 +328,8 @@ def threshold_grad(grad: Tensor, slope: Tensor, scale: Tensor, threshold: Tensor
     return out
 
 
-def save_output(
-    ctx: Any, t: Tensor | None, value: Tensor, codes: Tensor, scale: Tensor, mask: Tensor, slope: Tensor
-) -> None:
-    """What an operator with a quantized output keeps for :func:`output_grads`: one bit per element, with TQT the slope."""
-    if t is None:
-        ctx.save_for_backward(mask)
-    else:
-        ctx.save_for_backward(mask, slope, scale)
-    ctx.threshold = None if torch.compiler.is_compiling() else t
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(codes, scale)
-    ctx.layout = layout_of(value)
-
-
 def output_grads(ctx: Any, grad: Tensor | None, for_x: bool, for_t: bool) -> tuple[Tensor | None, Tensor | None]:
-    """The masked gradient and that of the threshold, from what :func:`save_output` kept (flat mask)."""
+    """The masked gradient and that of the threshold, from saved mask and, with a threshold, slope and scale (flat mask)."""
     if grad is None:
         return None, None
     mask, *rest = ctx.saved_tensors
