@@ -166,7 +166,7 @@ class _Quantized(torch.autograd.Function):
 
 
 # what Function.apply ends in where no torch.func transform and no tracer runs; the wrapper around it takes 2.5 us
-_apply = super(torch.autograd.Function, _Quantized).apply
+_apply: Callable[..., Any] = super(torch.autograd.Function, _Quantized).apply
 
 
 def quantized(op: Operator, floats: Floats, operands: Operands, out: Output, dtype: torch.dtype) -> Coded:
