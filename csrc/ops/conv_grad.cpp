@@ -2,9 +2,9 @@
 #include "ops/conv_grad.h"
 
 namespace {
+using lgr::OptTensor;
 using lgr::ScalarType;
 using lgr::Tensor;
-using OptTensor = std::optional<Tensor>;
 using Ints = std::vector<int64_t>;
 enum { WANT_X = 1, WANT_W = 2, WANT_B = 4 };
 
@@ -68,9 +68,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_grad(const Tensor &dy, const OptTensor &
 }
 } // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(linger, m) {
-    m.def("conv_grad(Tensor dy, Tensor? mask, Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, "
-          "Tensor? w_mask, int[] stride, int[] padding, int[] dilation, SymInt groups, int want) "
-          "-> (Tensor gx, Tensor gw, Tensor gb)");
-}
-STABLE_TORCH_LIBRARY_IMPL(linger, CPU, m) { m.impl("conv_grad", TORCH_BOX(&conv_grad)); }
+LGR_OPERATORS({"conv_grad(Tensor dy, Tensor? mask, Tensor x, Tensor x_scale, Tensor w, "
+               "Tensor w_scale, Tensor? w_mask, int[] stride, int[] padding, int[] dilation, "
+               "SymInt groups, int want) -> (Tensor gx, Tensor gw, Tensor gb)",
+               LGR_BOX(conv_grad)});

@@ -1,7 +1,7 @@
 // conv_grad.h - one call of the float gradients of a convolution: shared memory, threads. No arithmetic here.
 #pragma once
 #include "lgr/conv_grad.h"
-#include "ops/bilinear.h"
+#include "ops/convolution.h"
 
 namespace lgr {
 // Everything above the line of `g` is set. The same bits for every number of threads.

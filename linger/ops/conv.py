@@ -11,12 +11,13 @@ from torch.nn import functional as F
 
 from linger.ops import checks
 from linger.ops.gradients import dequantized
-from linger.ops.output import fake, settings
+from linger.ops.output import Tensors, fake, settings
 from linger.ops.spec import Coded, Output
-from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, weighted
+from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, weight_gradients, weighted
 
 _conv = torch.ops.linger.conv.default
 _conv_codes = torch.ops.linger.conv_codes.default
+_conv_grad = torch.ops.linger.conv_grad.default
 _float_backward = torch.ops.aten.convolution_backward.default
 
 
@@ -64,10 +65,28 @@ class Convolution(Weighted):
         """One pixel."""
         return grad.shape[1]
 
+    def gradients_behind(
+        self, grad: Tensor, mask: Tensor, layout: tuple[int, ...] | None, kept: Tensors, want: Sequence[bool]
+    ) -> tuple[Any, ...]:
+        """By the native gradient, which reads codes and masks: nothing is dequantized, masked or reordered."""
+        codes, scale, *weight = kept
+        if not codes.is_cpu:
+            return super().gradients_behind(grad, mask, layout, kept, want)
+        w = Weight(*weight)
+        want_x, want_w, want_b, want_t = want
+        weights = want_w or want_t
+        w_mask = w.mask if want_w and not want_t else None  # a threshold's gradient needs all of the weight's
+        wanted = want_x + 2 * weights + 4 * want_b
+        gx, gw, gb = _conv_grad(grad, mask, codes, scale, w.codes, w.scale, w_mask, *self.geometry, wanted)
+        gt = None
+        if want_t:
+            gw, gt = weight_gradients(gw, w, want_w, True)
+        return gx if want_x else None, gw if want_w else None, gb if want_b else None, gt
+
     def float_gradients(
         self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Any, Tensor | None]:
-        """Gradients as torch computes them of the convolution of the dequantized operands: of x, w and bias."""
+        """By torch, of the dequantized operands: for devices without a kernel of ours."""
         stride, (top, left, bottom, right), dilation, groups = self.geometry
         height, width = x.shape[2:]
         real = dequantized(x, x_scale)
@@ -208,6 +227,17 @@ def _fake_conv(
     x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, *geometry: Any
 ) -> tuple[Tensor, int]:
     return _fake_result(x, w, Geometry(*geometry), torch.float32), w.shape[0]
+
+
+@checks.fake("linger::conv_grad")
+def _fake_conv_grad(
+    dy: Tensor, mask: Tensor | None, x: Tensor, x_scale: Tensor, w: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    want = rest[-1]
+    n, c, h, wd = x.shape
+    gx = dy.new_empty_strided((n, c, h, wd), (h * wd * c, 1, wd * c, c)) if want & 1 else dy.new_empty([0])
+    gw = torch.empty_like(w, dtype=torch.float32) if want & 2 else dy.new_empty([0])
+    return gx, gw, dy.new_empty([w.shape[0] if want & 4 else 0])
 
 
 @checks.fake("linger::conv_codes")

@@ -61,8 +61,19 @@ class Operator:
         return grad.numel()
 
     def gradients(self, grad: Tensor, kept: Tensors, want: Sequence[bool]) -> tuple[Any, ...]:
-        """Gradients of the floats, from the masked one of the result."""
+        """Gradients of the floats, from the masked and ordered one of the result."""
         raise NotImplementedError
+
+    def gradients_behind(
+        self, grad: Tensor, mask: Tensor, layout: tuple[int, ...] | None, kept: Tensors, want: Sequence[bool]
+    ) -> tuple[Any, ...]:
+        """The same from a gradient as it comes; for an operator whose native gradient reads the mask itself."""
+        return self.gradients(self.masked(grad, mask, layout), kept, want)
+
+    def masked(self, grad: Tensor, mask: Tensor, layout: tuple[int, ...] | None) -> Tensor:
+        """A gradient of the result, ordered, where nothing was cut."""
+        grad = self.ordered(grad, layout)
+        return checks.mask_grad(grad, mask, self.row(grad))
 
     def as_graph(
         self, grad: Tensor, kept: Tensors, places: Sequence[Tensor | None], want: Sequence[bool]
@@ -152,16 +163,13 @@ class _Quantized(torch.autograd.Function):
             return (None,) * (5 + len(want))
         op: Operator = ctx.op
         saved = ctx.saved_tensors
-        kept, mask = saved[: ctx.count], saved[ctx.count]
-        grad = op.ordered(grad, ctx.layout)
-        gt = gradients.of_threshold(ctx, grad, *saved[ctx.count + 1 :]) if for_t else None
+        kept, mask, layout = saved[: ctx.count], saved[ctx.count], ctx.layout
+        gt = gradients.of_threshold(ctx, op.ordered(grad, layout), *saved[ctx.count + 1 :]) if for_t else None
         found: tuple[Any, ...] = (None,) * len(want)
-        if any(want):
-            grad = checks.mask_grad(grad, mask, op.row(grad))
-            if op.keeps_operands and gradients.again(ctx):
-                found = op.as_graph(grad, kept, ctx.links, want)
-            else:
-                found = op.gradients(grad, kept, want)
+        if any(want) and op.keeps_operands and gradients.again(ctx):
+            found = op.as_graph(op.masked(grad, mask, layout), kept, ctx.links, want)
+        elif any(want):
+            found = op.gradients_behind(grad, mask, layout, kept, want)
         return None, None, None, None, gt, *found
 
 

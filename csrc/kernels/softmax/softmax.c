@@ -14,8 +14,7 @@ void lgr_log_softmax_ref(const int32_t *x, int64_t n, int32_t *y)
 {
     const int32_t m = lgr_softmax_top(lgr_max_ref(x, n, INT32_MIN));
     int64_t sum = 0;
-    for (int64_t i = 0; i < n; ++i)
-        sum += lgr_softmax_term(LGR_EXP_ONCE, x[i], m);
+    for (int64_t i = 0; i < n; ++i) sum += lgr_softmax_term(LGR_EXP_ONCE, x[i], m);
     const int32_t ln = lgr_half_ln(sum);
     for (int64_t i = 0; i < n; ++i) y[i] = lgr_log_softmax_one(x[i], m, ln);
 }
