@@ -13,7 +13,7 @@ from linger import ops
 from linger.chip import OPERATORS
 from linger.errors import UnsupportedError
 from linger.quantizers import calibrating
-from linger.runtime import HANDLERS, Leaf, Tape, coded, current_tape, info, overwritten, state
+from linger.runtime import HANDLERS, Leaf, Tape, coded, current_tape, info, overwritten, state, tag
 
 from .base import (
     accept,
@@ -206,13 +206,28 @@ def store(target: Tensor, result: Tensor) -> Tensor:
 
     A view passes its new values on to its base, which thereby loses its format.
     """
-    fmt = info(result)
+    fmt, tape = info(result), current_tape()
+    guard = None if fmt is None else fmt.guard
+    if guard is not None and guard.x is target:
+        guard = guard._replace(x=_copy(target))
     target.copy_(result)
     overwritten(target, None if fmt is None else fmt.like(fmt.codes))
-    tape = current_tape()
     if tape is not None:
         tape.alias(target, result)
+    now = info(target)
+    if now is not None:
+        now.guard = guard
     return target
+
+
+def _copy(x: Tensor) -> Tensor:
+    """What a tensor is before it is overwritten."""
+    fmt, tape, copy = info(x), current_tape(), x.clone()
+    if fmt is not None:
+        copy = tag(copy, fmt.like(fmt.codes))
+    if tape is not None:
+        tape.alias(copy, x)
+    return copy
 
 
 def platform_here() -> str:

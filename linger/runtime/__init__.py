@@ -5,6 +5,7 @@ from __future__ import annotations
 from .ahead import FOLDED, FOLDED_INTO, Ahead, ahead, behind_norm, link
 from .functional import FACTORIES, create_from_state, factory, operator_at_site, register_state_hooks
 from .graph import CodeValue, NodeReader, reader_of, reads
+from .guards import guarded, is_small
 from .islands import Island, islands_of
 from .layer_calls import LAYER_FUNCTIONS, own_arithmetic, takes_its_own_forward
 from .mode import Interception, tensors
@@ -90,10 +91,12 @@ __all__ = [
     "fixed_output",
     "float_region",
     "follow",
+    "guarded",
     "handles",
     "info",
     "is_owner",
     "is_quantized",
+    "is_small",
     "islands_of",
     "link",
     "operator_at_site",

@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 
 from . import islands
 from .ahead import Ahead, settled, unchanged
+from .guards import unrounded
+from .non_finite import watch
 from .spellings import HANDLERS, IN_PLACE, OPERATOR_OF, SILENT
 from .state import FLOAT_OPERATORS, forget, state
 from .tag import info
@@ -93,10 +95,15 @@ class Interception(TorchFunctionMode):
         if func in SILENT:
             return func(*args, **kwargs) if tape is None else tape.read(func, args, kwargs)
         traced = torch.compiler.is_compiling()
-        if not traced and any(info(t) is not None for t in tensors([*args, *kwargs.values()])):
+        formats = [fmt for t in tensors([*args, *kwargs.values()]) if (fmt := info(t)) is not None]
+        if not traced and formats:
             islands.record(func, sys._getframe(1))
         target = written(func, args, kwargs)
+        if target is None and any(fmt.guard is not None for fmt in formats):
+            args, kwargs = unrounded(args), {k: unrounded(v) for k, v in kwargs.items()}
         result = func(*args, **kwargs) if tape is None else tape.float_call(func, args, kwargs)
+        if not traced and tape is None and target is None:
+            watch(func, tensors([*args, *kwargs.values()]), result, sys._getframe(1))
         if target is not None:
             forget(target)
         elif torch.compiler.is_compiling():

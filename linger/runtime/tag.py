@@ -6,6 +6,8 @@ tensor's version at tagging time is kept, so that an in-place write nobody handl
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -33,9 +35,12 @@ class Format:
         codes: Integer codes with the tensor's shape, or None where nobody has computed them yet.
         exact: False inside ``calibration()``, where the value is an unrounded float that only carries the marks.
         relu: The producer has applied the ReLU that follows it.
+
+    Attributes:
+        guard: How float operators compute the tensor, where a constant in it is too small for codes (``guards.py``).
     """
 
-    __slots__ = ("bits", "codes", "exact", "memory", "relu", "scale", "version", "writes")
+    __slots__ = ("bits", "codes", "exact", "guard", "memory", "relu", "scale", "version", "writes")
 
     def __init__(
         self, scale: Tensor, bits: int, codes: Tensor | None = None, *, exact: bool = True, relu: bool = False
@@ -43,6 +48,7 @@ class Format:
         self.scale, self.bits, self.codes, self.exact, self.relu = scale, bits, codes, exact, relu
         self.version: int | None = None
         self.memory: Memory | None = None
+        self.guard: Any = None
         self.writes = 0
 
     def view(self, codes: Tensor | None) -> Format:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.nn.functional import FunctionalLayer, is_number
 from linger.nn.nodes.broadcast import write_channels
-from linger.runtime import Tape, info
+from linger.runtime import Tape, guarded, info, is_small
 
 _FINEST = 30  # exponent of a constant factor; smaller numbers lose bits, as a tensor's would
 _FINER = 6  # bits by which a sum with a number may be finer than the tensor: the factor 1 is 64 / 2**6
@@ -81,7 +81,15 @@ def plus(layer: FunctionalLayer, x: Tensor, sign: int, y: Tensor | float, *, sou
         scales = float(operands[0].scale), 2.0**w_exp2, float(out.scale)
         write_channels(tape, operands[0].value, z.shape, weight, bias.numpy(), scales, z, layer.name)
 
-    return layer.compute((x,), lambda v: sign * v + y, integers, write)
+    z = layer.compute((x,), lambda v: sign * v + y, integers, write)
+    return guarded(z, torch.add, x, y) if sign == 1 and is_small(_known(y)) else z
+
+
+def _known(y: Tensor | float) -> float | None:
+    """A number that costs no wait for a device; None for others."""
+    if not isinstance(y, Tensor):
+        return y
+    return None if torch.compiler.is_compiling() or y.device.type != "cpu" else float(y.detach())
 
 
 def refuse_graph(tape: Tape, layer: FunctionalLayer, y: Any) -> None:

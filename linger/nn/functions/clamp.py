@@ -12,16 +12,30 @@ from torch import Tensor
 from linger import ops
 from linger.nn.functional import is_number, store
 from linger.nn.nodes.broadcast import write_channels
-from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, handles, info, scale_value, tag
+from linger.runtime import (
+    NAMES,
+    Format,
+    Tape,
+    Value,
+    coded,
+    current_tape,
+    guarded,
+    handles,
+    info,
+    is_small,
+    scale_value,
+    tag,
+)
 
 _LOWEST, _HIGHEST = -128, 127
 
 
 def _limit(bound: float | None, fmt: Format, otherwise: int) -> Tensor:
-    """Code of a limit: rounded half up to the tensor's grid, inside int8."""
+    """Code of a limit: rounded half up to the tensor's grid, inside int8; one that is not 0 keeps one code step at least."""
     if bound is None:
         return torch.full_like(fmt.scale, otherwise)
-    return torch.floor(bound * fmt.scale + 0.5).clamp(_LOWEST, _HIGHEST)
+    code = torch.floor(bound * fmt.scale + 0.5).clamp(_LOWEST, _HIGHEST)
+    return code.clamp_min(1) if bound > 0 else code.clamp_max(-1) if bound < 0 else code
 
 
 def clamped(x: Tensor, fmt: Format, low: float | None, high: float | None, *, open_ends: bool = False) -> Tensor:
@@ -114,6 +128,8 @@ def _clamp_call(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[st
     if not given or not all(is_number(v) for v in given) or len(given) == 2 and low > high:
         return NotImplemented
     y = clamped(x, fmt, low, high, open_ends=name in ("relu6", "hardtanh", "hardtanh_"))
+    if is_small(low) or is_small(high):
+        y = guarded(y, torch.clamp, x, low, high)
     return store(x, y) if in_place else y
 
 

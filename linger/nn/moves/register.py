@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from linger.runtime import Moved, Tape, current_tape, handles, info, resolve, tag
+from linger.runtime import HANDLERS, Moved, Tape, current_tape, guarded, handles, info, resolve, tag
 
 from .rows import row_of
 
@@ -105,6 +105,11 @@ def keeps(
         tape = current_tape()
         if tape is not None:
             write(tape, MoveCall(func, x, rest, others, result))
+        if fmt.guard is not None and result is not x and isinstance(result, Tensor):
+            guard = fmt.guard
+            source = HANDLERS[func](func, (guard.x, *rest), others)
+            if source is not NotImplemented:
+                guarded(result, guard.func, source, *guard.args)
         return result
 
     for spelling in spellings.split():
