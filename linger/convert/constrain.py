@@ -117,6 +117,9 @@ def apply_constraints(
         if id(m) in inside or name in fresh:
             continue
         rows += _one(name, m, selection, limits(name), found, blend)
+    for name, m in model.named_modules():
+        if isinstance(m, Constrained):
+            m.__dict__["_linger_name"] = name  # for messages
     report = Report("constrain", rows)
     report.notes += standing_notes(model, found)
     earlier = record_of(model)

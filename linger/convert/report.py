@@ -11,6 +11,7 @@ from torch import nn
 from linger.nn.base import Converted
 from linger.nn.functional import FunctionalLayer
 from linger.nn.layers.embedding import EmbeddingInt
+from linger.quantizers import Quantizer, saturation
 from linger.runtime import islands_of
 
 __all__ = ["Report", "Row", "Summary", "format_table", "html_table", "report_of", "summary"]
@@ -179,4 +180,7 @@ def summary(model: nn.Module) -> Summary:
     off = sorted(record.settings.float_operators) if record.stage == "init" else []
     if off:
         notes.insert(0, f"operators in float: {', '.join(off)} (`operators` of the configuration, or a setter)")
+    for m in model.modules():
+        if isinstance(m, Quantizer):
+            notes += saturation(m).splitlines()
     return Summary(record.stage, record.settings.platform, rows, islands, notes)

@@ -11,10 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
-from linger.chip import NodeFacts, TensorFacts
+from linger.chip import NodeFacts, TensorFacts, Violation
 from linger.errors import UnsupportedError
 from linger.nn.masks import clamp_stored
-from linger.quantizers import Quantizer, clamp_weight_once, in_recomputation
+from linger.quantizers import (
+    TRAIN_LIMIT,
+    Quantizer,
+    clamp_weight_once,
+    highest,
+    in_recomputation,
+    layer_of,
+    remedy,
+    saturation,
+)
 from linger.runtime import (
     Ahead,
     CellFormat,
@@ -116,7 +125,28 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
             source = x.detach().clone()
             tape.bind(source, tape.float_name(x))
         tape.quant(source, out.value, quantizer.bits, float(out.scale))
+        note_saturation(tape, quantizer, out, x)
     return out
+
+
+def note_saturation(tape: Tape, quantizer: Quantizer, out: ops.Coded, x: Tensor | None = None) -> None:
+    """Note on the tape a tensor of whose values some end at scale 1, the coarsest, and their share.
+
+    Args:
+        tape: Records the forward.
+        quantizer: What made the codes.
+        out: Value, codes and scale.
+        x: What was quantized, where it is a tensor.
+    """
+    if float(out.scale) != 1.0 or quantizer.bits > 8 or not out.codes.numel():
+        return
+    top = highest(quantizer.bits)
+    beyond = (out.codes >= top) | (out.codes < -top) if x is None else x.detach().abs() >= top + 0.5
+    share = float(beyond.float().mean())
+    if share and (x is not None or bool(saturation(quantizer)) or not quantizer.ready and share > 0.01):
+        layer, place = layer_of(quantizer.name)
+        what, limit = f"{place} values saturate", f"at {top}, all that {quantizer.bits} bits hold at scale 1"
+        tape.violations.append(Violation(layer, what, f"{share:.1%}", limit, remedy(quantizer.name), "warning", False))
 
 
 def no_operand(x: object, quantizer: Quantizer) -> TypeError:
@@ -141,7 +171,9 @@ def warn_without_data(quantizer: Quantizer) -> None:
 
 def emit(out: ops.Coded, quantizer: Quantizer, *, relu: bool = False) -> Tensor:
     """Tag an operator's result with its format; under autocast the value has its type, the codes say the rest."""
-    value, device = out.value, out.value.device.type
+    value, device, tape = out.value, out.value.device.type, current_tape()
+    if tape is not None:
+        note_saturation(tape, quantizer, out)
     if torch.is_autocast_enabled(device):
         value = value.to(torch.get_autocast_dtype(device))
     return tag(value, Format(out.scale, quantizer.bits, out.codes, relu=relu))
@@ -254,6 +286,7 @@ class QuantLayer(Converted, Leaf):
         self.weight_quantizer = weight_quantizer(quant)
         self.bias_quantizer = Quantizer(32, role="bias")
         self.output_quantizer = activation_quantizer(quant, quant.output_bits)
+        self.output_quantizer.__dict__[TRAIN_LIMIT] = quant.clamp.clamp_activation_value
         self.name_quantizers()
 
     def node_attributes(self, tape: Tape, x: ops.Coded, w_scale: Tensor, out: ops.Coded) -> dict[str, Any]:

@@ -5,15 +5,21 @@ from .eager import eagerly
 from .freeze import freeze_statistics
 from .quantizer import Quantizer, clamp_weight_once
 from .running import in_ddp_forward, in_recomputation
+from .saturation import TRAIN_LIMIT, highest, layer_of, remedy, saturation
 
 __all__ = [
+    "TRAIN_LIMIT",
     "Quantizer",
     "calibrating",
     "calibration",
     "clamp_weight_once",
     "eagerly",
     "freeze_statistics",
+    "highest",
     "in_ddp_forward",
     "in_recomputation",
+    "layer_of",
     "register_calibrate_method",
+    "remedy",
+    "saturation",
 ]

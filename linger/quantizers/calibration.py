@@ -15,6 +15,7 @@ from ..errors import UnsupportedError
 from ..settings import allow_calibration
 from .eager import eagerly
 from .running import in_ddp_forward, in_recomputation
+from .saturation import CUT, Cut, counted, saturation
 
 if TYPE_CHECKING:
     from .quantizer import Quantizer, State
@@ -108,6 +109,7 @@ class _Session:
         self.scopes: list[Calibration] = []
         self.eager = eagerly()
         self.records: dict[tuple[Quantizer, str], _Record] = {}
+        self.cuts: dict[Quantizer, Cut] = {}
         self.highest: dict[Quantizer, Callable[[], Tensor]] = {}  # in the order of the forward
 
     def method(self, quantizer: Quantizer) -> str:
@@ -129,6 +131,15 @@ class _Session:
             record = self.records.pop((quantizer, name))
             if record.total is not None:
                 quantizer.set_range(_BUILT_IN[name].result(record.total, record.n), record.n)
+
+    def report_cuts(self) -> None:
+        """Says once which values the codes, or the training clamp, do not hold."""
+        said = []
+        for quantizer, cut in self.cuts.items():
+            quantizer.__dict__[CUT] = cut
+            said += [text for text in (saturation(quantizer),) if text]
+        if said:
+            _log.warning("calibration: values are cut:\n  %s", "\n  ".join("\n".join(said).splitlines()))
 
     @torch.no_grad()
     def settle(self, quantizers: set[Quantizer]) -> None:
@@ -190,6 +201,8 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
     if not bool(x.isfinite().all()):
         quantizer.skip()
         return
+    if quantizer.role == "activation":
+        session.cuts[quantizer] = counted(quantizer, x, session.cuts.get(quantizer, Cut()))
     old = session.records.pop((quantizer, name), None)  # popped: the method used last comes last
     n = 1 if old is None else old.n + 1
     if name in _BUILT_IN:
@@ -264,6 +277,7 @@ class Calibration:
             seen = {key[0] for key in session.records}
             session.finalise(list(session.records))
             session.settle(seen)
+            session.report_cuts()
         else:
             for quantizer, state in self._saved.items():
                 session.scopes[-1]._saved.setdefault(quantizer, state)

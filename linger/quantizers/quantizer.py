@@ -273,6 +273,12 @@ class Quantizer(nn.Module):
         if scaled:
             self.scale.fill_(scale)
 
+    @property
+    def reach(self) -> float:
+        """The largest absolute value of the range that the statistics stand for, in real units. Reads the device."""
+        limit = float(self._limit_tensor())
+        return 2.0**limit if self.method == "TQT" else limit
+
     def _limit_tensor(self) -> Tensor:
         return self.learning_data if self.method == "TQT" else self.running_data
 

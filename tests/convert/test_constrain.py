@@ -181,7 +181,7 @@ def test_a_pattern_that_matches_nothing_names_the_nearest():
 
 class OwnConv(nn.Conv2d):
     def forward(self, x):
-        return super().forward(x) + 1
+        return self._conv_forward(x, self.weight * 2, self.bias)  # not the layer's arithmetic
 
 
 def unreachable():

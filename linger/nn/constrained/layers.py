@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _C = TypeVar("_C", bound="Constrained")
 Limit = float | None
+_SEEN = "_linger_limit_seen"  # in the __dict__ of a layer: modes whose first output was looked at
+_log = logging.getLogger("linger")
 
 
 def _native(x: Tensor) -> bool:
@@ -141,9 +144,31 @@ class Constrained(nn.Module):
     def limited_output(self, y: Tensor) -> Tensor:
         """The output as the next layer sees it."""
         limit = self.normalize_data
+        if (
+            limit is not None
+            and not torch.compiler.is_compiling()
+            and self.training not in self.__dict__.get(_SEEN, ())
+        ):
+            self._look(y.detach(), limit)
         if limit is not None and current_tape() is not None:
             return y.clamp(-limit, limit)  # the operator that a file can hold
         return clamp(y, limit)
+
+    def _look(self, y: Tensor, limit: float) -> None:
+        """Say once in training, and once in evaluation, what the limit cuts of the first output."""
+        self.__dict__[_SEEN] = (*self.__dict__.get(_SEEN, ()), self.training)
+        share = float((y.abs() > limit).float().mean()) if y.numel() else 0.0
+        if share > 0.01:
+            name = self.__dict__.get("_linger_name", "") or type(self).__name__
+            _log.warning(
+                "linger: %s: clamp_activation_value %g cuts %.1f %% of its output (it reaches %.4g): raise it, or null it, in a "
+                "section whose name covers '%s', or normalise the input",
+                name,
+                limit,
+                100 * share,
+                float(y.abs().max()),
+                name,
+            )
 
     def extra_repr(self) -> str:
         """The torch part first, then the limits."""

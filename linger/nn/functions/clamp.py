@@ -31,11 +31,13 @@ _LOWEST, _HIGHEST = -128, 127
 
 
 def _limit(bound: float | None, fmt: Format, otherwise: int) -> Tensor:
-    """Code of a limit: rounded half up to the tensor's grid, inside int8; one that is not 0 keeps one code step at least."""
+    """Code of a limit: rounded half up to the tensor's grid, inside int8; a guard keeps one code step at least."""
     if bound is None:
         return torch.full_like(fmt.scale, otherwise)
     code = torch.floor(bound * fmt.scale + 0.5).clamp(_LOWEST, _HIGHEST)
-    return code.clamp_min(1) if bound > 0 else code.clamp_max(-1) if bound < 0 else code
+    if not is_small(bound):
+        return code
+    return code.clamp_min(1) if bound > 0 else code.clamp_max(-1)
 
 
 def clamped(x: Tensor, fmt: Format, low: float | None, high: float | None, *, open_ends: bool = False) -> Tensor:
