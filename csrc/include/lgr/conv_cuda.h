@@ -20,6 +20,9 @@ typedef struct lgr_conv_cuda_job {
 int lgr_conv_cuda_has(const lgr_conv_params *p);
 /* Whether groups share bytes of the mask: sums are then written first and quantized by a kernel of their own. */
 int lgr_conv_cuda_apart(const lgr_conv_params *p);
+/* sums[row][o] = x[row] . w[o], int32: rows of k codes. */
+lgr_status lgr_product_cuda(const int8_t *x, const int8_t *w, int64_t rows, int64_t k, int64_t o,
+                            int32_t *sums, void *stream);
 lgr_status lgr_conv_cuda(const lgr_conv_cuda_job *job, void *stream);
 
 #ifdef __cplusplus

@@ -120,7 +120,7 @@ template <int V> __global__ void __launch_bounds__(THREADS) product(call c, int 
                     sum[i][n][r];
     __syncthreads();
 
-    const bool write = lgr::writes(lgr::plan_of(c.j.q), again);
+    const bool write = c.j.sums == NULL && lgr::writes(lgr::plan_of(c.j.q), again);
     const int32_t from = group * c.og + n0, end = (group + 1) * c.og;
     int64_t seen[2] = {0, 0};
     for (int r = warp; r < TILE && m0 + r < c.pixels; r += THREADS / 32)
@@ -172,6 +172,29 @@ int width_of(const lgr_conv_cuda_job *j)
             return v;
     return 1;
 }
+call call_of(const lgr_conv_cuda_job &j)
+{
+    const lgr_conv_params &p = j.p;
+    const int64_t oh = lgr_conv_out_h(&p), ow = lgr_conv_out_w(&p), cg = p.c / p.groups;
+    return {j,
+            (int32_t)oh,
+            (int32_t)ow,
+            (int32_t)(p.n * oh * ow),
+            (int32_t)cg,
+            (int32_t)(p.o / p.groups),
+            (int32_t)(p.kh * p.kw),
+            (int32_t)(cg * p.kh * p.kw)};
+}
+lgr_status products(const call &c, int again, void *stream)
+{
+    const dim3 grid((unsigned)((c.pixels + TILE - 1) / TILE), (unsigned)((c.og + TILE - 1) / TILE),
+                    (unsigned)c.j.p.groups);
+    switch (width_of(&c.j)) {
+    case 16: return lgr::launch(product<16>, grid, THREADS, stream, c, again);
+    case 4: return lgr::launch(product<4>, grid, THREADS, stream, c, again);
+    default: return lgr::launch(product<1>, grid, THREADS, stream, c, again);
+    }
+}
 bool depthwise(const lgr_conv_params *p) { return p->groups > 1 && p->c == p->groups; }
 } // namespace
 
@@ -194,32 +217,34 @@ extern "C" lgr_status lgr_conv_cuda(const lgr_conv_cuda_job *job, void *stream)
     if (bad == LGR_OK) bad = lgr_output_cuda_check(&job->q);
     if (bad != LGR_OK) return bad;
     if (!lgr_conv_cuda_has(p) || job->q.o != p->o) return LGR_E_RANGE;
-    const int64_t oh = lgr_conv_out_h(p), ow = lgr_conv_out_w(p);
-    call c = {*job,
-              (int32_t)oh,
-              (int32_t)ow,
-              (int32_t)(p->n * oh * ow),
-              (int32_t)(p->c / p->groups),
-              (int32_t)(p->o / p->groups),
-              (int32_t)(p->kh * p->kw),
-              (int32_t)(p->c / p->groups * p->kh * p->kw)};
+    call c = call_of(*job);
     c.j.q.observe = job->q.observe && c.pixels > 0 && p->o > 0;
     const bool empty = c.pixels == 0 || p->o == 0, channels = depthwise(p),
                apart = job->sums != NULL;
     if (!empty && (job->x == NULL || job->w == NULL || (lgr_conv_cuda_apart(p) && !apart)))
         return LGR_E_NULL;
-    const dim3 grid((unsigned)((c.pixels + TILE - 1) / TILE), (unsigned)((c.og + TILE - 1) / TILE),
-                    (unsigned)p->groups);
     const unsigned warps = lgr::blocks_for(c.pixels * ((p->o + 31) / 32), WIDE / 32, 65536);
-    const int width = width_of(job);
     return lgr::quantized(c.j.q, stream, [&](int again) {
         lgr_status s = LGR_OK;
         if (empty) return s;
         if (channels) return lgr::launch(rows<true>, warps, WIDE, stream, c, again);
         if (!(again && apart)) /* the sums in memory are the same */
-            s = width == 16  ? lgr::launch(product<16>, grid, THREADS, stream, c, again)
-                : width == 4 ? lgr::launch(product<4>, grid, THREADS, stream, c, again)
-                             : lgr::launch(product<1>, grid, THREADS, stream, c, again);
+            s = products(c, again, stream);
         return s == LGR_OK && apart ? lgr::launch(rows<false>, warps, WIDE, stream, c, again) : s;
     });
+}
+
+extern "C" lgr_status lgr_product_cuda(const int8_t *x, const int8_t *w, int64_t rows, int64_t k,
+                                       int64_t o, int32_t *sums, void *stream)
+{
+    if (rows < 0 || k < 1 || o < 1) return LGR_E_RANGE;
+    if (rows == 0) return LGR_OK;
+    if (x == NULL || w == NULL || sums == NULL) return LGR_E_NULL;
+    lgr_conv_cuda_job j = {};
+    j.p = {rows, k, 1, 1, o, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, k, 1, k, k};
+    if (!lgr_conv_cuda_has(&j.p)) return LGR_E_RANGE;
+    j.x = x;
+    j.w = w;
+    j.sums = sums;
+    return products(call_of(j), 0, stream);
 }

@@ -45,6 +45,19 @@ template <class T> __device__ inline T warp_sum(T v)
     return v;
 }
 
+/* *to = the sum over the threads of a block, whole warps, in an order of its own. All threads. */
+__device__ inline void block_sum(double v, double *to)
+{
+    using warps = double[32];
+    LGR_SHARED(warps, part);
+    v = warp_sum(v);
+    if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = v;
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    for (unsigned i = 1; i < blockDim.x / 32; ++i) v += part[i];
+    *to = v;
+}
+
 /* c (16 x 8) += a (16 x 32) * b (32 x 8) of signed bytes by one warp, sums modulo 2^32. lane = 4 * group + member:
  * a[r]: row group + 8 * (r & 1), columns 4 * member + 16 * (r >> 1) + 0..3;  b[r]: column group, rows 4 * member + 16 * r + 0..3;
  * c[i]: row group + 8 * (i >> 1), column 2 * member + (i & 1). */

@@ -146,20 +146,4 @@ LGR_VEC void column(const int8_t *s, int64_t n, int64_t k, int64_t cap, float *c
         f_store(o, s ? f_from(g_codes_n(s + (at < n ? at : 0), n - at), 1.0f) : f_set(0.0f));
     }
 }
-/* sum of dh * d code / d threshold over n lanes: code - v, or the limit where it saturated; v in units of the code. last: v as the
- * last rounding found it: more than half a step from there to the code is saturation. */
-LGR_VEC double slope_sum(vf dh, vf code, vf v, vf last, int64_t n)
-{
-    float g[FL], q[FL], off[FL], cut[FL];
-    double sum = 0.0;
-    f_store(g, dh);
-    f_store(q, code);
-    f_store(off, code - v);
-    f_store(cut, code - last);
-    for (int64_t i = 0; i < (n < FL ? n : FL); ++i) {
-        const int saturated = cut[i] > 0.5002f || cut[i] < -0.5002f; /* of 24 bits */
-        sum += (double)g[i] * (double)(saturated ? q[i] : off[i]);
-    }
-    return sum;
-}
 #endif

@@ -2,19 +2,8 @@
 #ifndef LGR_BACKWARD_WALK_H
 #define LGR_BACKWARD_WALK_H
 #include "kernels/recurrent/backward_products.h"
-#include "kernels/recurrent/saved_lanes.h"
+#include "kernels/recurrent/unit_gradients.h"
 
-typedef struct
-    factor { /* the value that the products used, and the derivative at the pre-activation */
-    vf y, d;
-} factor;
-
-typedef struct plan {
-    int64_t h, hp, hn, blocks, cap, plane; /* plane: floats of one gate */
-    float *dg, *cols_r, *dh, *dc; /* states: from entry r0 on */
-    int q_h;
-    float inv_h, to_code; /* 2^-q_h, 2^q_h */
-} plan;
 LGR_VEC plan plan_of(const lgr_recurrent *p, const lgr_recurrent_chunk *c, int32_t r0)
 {
     const int64_t hp = lgr_padded(p->h, LGR_UNITS), hn = lgr_padded(p->h, LGR_PANEL);

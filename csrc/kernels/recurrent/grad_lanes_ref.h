@@ -3,6 +3,7 @@
 #define LGR_GRAD_LANES_H
 #include "kernels/chip_functions/chip_functions_ref.h"
 #include "kernels/lanes/floats_ref.h"
+#include "kernels/recurrent/recurrent_ref.h"
 #include <math.h>
 #include <string.h>
 
@@ -68,13 +69,9 @@ LGR_VEC vg g_pwl27(int table, const int is_tanh, const int venusa, vg x)
     return x;
 }
 LGR_VEC vg g_pwl11(int table, const int is_tanh, vg x) { return g_pwl27(table, is_tanh, 0, x); }
-/* e / (1 + e)^2 with e = exp(-|x|): the derivative of the sigmoid at x, a quarter of that of tanh at x / 2 */
 LGR_VEC vf f_dsigmoid(vf x)
 {
-    for (int i = 0; i < FL; ++i) {
-        const float e = expf(-fabsf(x[i])), d = e + 1.0f;
-        x[i] = e / (d * d);
-    }
+    for (int i = 0; i < FL; ++i) x[i] = lgr_dsigmoid_ref(x[i]);
     return x;
 }
 #endif

@@ -41,12 +41,14 @@ LGR_INLINE int64_t lgr_padded(int64_t n, int64_t to) { return (n + to - 1) / to 
 /* Rows projected together: whole steps of `rows` entries, at least one step. */
 static inline int64_t lgr_forward_rows(int64_t sums, int64_t rows)
 {
-    const int64_t fit = LGR_PROJECTED_SUMS / sums, most = fit < LGR_PROJECTED ? fit : LGR_PROJECTED;
+    const int64_t fit = LGR_PROJECTED_SUMS / sums,
+                  most = fit < LGR_PROJECTED ? fit : (int64_t)LGR_PROJECTED;
     return most > rows ? most / rows * rows : rows;
 }
 /* Odd: the blocks of gate gradients do not fall on the same cache sets. */
 static inline int64_t lgr_chunk_rows(int64_t entries)
 {
-    return (2 * entries > LGR_CHUNK_ROWS ? 2 * entries : LGR_CHUNK_ROWS) | 1;
+    const int64_t most = LGR_CHUNK_ROWS;
+    return (2 * entries > most ? 2 * entries : most) | 1;
 }
 #endif

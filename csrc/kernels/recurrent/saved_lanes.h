@@ -10,7 +10,10 @@ LGR_VEC saved saved_q27(const char *two, const char *one, const int known)
 {
     const vg low = g_load8(one);
     const vg rest = g_up(g_and(low, 256 - (1 << known)), 8);
-    return (saved){g_add(g_up(g_load16(two), 16), g_plus(rest, 128 << known)), low};
+    saved s;
+    s.v = g_add(g_up(g_load16(two), 16), g_plus(rest, 128 << known));
+    s.low = low;
+    return s;
 }
 /* The value nearest to q whose lowest two bits are those of the byte. */
 LGR_VEC vg saved_value(vg q, vg low)
