@@ -213,9 +213,10 @@ def _recorded(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], t
                         m._modules[name] = Stand(child)  # comes back with the old tables, like the hooks
         for m in model.modules():
             if isinstance(m, Stand) or is_leaf(m) and not isinstance(m, torch.jit.ScriptModule):
-                m.__dict__["_forward_hooks"] = m._forward_hooks.copy()  # ours vanish with the old tables
-                m.__dict__["_forward_pre_hooks"] = m._forward_pre_hooks.copy()
-                m.__dict__["_forward_pre_hooks_with_kwargs"] = m._forward_pre_hooks_with_kwargs.copy()
+                for table in ("_forward_hooks", "_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
+                    m.__dict__[table] = type(
+                        m.__dict__[table]
+                    )()  # ours alone, as where code is read; the old ones come back
                 m.register_forward_pre_hook(recorder.enter, with_kwargs=True)
                 m.register_forward_hook(recorder.leave, prepend=True)
         with recorder:

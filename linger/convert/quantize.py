@@ -15,6 +15,7 @@ from linger.settings import Settings
 from .classic import classic_settings, is_classic, with_keywords
 from .conversion import Conversion
 from .findings import layer_findings, sentences
+from .hooked import hooked_neighbours
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
 from .patterns import Selection, check_operators, check_sections, with_own_settings
@@ -40,6 +41,7 @@ def init(
     *,
     example_inputs: Any = None,
     fold_bn: str = "once",
+    keep_hooked: bool = False,
     quant_modules: Any = None,
     parameter_bits: int | None = None,
     mode: Any = None,
@@ -57,6 +59,9 @@ def init(
         example_inputs: A tensor, a tuple or a dict of keyword arguments. One eval forward then tells which layers are
             neighbours, and creates the operators of user code (``+``, ``torch.cat`` ...) before an optimizer is built.
         fold_bn: ``"once"`` folds now and for good; ``"step"`` keeps the BatchNorm trainable and folds it in every step.
+        keep_hooked: Leave layers with hooks of yours unfused. A layer that is fused with the BatchNorm or ReLU behind it shows
+            its hooks the value behind them, in their place: features that a hook collects are those of the next step. By
+            default it is fused all the same, and named once.
         quant_modules: Classic form: the only classes to convert.
         parameter_bits: Classic form: weight width, 4 or 8.
         mode: Classic form: ``QuantMode.QValue`` is the only one.
@@ -91,11 +96,13 @@ def init(
     place(model, settings)
     check_method(model, settings)
     found = discover(model, example_inputs)
+    hooked = hooked_neighbours(model, found, keep_hooked)
     conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules)
     check_widths(model, settings, conversion.left_alone())
     record = quantize(conversion)
     if example_inputs is not None:
         materialise(model, example_inputs)
+    record.report.notes += hooked
     record.report.notes += sentences(layer_findings(model, settings.platform))
     differing = (row for row in record.report.rows if row.became == "GRUInt" and row.note)
     record.report.notes += [f"{row.name or '(root)'}: {row.note}" for row in differing]

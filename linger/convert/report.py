@@ -12,7 +12,7 @@ from linger.nn.base import Converted
 from linger.nn.functional import FunctionalLayer
 from linger.nn.layers.embedding import EmbeddingInt
 from linger.quantizers import Quantizer, saturation
-from linger.runtime import islands_of
+from linger.runtime import float_calls_of
 
 __all__ = ["Report", "Row", "Summary", "format_table", "html_table", "report_of", "summary"]
 
@@ -94,7 +94,7 @@ def report_of(model: nn.Module) -> Report | None:
 
 @dataclass
 class Summary:
-    """State of a converted model: its layers with widths, what stayed float, float operators met so far."""
+    """State of a converted model: its layers with widths, what stayed float, all operators met so far that compute in float."""
 
     stage: str
     platform: str
@@ -175,7 +175,7 @@ def summary(model: nn.Module) -> Summary:
             rows.append((name or "(root)", type(m).__name__, "float", limits, ""))
         elif name in stayed:
             rows.append((name or "(root)", type(m).__name__, "float", "", stayed[name].note))
-    islands = [str(i) for i in islands_of(model)]
+    islands = [str(i) for i in float_calls_of(model)]
     notes = list(record.report.notes)
     off = sorted(record.settings.float_operators) if record.stage == "init" else []
     if off:

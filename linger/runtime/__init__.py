@@ -6,7 +6,7 @@ from .ahead import FOLDED, FOLDED_INTO, Ahead, ahead, behind_norm, link
 from .functional import FACTORIES, create_from_state, factory, operator_at_site, register_state_hooks
 from .graph import CodeValue, NodeReader, reader_of, reads
 from .guards import guarded, is_small
-from .islands import Island, islands_of
+from .islands import Island, float_calls_of, islands_of
 from .layer_calls import LAYER_FUNCTIONS, own_arithmetic, takes_its_own_forward
 from .mode import Interception, tensors
 from .owners import (
@@ -89,6 +89,7 @@ __all__ = [
     "end_forward",
     "factory",
     "fixed_output",
+    "float_calls_of",
     "float_region",
     "follow",
     "guarded",

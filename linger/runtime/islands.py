@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import sites
 from .state import state
@@ -47,6 +48,50 @@ def record(func: Callable[..., Any], frame: FrameType | None) -> None:
         _log.warning("linger: %s", island)
 
 
+# Calls that move elements and compute nothing: a file has them as they are.
+_MOVES = frozenset(
+    """reshape view view_as reshape_as flatten unflatten ravel transpose t mT T permute movedim moveaxis swapaxes swapdims squeeze
+    unsqueeze squeeze_ unsqueeze_ split chunk unbind narrow select __getitem__ index_select gather take_along_dim expand expand_as
+    contiguous clone detach to float double half type type_as identity dropout getitem cpu cuda""".split()
+)
+
+
+def flows(t: Tensor) -> bool:
+    """Whether a float tensor comes from the inputs of this forward through float operators alone."""
+    known = state.flow.get(id(t))
+    return known is not None and known() is t
+
+
+def let_flow(value: Any) -> None:
+    """Remember that these tensors come from the inputs of this forward."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            state.flow[id(value)] = weakref.ref(value)
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            let_flow(v)
+    elif isinstance(value, dict):
+        for v in value.values():
+            let_flow(v)
+
+
+def record_float(func: Callable[..., Any], frame: FrameType | None) -> None:
+    """Remember that ``func`` ran on float tensors of the forward alone; the log does not say it, ``linger.summary`` does."""
+    name = getattr(func, "__name__", str(func))
+    if not state.frames or name in _MOVES:
+        return
+    owner = state.frames[-1].owner
+    file, line = sites.where(frame)
+    island = Island(owner.__dict__.get("_linger_name", ""), name, file, line)
+    owner.__dict__.setdefault("_linger_float_calls", {})[island] = None
+
+
 def islands_of(model: nn.Module) -> list[Island]:
-    """Float operators recorded so far in ``model``, in the order they were met."""
+    """Float operators behind quantized tensors recorded so far in ``model``, in the order they were met."""
     return [i for m in model.modules() for i in m.__dict__.get("_linger_islands", {})]
+
+
+def float_calls_of(model: nn.Module) -> list[Island]:
+    """All operators met so far that compute in float: those of :func:`islands_of`, and those of float operands."""
+    tables = ("_linger_islands", "_linger_float_calls")
+    return list(dict.fromkeys(i for m in model.modules() for table in tables for i in m.__dict__.get(table, {})))

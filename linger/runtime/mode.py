@@ -96,14 +96,21 @@ class Interception(TorchFunctionMode):
             return func(*args, **kwargs) if tape is None else tape.read(func, args, kwargs)
         traced = torch.compiler.is_compiling()
         formats = [fmt for t in tensors([*args, *kwargs.values()]) if (fmt := info(t)) is not None]
-        if not traced and formats:
-            islands.record(func, sys._getframe(1))
+        flowing = False
+        if not traced:
+            flowing = bool(formats) or any(map(islands.flows, tensors([*args, *kwargs.values()])))
+            if formats:
+                islands.record(func, sys._getframe(1))
+            elif flowing:
+                islands.record_float(func, sys._getframe(1))
         target = written(func, args, kwargs)
         if target is None and any(fmt.guard is not None for fmt in formats):
             args, kwargs = unrounded(args), {k: unrounded(v) for k, v in kwargs.items()}
         result = func(*args, **kwargs) if tape is None else tape.float_call(func, args, kwargs)
         if not traced and tape is None and target is None:
             watch(func, tensors([*args, *kwargs.values()]), result, sys._getframe(1))
+        if flowing:
+            islands.let_flow(result)
         if target is not None:
             forget(target)
         elif torch.compiler.is_compiling():

@@ -78,6 +78,8 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
             )
         if torch.compiler.is_dynamo_compiling():
             dynamo.shows_functions()
+        elif not torch.compiler.is_compiling():
+            islands.let_flow((args, kwargs))
         with mode.Interception():
             if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # it cannot record our backward; the traced module is for inference
                 with torch.no_grad():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+import weakref
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ class _State(threading.local):
         self.float_depth = 0
         self.without_data: list[str] = []  # quantizers of this forward that took the range of the batch
         self.quantized_sources: dict[int, tuple[Tensor, int | None, Tensor]] = {}
+        self.flow: dict[int, weakref.ref[Tensor]] = {}  # float tensors that come from the inputs of this forward
         self.compiled_sources: list[tuple[Tensor, Tensor]] = []  # dynamo has no ids of tensors
 
 
@@ -91,6 +93,7 @@ def forget_sources() -> None:
     """The outermost forward has ended: what its consumers shared is no longer needed."""
     state.quantized_sources.clear()
     state.compiled_sources.clear()
+    state.flow.clear()
 
 
 def end_forward() -> None:
