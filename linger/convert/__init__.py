@@ -5,7 +5,7 @@ from __future__ import annotations
 from .checkpoint import LoadReport, load, save
 from .constrain import constrain
 from .optimizer import OptimizerReport, check_optimizer
-from .prepare import Record, record_of
+from .prepare import ConversionRecord, record_of
 from .quantize import init
 from .report import Report, Row, Summary, report_of, summary
 from .state import converted_models, translate_keys, when_converted
@@ -13,9 +13,9 @@ from .trace import CheckpointAdapter, trace_layers
 
 __all__ = [
     "CheckpointAdapter",
+    "ConversionRecord",
     "LoadReport",
     "OptimizerReport",
-    "Record",
     "Report",
     "Row",
     "Summary",

@@ -16,7 +16,7 @@ from linger.files import replaced
 from linger.quantizers import Quantizer
 
 from .prepare import record_of
-from .repeat_conversion import replay
+from .repeat_conversion import repeat_conversion
 from .state import StateDict, inner_state, only_tensors, read_file, strip_wrappers
 
 __all__ = ["LoadReport", "load", "save"]
@@ -188,7 +188,7 @@ def _convert(model: nn.Module, target: nn.Module, name: str, recorded: Mapping[s
         part = target.get_submodule(name)
     except AttributeError:
         raise ValueError(f"load: the checkpoint was made of another model: {name!r} is no module of this one") from None
-    stage = replay(part, recorded)
+    stage = repeat_conversion(part, recorded)
     if stage is None:
         return
     if model is not target:

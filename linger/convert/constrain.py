@@ -16,7 +16,7 @@ from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
 from .neighbours import discover, fusable_pairs, standing_notes
 from .patterns import Selection, check_operators, check_sections, names_of, with_own_settings
-from .prepare import Fusion, Record, check_root, log_report, open_settings, place, record_of
+from .prepare import ConversionRecord, Fusion, check_root, log_report, open_settings, place, record_of
 from .report import Report, Row
 from .state import install
 
@@ -128,7 +128,10 @@ def apply_constraints(
     left = {r.name: r.note for r in report.stayed_float}
     relu = tuple(n for n, m in model.named_modules() if isinstance(m, Constrained) and m.ahead_relu)
     classic = blend == BLEND
-    install(model, Record("constrain", settings, tuple(fusions), covered, left, report, relu=relu, classic=classic))
+    install(
+        model,
+        ConversionRecord("constrain", settings, tuple(fusions), covered, left, report, relu=relu, classic=classic),
+    )
     log_report(report)
 
 

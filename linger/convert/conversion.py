@@ -23,7 +23,7 @@ from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
 from .neighbours import Pair, fusable_pairs, standing_notes
 from .patterns import Selection, names_of
-from .prepare import Fusion, Record, record_of
+from .prepare import ConversionRecord, Fusion, record_of
 from .report import Report, Row
 
 __all__ = ["Conversion"]
@@ -64,7 +64,7 @@ class Conversion:
         self.fusions: list[Fusion] = []
         self.earlier = record_of(model)
 
-    def run(self) -> Record:
+    def run(self) -> ConversionRecord:
         """Convert everything and return what was done."""
         for pair in fusable_pairs(self.found, own=True):
             self._pair(pair)
@@ -84,7 +84,7 @@ class Conversion:
             report.notes += _differences(self.earlier, covered, left)
         fusions = (*(self.earlier.fusions if self.earlier else ()), *self.fusions)
         relu = tuple(n for n, m in self.model.named_modules() if getattr(m, "fused_relu", False))
-        return Record("init", self.settings, fusions, covered, left, report, self.fold_bn, relu)
+        return ConversionRecord("init", self.settings, fusions, covered, left, report, self.fold_bn, relu)
 
     def left_alone(self) -> Callable[[nn.Module], bool]:
         """Whether a module gets no layer of its own: the caller's wish, or a BatchNorm that will be folded."""
@@ -269,7 +269,7 @@ def _fold_into(layer: Any, bn: Any) -> None:
             layer.bias.copy_(b)
 
 
-def _differences(earlier: Record, covered: tuple[str, ...], left: Mapping[str, str]) -> list[str]:
+def _differences(earlier: ConversionRecord, covered: tuple[str, ...], left: Mapping[str, str]) -> list[str]:
     """Layers that one stage converted and the other left alone."""
     if earlier.stage != "constrain":
         return []

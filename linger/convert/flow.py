@@ -10,7 +10,7 @@ from torch import nn
 from linger.nn.constrained.fused import EmptyBatchNorm
 from linger.runtime import METADATA
 
-__all__ = ["METADATA", "Adjacency", "Call", "Flow", "is_alias"]
+__all__ = ["METADATA", "Adjacency", "Flow", "FlowStep", "is_alias"]
 
 
 def is_alias(m: nn.Module | None) -> bool:
@@ -19,7 +19,7 @@ def is_alias(m: nn.Module | None) -> bool:
 
 
 @dataclass
-class Call:
+class FlowStep:
     """One step: a leaf module, or an operator of user code. `dims` is the rank of the first result where it is known."""
 
     module: nn.Module | None
@@ -33,7 +33,7 @@ class Call:
 class Flow:
     """The calls of one or several forwards. `leaving`: values that are read in ways the calls do not show."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[FlowStep] = field(default_factory=list)
     leaving: set[int] = field(default_factory=set)
     own: set[int] = field(default_factory=set)  # ids of modules whose code calls the layer's function on its parameters
     tainted: set[int] = field(default_factory=set)  # ids of modules that unseen code may call as well
@@ -43,9 +43,9 @@ class Flow:
 
         A module that runs several times must have the same neighbour every time.
         """
-        consumers: dict[int, list[Call]] = defaultdict(list)
-        producer: dict[int, Call] = {}
-        by_module: dict[int, list[Call]] = defaultdict(list)
+        consumers: dict[int, list[FlowStep]] = defaultdict(list)
+        producer: dict[int, FlowStep] = {}
+        by_module: dict[int, list[FlowStep]] = defaultdict(list)
         for call in self.calls:
             for value in set(call.inputs):
                 consumers[value].append(call)
@@ -58,7 +58,7 @@ class Flow:
             module = calls[0].module
             if module is None or key in self.tainted:
                 continue
-            nexts: list[Call] = []
+            nexts: list[FlowStep] = []
             for call in calls:
                 users = [u for v in call.outputs for u in consumers[v]]
                 if len(call.outputs) == 1 and len(users) == 1 and call.outputs[0] not in self.leaving:

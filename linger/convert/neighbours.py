@@ -14,8 +14,8 @@ from linger.nn.masks import stored
 from .convertible import obstacle, target_class
 from .doubt import drop_doubtful
 from .flow import Adjacency
-from .neighbours_from_code import trace
-from .neighbours_from_forward import record
+from .neighbours_from_code import neighbours_from_code
+from .neighbours_from_forward import neighbours_from_forward
 
 __all__ = ["Pair", "discover", "fusable_pairs", "standing_notes"]
 
@@ -39,7 +39,7 @@ def discover(model: nn.Module, example_inputs: Any = None) -> Adjacency:
     Raises:
         ValueError: The model does not run on the inputs.
     """
-    found = trace(model) if example_inputs is None else record(model, example_inputs)
+    found = neighbours_from_code(model) if example_inputs is None else neighbours_from_forward(model, example_inputs)
     drop_doubtful(model, found)
     return found
 

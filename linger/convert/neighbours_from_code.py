@@ -16,10 +16,10 @@ from linger.runtime import LAYER_FUNCTIONS, own_arithmetic
 from linger.runtime.layer_calls import bound
 
 from .convertible import is_leaf, own_layer
-from .flow import METADATA, Adjacency, Call, Flow, is_alias
+from .flow import METADATA, Adjacency, Flow, FlowStep, is_alias
 from .neighbours_from_forward import undisturbed
 
-__all__ = ["trace"]
+__all__ = ["neighbours_from_code"]
 
 _RELU_FUNCTIONS = {torch.relu, torch.relu_, F.relu, Tensor.relu, Tensor.relu_}
 _LIBRARIES = (os.path.dirname(torch.__file__) + os.sep, os.path.dirname(os.path.dirname(__file__)) + os.sep)
@@ -76,7 +76,7 @@ def _read(owner: nn.Module, read: Any, flow: Flow, where: dict[int, str], offset
         if layer is not None:
             flow.own.add(id(layer))
             module, inputs = layer, [number[bound(node.target, node.args, node.kwargs)["input"]]]
-        flow.calls.append(Call(module, relu, inputs, [number[node]]))
+        flow.calls.append(FlowStep(module, relu, inputs, [number[node]]))
         if module is not None and id(module) not in where:
             frames = [f for f in _FRAME.findall(node.stack_trace or "") if not f[0].startswith(_LIBRARIES)]
             if frames:
@@ -152,7 +152,7 @@ def _under_opaque(owner: nn.Module, inner: nn.Module, opaque: set[int]) -> bool:
     return all(id(c) in opaque or _under_opaque(c, inner, opaque) for c in ways)
 
 
-def trace(model: nn.Module) -> Adjacency:
+def neighbours_from_code(model: nn.Module) -> Adjacency:
     """Neighbours that hold in training and in evaluation, as far as ``torch.fx`` can read the code."""
     with undisturbed(model, training=False):
         found = _trace(model)

@@ -19,9 +19,9 @@ from linger.runtime import LAYER_FUNCTIONS, own_arithmetic, resolve, sites
 from linger.runtime.layer_calls import bound
 
 from .convertible import is_leaf, own_layer
-from .flow import METADATA, Adjacency, Call, Flow, is_alias
+from .flow import METADATA, Adjacency, Flow, FlowStep, is_alias
 
-__all__ = ["Stand", "bind_inputs", "record", "undisturbed"]
+__all__ = ["Stand", "bind_inputs", "neighbours_from_forward", "undisturbed"]
 
 _RELU = {torch.relu, torch.relu_, F.relu, Tensor.relu, Tensor.relu_}
 _QUIET = {f for f in (resolve(f"Tensor.{name}") for name in METADATA) if f is not None}
@@ -134,7 +134,7 @@ class _Recorder(TorchFunctionMode):
     def add(self, module: nn.Module | None, relu: bool, inputs: list[int], result: Any) -> None:
         outs = list(_tensors(result))
         dims = outs[0].dim() if outs else None
-        self.flow.calls.append(Call(module, relu, inputs, [self.fresh(t) for t in outs], dims))
+        self.flow.calls.append(FlowStep(module, relu, inputs, [self.fresh(t) for t in outs], dims))
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -186,7 +186,7 @@ class Stand(nn.Module):
         return getattr(self.__dict__["scripted"], name)
 
 
-def record(model: nn.Module, example_inputs: Any) -> Adjacency:
+def neighbours_from_forward(model: nn.Module, example_inputs: Any) -> Adjacency:
     """Neighbours from one eval forward, and from one in training where the model runs on the inputs there, too.
 
     Raises:

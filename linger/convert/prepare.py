@@ -19,7 +19,7 @@ from linger.settings import Settings, current, dumps, load, use
 from .convertible import uninitialised
 from .report import Report
 
-__all__ = ["Fusion", "Record", "check_root", "log_report", "open_settings", "place", "record_of"]
+__all__ = ["ConversionRecord", "Fusion", "check_root", "log_report", "open_settings", "place", "record_of"]
 
 _log = logging.getLogger("linger")
 
@@ -36,7 +36,7 @@ class Fusion:
 
 
 @dataclass
-class Record:
+class ConversionRecord:
     """What was applied to a model; kept on its root and, as plain data, in the metadata of its state.
 
     Args:
@@ -83,10 +83,10 @@ class Record:
         }
 
 
-def record_of(model: nn.Module) -> Record | None:
+def record_of(model: nn.Module) -> ConversionRecord | None:
     """The record on a root, None for a model that was not converted."""
     found = model.__dict__.get("_linger_record")
-    return found if isinstance(found, Record) else None
+    return found if isinstance(found, ConversionRecord) else None
 
 
 def check_root(model: Any, what: str) -> None:

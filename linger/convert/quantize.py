@@ -19,7 +19,7 @@ from .hooked import hooked_neighbours
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
 from .patterns import Selection, check_operators, check_sections, with_own_settings
-from .prepare import Record, check_root, log_report, open_settings, place
+from .prepare import ConversionRecord, check_root, log_report, open_settings, place
 from .state import install
 from .widths import check_widths
 
@@ -110,7 +110,7 @@ def init(
     return model
 
 
-def quantize(conversion: Conversion) -> Record:
+def quantize(conversion: Conversion) -> ConversionRecord:
     """The conversion itself: layers are replaced, the model knows its record and settings, and its operators are met."""
     model, record = conversion.model, conversion.run()
     install(model, record)

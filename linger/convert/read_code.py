@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.fx
 from torch import nn
-from torch.fx import Node, Proxy
+from torch.fx import Proxy
 from torch.nn.utils import rnn
 
 from linger.runtime import derive
@@ -58,13 +58,13 @@ class _Reader(torch.fx.Tracer):
         self.root = self.shadows[id(owner)]
         self.root_module_name = type(owner).__name__
 
-    def read(self, concrete: dict[str, Any] | None) -> tuple[torch.fx.Graph, set[Node]]:
+    def read(self, concrete: dict[str, Any] | None) -> tuple[torch.fx.Graph, set[torch.fx.Node]]:
         """The graph, and the nodes whose values stay behind on a module."""
         own = self.root.__dict__.get("forward")
         forward = type(self.root).forward if own is None else own.__func__
         function, args = self.create_args_for_root(forward, True, concrete)
         self.create_node("output", "output", (self.create_arg(function(*args)),), {})
-        kept: set[Node] = set()
+        kept: set[torch.fx.Node] = set()
         torchs_own = set(nn.Module().__dict__)
         for shadow in self.shadows.values():
             _find_nodes([v for k, v in shadow.__dict__.items() if k not in torchs_own], kept, 3)
@@ -213,7 +213,7 @@ def _functions(cls: type) -> dict[str, types.FunctionType]:
     return found
 
 
-def _find_nodes(value: Any, into: set[Node], depth: int) -> None:
+def _find_nodes(value: Any, into: set[torch.fx.Node], depth: int) -> None:
     if isinstance(value, Proxy):
         into.add(value.node)
     elif depth and isinstance(value, (list, tuple, set)):
@@ -224,7 +224,9 @@ def _find_nodes(value: Any, into: set[Node], depth: int) -> None:
             _find_nodes(v, into, depth - 1)
 
 
-def graph_of(owner: nn.Module, opaque: set[int], concrete: dict[str, Any] | None) -> tuple[torch.fx.Graph, set[Node]]:
+def graph_of(
+    owner: nn.Module, opaque: set[int], concrete: dict[str, Any] | None
+) -> tuple[torch.fx.Graph, set[torch.fx.Node]]:
     """The calls in an owner's forward, leaf modules and opaque owners as single nodes; and the nodes it keeps on a module.
 
     Args:

@@ -21,7 +21,7 @@ from .patterns import Selection, names_of, nearest
 from .prepare import check_root, log_report, record_of
 from .quantize import check_method, quantize
 
-__all__ = ["replay", "stage_of"]
+__all__ = ["repeat_conversion", "stage_of"]
 
 _STAGES = ("float", "trace_layers", "constrain", "init")
 
@@ -32,7 +32,7 @@ def stage_of(model: nn.Module) -> str:
     return "float" if record is None else record.stage
 
 
-def replay(model: nn.Module, recorded: Mapping[str, Any]) -> str | None:
+def repeat_conversion(model: nn.Module, recorded: Mapping[str, Any]) -> str | None:
     """Bring a model to the stage of a checkpoint's record; returns the stage, or None where the model is there already.
 
     Args:

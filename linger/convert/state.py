@@ -21,7 +21,7 @@ from linger.nn.layers.batch_norm_folding import FOLDING
 
 from .materialise import rest_unused
 from .patterns import nearest
-from .prepare import Fusion, Record, record_of
+from .prepare import ConversionRecord, Fusion, record_of
 
 __all__ = [
     "NESTS",
@@ -175,7 +175,7 @@ def when_converted(listener: Callable[[nn.Module], None]) -> None:
         _listeners.append(listener)
 
 
-def install(model: nn.Module, record: Record) -> None:
+def install(model: nn.Module, record: ConversionRecord) -> None:
     """Leave the record on the root, and the hooks that write and read it with the state (once)."""
     first = record_of(model) is None
     model.__dict__["_linger_record"] = record
@@ -296,7 +296,7 @@ def _fold_state(
 
 
 def _separate(
-    model: nn.Module, record: Record, given: State, theirs: Mapping[str, Any] | None, errors: list[str]
+    model: nn.Module, record: ConversionRecord, given: State, theirs: Mapping[str, Any] | None, errors: list[str]
 ) -> None:
     """Take apart pairs that the checkpoint has fused and this model has not."""
     mine = {f.layer for f in record.fusions}
@@ -339,7 +339,7 @@ def _weights(model: nn.Module, given: State, theirs: Mapping[str, Any] | None) -
             given[at + "bias"] = clamp(given[at + "bias"].detach(), info.clamp_bias_value)
 
 
-def _compare(record: Record, theirs: Mapping[str, Any]) -> None:
+def _compare(record: ConversionRecord, theirs: Mapping[str, Any]) -> None:
     """Warn about settings that differ from those the checkpoint was trained with."""
     mine = record.metadata()
     found = [

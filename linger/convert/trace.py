@@ -15,9 +15,9 @@ from linger.settings import current
 
 from .classic import BLEND, classic_settings
 from .constrain import fuse_pairs, mark_relu
-from .neighbours_from_forward import record
+from .neighbours_from_forward import neighbours_from_forward
 from .patterns import Selection, names_of
-from .prepare import Record, check_root, record_of
+from .prepare import ConversionRecord, check_root, record_of
 from .report import Report
 from .state import install
 
@@ -119,7 +119,7 @@ def trace_layers(model: nn.Module, *args: Any, fuse_bn: bool = True, **kwargs: A
     names = {id(m): name for name, m in reversed(names_of(model).items())}
     if id(target) not in names:
         raise ValueError(f"trace_layers: target_model, a {type(target).__name__}, is no part of root_model")
-    found = record(target, inputs)
+    found = neighbours_from_forward(target, inputs)
     found.before_relu -= {
         id(m) for key, kinds in _AHEAD.items() if not kwargs.get(key, True) for m in _of(model, kinds)
     }
@@ -133,7 +133,9 @@ def trace_layers(model: nn.Module, *args: Any, fuse_bn: bool = True, **kwargs: A
     relu = tuple(n for n, m in model.named_modules() if getattr(m, "ahead_relu", False))
     if earlier is None:
         settings, report = classic_settings() if classic else current(), Report("trace_layers")
-        install(model, Record("trace_layers", settings, tuple(fusions), report=report, relu=relu, classic=classic))
+        install(
+            model, ConversionRecord("trace_layers", settings, tuple(fusions), report=report, relu=relu, classic=classic)
+        )
     else:
         earlier.fusions, earlier.relu = tuple(fusions), relu
         earlier.classic = earlier.classic or classic

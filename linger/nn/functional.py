@@ -130,7 +130,7 @@ class FunctionalLayer(Leaf):
         return f"data_bits:{self.quant.input_bits}, o_bits:{self.quant.output_bits}"
 
 
-def common(tape: Tape) -> dict[str, Any]:
+def common_attributes(tape: Tape) -> dict[str, Any]:
     """Attributes that every element-wise node carries; the chips ignore their values."""
     return {"platform": tape.platform, "quant_mode": "floor_add", "platform_quant": "luna_quant"}
 
@@ -138,10 +138,10 @@ def common(tape: Tape) -> dict[str, Any]:
 def pair_attributes(tape: Tape, bits: tuple[int, int, int], scales: tuple[float, float, float]) -> dict[str, Any]:
     """Attributes of a node of two operands: widths and scales of x, y and the result."""
     widths = dict(zip(("x_bits", "y_bits", "o_bits"), bits, strict=True))
-    return common(tape) | widths | dict(zip(("scale_x", "scale_y", "scale_o"), scales, strict=True))
+    return common_attributes(tape) | widths | dict(zip(("scale_x", "scale_y", "scale_o"), scales, strict=True))
 
 
-def through(x: ops.Coded, func: Callable[..., Any], *args: Any) -> ops.Coded:
+def move_coded(x: ops.Coded, func: Callable[..., Any], *args: Any) -> ops.Coded:
     """A coded tensor behind a shape operator of torch, which records itself."""
     y = HANDLERS[func](func, (x.value, *args), {})
     fmt = info(y)
@@ -159,7 +159,7 @@ def is_number(v: Any) -> bool:
     return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and abs(v) < 2.0**60
 
 
-def two(args: tuple[Any, ...], kwargs: dict[str, Any], also: str = "") -> tuple[Any, Any, Any] | None:
+def both_operands(args: tuple[Any, ...], kwargs: dict[str, Any], also: str = "") -> tuple[Any, Any, Any] | None:
     """Both operands of a call and its keyword ``also`` (None: not given); None where it asks for more, as ``out=``."""
     if not kwargs:
         return (args[0], args[1], None) if len(args) == 2 else None
@@ -250,13 +250,13 @@ _platform_of.__dict__["_dynamo_marked_constant"] = (
 
 __all__ = [
     "FunctionalLayer",
-    "common",
+    "both_operands",
+    "common_attributes",
     "is_number",
+    "move_coded",
     "pair_attributes",
     "platform_here",
     "real_operands",
     "running_platform",
     "store",
-    "through",
-    "two",
 ]

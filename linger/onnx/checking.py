@@ -20,7 +20,7 @@ from linger.convert.report import format_table, html_table
 from linger.errors import ExportError, ModelError, UnsupportedError
 from linger.runtime import Node, Tape
 
-from .export import float_inputs, float_nodes, record
+from .export import float_inputs, float_nodes, record_forward
 from .loader import Graph, load
 from .runner import OnnxRunner
 from .serialise import live_nodes
@@ -150,7 +150,7 @@ def _recorded(model: nn.Module, platform: str, example_inputs: Any) -> list[Viol
     layers = {name for name, _ in model.named_modules()}
     args, kwargs = bind_inputs(model, example_inputs)
     try:
-        inputs, outputs = record(model, (*args, kwargs) if kwargs else args, tape, [], [])
+        inputs, outputs = record_forward(model, (*args, kwargs) if kwargs else args, tape, [], [])
     except (ExportError, UnsupportedError) as error:
         broken = Violation("(model)", "no form in a file", "", str(error), "", "error", True)
         return [*findings(tape, tape.nodes, (), layers, platform), broken]

@@ -93,7 +93,7 @@ def export(
 
     tape = Tape(file_platform(settings.platform), write_float)
     tape.parameters = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
-    ports = record(model, args, tape, list(input_names or []), list(output_names or []), kwargs)
+    ports = record_forward(model, args, tape, list(input_names or []), list(output_names or []), kwargs)
     if tape.without_data:
         raise ExportError(
             f"export: these quantizers have seen no data (running_x > 0 fails): {', '.join(tape.without_data)}. Train the "
@@ -148,7 +148,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
-def record(
+def record_forward(
     model: nn.Module,
     args: Any,
     tape: Tape,

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from linger.onnx.islands_layers import LAYERS, broadcast
 from linger.onnx.islands_recurrent import RECURRENT
-from linger.onnx.values import InputError, Node
+from linger.onnx.values import InputError, ReadNode
 
-Island = Callable[[Node], None]
+Island = Callable[[ReadNode], None]
 _INDEX = (torch.int64, torch.int32, torch.uint8, torch.bool)
 
 
-def _number(node: Node, i: int) -> Tensor:
+def _number(node: ReadNode, i: int) -> Tensor:
     """Float input, or a tensor of shape arithmetic."""
     value = node.value(i)
     if value.is_codes and not (value.constant and value.tensor.dtype == torch.int32):
@@ -29,7 +29,7 @@ def _number(node: Node, i: int) -> Tensor:
     return value.tensor.long() if value.is_codes else value.tensor
 
 
-def _whole(node: Node, i: int) -> list[int]:
+def _whole(node: ReadNode, i: int) -> list[int]:
     """Input ``i`` as a list of integers."""
     listed = node.data(i)
     if listed.dtype not in _INDEX or listed.dim() > 1 or listed.numel() > 64:
@@ -37,14 +37,14 @@ def _whole(node: Node, i: int) -> list[int]:
     return [int(v) for v in listed.reshape(-1)]
 
 
-def _put(node: Node, value: Tensor) -> None:
+def _put(node: ReadNode, value: Tensor) -> None:
     if value.is_floating_point():
         node.put_float(0, value)
     else:
         node.put_index(0, value)
 
 
-def _axis(node: Node, axis: int, rank: int) -> int:
+def _axis(node: ReadNode, axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise node.error(f"axis {axis} is outside {rank} dimensions")
     return axis % rank
@@ -54,7 +54,7 @@ def _unary(function: Callable[[Tensor], Tensor]) -> Island:
     return lambda node: _put(node, function(_number(node, 0)))
 
 
-def _shaped(function: Callable[[Node, Tensor], Tensor]) -> Island:
+def _shaped(function: Callable[[ReadNode, Tensor], Tensor]) -> Island:
     """An operator of one float tensor and attributes."""
     return lambda node: node.put_float(0, function(node, node.floats(0)))
 
@@ -62,7 +62,7 @@ def _shaped(function: Callable[[Node, Tensor], Tensor]) -> Island:
 def _variadic(function: Callable[[Tensor, Tensor], Tensor], n: int | None = 2) -> Island:
     """An operator that joins its ``n`` inputs (None: any number) with broadcasting."""
 
-    def run(node: Node) -> None:
+    def run(node: ReadNode) -> None:
         operands = [_number(node, i) for i in range(node.n_inputs)]
         if not operands or (n is not None and len(operands) != n):
             raise node.error(f"needs {n or 'some'} inputs, got {len(operands)}")
@@ -81,7 +81,7 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
 
-def _clip(node: Node) -> None:
+def _clip(node: ReadNode) -> None:
     x, limits = node.floats(0), []
     for i, name in ((1, "min"), (2, "max")):
         if node.has_input(i):
@@ -95,7 +95,7 @@ def _clip(node: Node) -> None:
 
 
 def _softmax(function: Callable[[Tensor, int], Tensor]) -> Island:
-    def run(node: Node) -> None:
+    def run(node: ReadNode) -> None:
         x = node.floats(0)
         axis = _axis(node, node.integer("axis", -1 if node.opset >= 13 else 1), x.dim())
         if node.opset >= 13 or axis == x.dim() - 1:
@@ -107,7 +107,7 @@ def _softmax(function: Callable[[Tensor, int], Tensor]) -> Island:
 
 
 def _reduce(function: Callable[[Tensor, list[int], bool], Tensor]) -> Island:
-    def run(node: Node) -> None:
+    def run(node: ReadNode) -> None:
         x = _number(node, 0)
         listed = _whole(node, 1) if node.has_input(1) else list(node.integers("axes", None, ()))
         axes = sorted({_axis(node, a, x.dim()) for a in listed})
@@ -120,7 +120,7 @@ def _reduce(function: Callable[[Tensor, list[int], bool], Tensor]) -> Island:
 
 
 def _arg(function: Callable[[Tensor, int, bool], Tensor]) -> Island:
-    def run(node: Node) -> None:
+    def run(node: ReadNode) -> None:
         x = node.floats(0)
         axis = _axis(node, node.integer("axis", 0), x.dim())
         if node.integer("select_last_index", 0):
@@ -130,7 +130,7 @@ def _arg(function: Callable[[Tensor, int, bool], Tensor]) -> Island:
     return run
 
 
-def _concat(node: Node) -> None:
+def _concat(node: ReadNode) -> None:
     parts = [_number(node, i) for i in range(node.n_inputs)]
     axis = _axis(node, node.integer("axis"), parts[0].dim())
     if len({p.dim() for p in parts}) != 1 or len({p.is_floating_point() for p in parts}) != 1:
@@ -139,7 +139,7 @@ def _concat(node: Node) -> None:
     _put(node, torch.cat(parts, axis))
 
 
-def _gather(node: Node) -> None:
+def _gather(node: ReadNode) -> None:
     x, index = _number(node, 0), node.data(1)
     axis = _axis(node, node.integer("axis", 0), x.dim())
     if index.dtype not in _INDEX[:2]:
@@ -153,7 +153,7 @@ def _gather(node: Node) -> None:
     _put(node, x.index_select(axis, at.reshape(-1)).reshape(shape))
 
 
-def _where(node: Node) -> None:
+def _where(node: ReadNode) -> None:
     choose, a, b = node.data(0), _number(node, 1), _number(node, 2)
     if choose.dtype != torch.bool or a.dtype != b.dtype:
         raise node.error("needs a bool condition and two operands of one kind")
@@ -161,7 +161,7 @@ def _where(node: Node) -> None:
     _put(node, torch.where(choose, a, b))
 
 
-def _cast(node: Node) -> None:
+def _cast(node: ReadNode) -> None:
     x, to = _number(node, 0), node.integer("to")
     if to in (1, 11):
         node.put_float(0, x.float())
@@ -175,7 +175,7 @@ def _cast(node: Node) -> None:
         raise node.error(f"attribute 'to' must be a float type, int32, int64 or bool, got {to}")
 
 
-def _expand(node: Node) -> None:
+def _expand(node: ReadNode) -> None:
     x, shape = _number(node, 0), _whole(node, 1)
     if any(size < 1 for size in shape):
         raise node.error(f"shape {shape} is not accepted")
@@ -184,7 +184,7 @@ def _expand(node: Node) -> None:
     _put(node, x.expand(common).contiguous())
 
 
-def _tile(node: Node) -> None:
+def _tile(node: ReadNode) -> None:
     x, repeats = _number(node, 0), _whole(node, 1)
     if len(repeats) != x.dim() or any(r < 0 for r in repeats):
         raise node.error(f"repeats {repeats} do not fit {x.dim()} dimensions")
@@ -192,7 +192,7 @@ def _tile(node: Node) -> None:
     _put(node, x.repeat(repeats))
 
 
-def _constant_of_shape(node: Node) -> None:
+def _constant_of_shape(node: ReadNode) -> None:
     shape = _whole(node, 0)
     node.room(tuple(shape))
     fill = node.tensor("value", torch.zeros(1))
@@ -201,7 +201,7 @@ def _constant_of_shape(node: Node) -> None:
     _put(node, fill.reshape(()).expand(shape).contiguous())
 
 
-def _range(node: Node) -> None:
+def _range(node: ReadNode) -> None:
     start, end, step = (_number(node, i).reshape(-1) for i in range(3))
     if any(v.numel() != 1 or v.is_floating_point() for v in (start, end, step)) or int(step) == 0:
         raise node.error("needs three integers, the step not 0")
@@ -210,7 +210,7 @@ def _range(node: Node) -> None:
     node.put_index(0, torch.arange(int(start), int(end), int(step)) if len(span) else torch.zeros(0).long())
 
 
-def _slice(node: Node) -> None:
+def _slice(node: ReadNode) -> None:
     x = _number(node, 0)
     starts, ends = _whole(node, 1), _whole(node, 2)
     axes = _whole(node, 3) if node.has_input(3) else list(range(len(starts)))
@@ -224,21 +224,21 @@ def _slice(node: Node) -> None:
     _put(node, x)
 
 
-def _flatten(node: Node) -> None:
+def _flatten(node: ReadNode) -> None:
     x = _number(node, 0)
     axis = node.integer("axis", 1)
     axis = axis if axis == x.dim() else _axis(node, axis, x.dim())
     _put(node, x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
 
-def _cumsum(node: Node) -> None:
+def _cumsum(node: ReadNode) -> None:
     x, axes = _number(node, 0), _whole(node, 1)
     if len(axes) != 1 or node.integer("exclusive", 0) or node.integer("reverse", 0):
         raise node.error("needs one axis; exclusive and reverse are not supported")
     _put(node, x.cumsum(_axis(node, axes[0], x.dim())))
 
 
-def _dropout(node: Node) -> None:
+def _dropout(node: ReadNode) -> None:
     node.put_float(0, node.floats(0))
 
 
@@ -250,7 +250,7 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Softsign": F.softsign, "HardSwish": F.hardswish, "Mish": F.mish, "Not": torch.logical_not, "IsNaN": torch.isnan,
     "IsInf": torch.isinf,
 }  # fmt: skip
-_SHAPED: dict[str, Callable[[Node, Tensor], Tensor]] = {
+_SHAPED: dict[str, Callable[[ReadNode, Tensor], Tensor]] = {
     "LeakyRelu": lambda node, x: F.leaky_relu(x, node.real("alpha", 0.01)),
     "Elu": lambda node, x: F.elu(x, node.real("alpha", 1.0)),
     "Celu": lambda node, x: F.celu(x, node.real("alpha", 1.0)),

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linger.onnx.values import Node
+from linger.onnx.values import ReadNode
 
 _LARGEST = 1 << 20  # of a factor of resampling and of a pad of its own
 _WIDEST = 1 << 10  # of a window, stride, pad or dilation: torch 2.13 crashes in transposed convolutions from 2**15 on
 
 
-def broadcast(node: Node, *shapes: torch.Size) -> tuple[int, ...]:
+def broadcast(node: ReadNode, *shapes: torch.Size) -> tuple[int, ...]:
     """Common shape of operands that are broadcast against each other."""
     rank = max(len(shape) for shape in shapes)
     common = []
@@ -28,18 +28,18 @@ def broadcast(node: Node, *shapes: torch.Size) -> tuple[int, ...]:
     return tuple(common)
 
 
-def _optional(node: Node, i: int) -> Tensor | None:
+def _optional(node: ReadNode, i: int) -> Tensor | None:
     return node.floats(i) if node.has_input(i) else None
 
 
-def _sizes(node: Node, name: str, axes: int, default: tuple[int, ...] | None, lowest: int = 1) -> tuple[int, ...]:
+def _sizes(node: ReadNode, name: str, axes: int, default: tuple[int, ...] | None, lowest: int = 1) -> tuple[int, ...]:
     values = node.integers(name, axes, default)
     if any(not lowest <= v <= _WIDEST for v in values):
         raise node.error(f"attribute {name!r} must hold sizes in {lowest}..{_WIDEST}, got {values}")
     return values
 
 
-def _window(node: Node, axes: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def _window(node: ReadNode, axes: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """strides, dilations, pads (begins then ends)."""
     if not 1 <= axes <= 3:
         raise node.error(f"needs one to three spatial dimensions, got {axes}")
@@ -56,7 +56,7 @@ def _padded(x: Tensor, pads: tuple[int, ...], value: float = 0.0) -> Tensor:
 
 
 def _room(
-    node: Node, x: Tensor, channels: int, work: int, kernel: tuple[int, ...], window: Any, up: bool = False
+    node: ReadNode, x: Tensor, channels: int, work: int, kernel: tuple[int, ...], window: Any, up: bool = False
 ) -> None:
     """Bound the output (generously) and the padded input of a windowed operator."""
     stride, dilation, pads = window
@@ -73,7 +73,7 @@ def _room(
     node.room((*x.shape[:2], *(x.shape[a + 2] + pads[a] + pads[a + half] for a in range(half))))
 
 
-def _weights(node: Node, x: Tensor) -> tuple[Tensor, Tensor | None, int, int]:
+def _weights(node: ReadNode, x: Tensor) -> tuple[Tensor, Tensor | None, int, int]:
     w, b, group = node.floats(1), _optional(node, 2), node.integer("group", 1)
     axes = w.dim() - 2
     if x.dim() != w.dim() or w.numel() == 0 or group < 1:
@@ -83,7 +83,7 @@ def _weights(node: Node, x: Tensor) -> tuple[Tensor, Tensor | None, int, int]:
     return w, b, group, axes
 
 
-def _conv(node: Node) -> None:
+def _conv(node: ReadNode) -> None:
     x = node.floats(0)
     w, b, group, axes = _weights(node, x)
     window = _window(node, axes)
@@ -96,7 +96,7 @@ def _conv(node: Node) -> None:
         node.put_float(0, run(_padded(x, pads), w, b, stride, 0, dilation, group))
 
 
-def _conv_transpose(node: Node) -> None:
+def _conv_transpose(node: ReadNode) -> None:
     x = node.floats(0)
     w, b, group, axes = _weights(node, x)
     window = _window(node, axes)
@@ -115,7 +115,7 @@ def _conv_transpose(node: Node) -> None:
     node.put_float(0, y)
 
 
-def _gemm(node: Node) -> None:
+def _gemm(node: ReadNode) -> None:
     a, b, c = node.floats(0), node.floats(1), _optional(node, 2)
     if a.dim() != 2 or b.dim() != 2:
         raise node.error(f"needs two matrices, got {tuple(a.shape)} and {tuple(b.shape)}")
@@ -130,7 +130,7 @@ def _gemm(node: Node) -> None:
     node.put_float(0, y if c is None else y + (c if beta == 1.0 else c * beta).expand_as(y))
 
 
-def _matmul(node: Node) -> None:
+def _matmul(node: ReadNode) -> None:
     a, b = node.floats(0), node.floats(1)
     if a.dim() < 1 or b.dim() < 1:
         raise node.error("the operands need at least one dimension")
@@ -139,19 +139,19 @@ def _matmul(node: Node) -> None:
     node.put_float(0, torch.matmul(a, b))
 
 
-def _batch_norm(node: Node) -> None:
+def _batch_norm(node: ReadNode) -> None:
     x, gamma, beta, mean, var = (node.floats(i) for i in range(5))
     if node.integer("training_mode", 0) or node.n_outputs != 1:
         raise node.error("only the inference form is supported")
     node.put_float(0, F.batch_norm(x, mean, var, gamma, beta, False, 0.0, node.real("epsilon", 1e-5)))
 
 
-def _instance_norm(node: Node) -> None:
+def _instance_norm(node: ReadNode) -> None:
     x, gamma, beta = (node.floats(i) for i in range(3))
     node.put_float(0, F.instance_norm(x, None, None, gamma, beta, True, 0.0, node.real("epsilon", 1e-5)))
 
 
-def _layer_norm(node: Node) -> None:
+def _layer_norm(node: ReadNode) -> None:
     x, gamma, beta = node.floats(0), node.floats(1), _optional(node, 2)
     axis = node.integer("axis", -1)
     if not -x.dim() <= axis < x.dim() or node.n_outputs != 1:
@@ -159,7 +159,7 @@ def _layer_norm(node: Node) -> None:
     node.put_float(0, F.layer_norm(x, list(x.shape[axis % x.dim() :]), gamma, beta, node.real("epsilon", 1e-5)))
 
 
-def _pool_shape(node: Node) -> tuple[Tensor, tuple[int, ...], Any, bool, bool]:
+def _pool_shape(node: ReadNode) -> tuple[Tensor, tuple[int, ...], Any, bool, bool]:
     x = node.floats(0)
     axes = x.dim() - 2
     window = _window(node, axes)
@@ -172,7 +172,7 @@ def _pool_shape(node: Node) -> tuple[Tensor, tuple[int, ...], Any, bool, bool]:
     return x, kernel, window, plain, bool(node.integer("ceil_mode", 0))
 
 
-def _max_pool(node: Node) -> None:
+def _max_pool(node: ReadNode) -> None:
     x, kernel, (stride, dilation, pads), plain, ceil = _pool_shape(node)
     run: Callable[..., Tensor] = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[len(kernel) - 1]
     if plain:
@@ -181,7 +181,7 @@ def _max_pool(node: Node) -> None:
         node.put_float(0, run(_padded(x, pads, -math.inf), kernel, stride, 0, dilation, ceil))
 
 
-def _average_pool(node: Node) -> None:
+def _average_pool(node: ReadNode) -> None:
     x, kernel, (stride, dilation, pads), plain, ceil = _pool_shape(node)
     run: Callable[..., Tensor] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
     include = bool(node.integer("count_include_pad", 0))
@@ -196,8 +196,8 @@ def _average_pool(node: Node) -> None:
         node.put_float(0, run(_padded(x, pads), kernel, stride, 0, ceil, True) / share)
 
 
-def _global(run: Callable[[Tensor, list[int]], Tensor]) -> Callable[[Node], None]:
-    def pool(node: Node) -> None:
+def _global(run: Callable[[Tensor, list[int]], Tensor]) -> Callable[[ReadNode], None]:
+    def pool(node: ReadNode) -> None:
         x = node.floats(0)
         if x.dim() < 3:
             raise node.error(f"needs spatial dimensions, got {tuple(x.shape)}")
@@ -206,7 +206,7 @@ def _global(run: Callable[[Tensor, list[int]], Tensor]) -> Callable[[Node], None
     return pool
 
 
-def _pad(node: Node) -> None:
+def _pad(node: ReadNode) -> None:
     x, mode = node.floats(0), node.text("mode", "constant")
     pads = [int(v) for v in node.data(1).reshape(-1)] if node.has_input(1) else list(node.integers("pads"))
     fill = float(node.floats(2).reshape(())) if node.has_input(2) else node.real("value", 0.0)
@@ -224,7 +224,7 @@ def _pad(node: Node) -> None:
         raise node.error(f"attribute 'mode' {mode!r} is not supported")
 
 
-def _resize(node: Node) -> None:
+def _resize(node: ReadNode) -> None:
     x, mode = node.floats(0), node.text("mode", "nearest")
     place = node.text("coordinate_transformation_mode", "half_pixel")
     axes = x.dim() - 2
@@ -253,7 +253,7 @@ def _resize(node: Node) -> None:
     node.put_float(0, F.interpolate(x, scale_factor=scales[2:], mode=torch_mode, align_corners=aligned))
 
 
-def _depth_to_space(node: Node) -> None:
+def _depth_to_space(node: ReadNode) -> None:
     x, block = node.floats(0), node.integer("blocksize")
     if x.dim() != 4 or block < 1 or x.shape[1] % (block * block):
         raise node.error(f"blocksize {block} does not fit input {tuple(x.shape)}")
@@ -265,7 +265,7 @@ def _depth_to_space(node: Node) -> None:
         node.put_float(0, parts.reshape(n, c // block**2, h * block, w * block))
 
 
-LAYERS: dict[str, Callable[[Node], None]] = {
+LAYERS: dict[str, Callable[[ReadNode], None]] = {
     "Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul,
     "BatchNormalization": _batch_norm, "InstanceNormalization": _instance_norm, "LayerNormalization": _layer_norm,
     "MaxPool": _max_pool, "AveragePool": _average_pool,

@@ -9,33 +9,33 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from linger.onnx.values import Node
+from linger.onnx.values import ReadNode
 
 _REFUSED = ("activation_alpha", "activation_beta", "clip")
 # direction -> which weights torch's forward and backward halves take; reverse is the backward half of such a pair
 _TURNS = {"forward": (0,), "reverse": (0, 0), "bidirectional": (0, 1)}
 
 
-def _check(node: Node, i: int, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _check(node: ReadNode, i: int, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     if tuple(tensor.shape) != shape or 0 in shape:
         raise node.error(f"input {i} must have shape {shape}, got {tuple(tensor.shape)}")
     return tensor
 
 
-def _lengths(node: Node, steps: int, batch: int) -> Tensor:
+def _lengths(node: ReadNode, steps: int, batch: int) -> Tensor:
     lengths = node.data(4).reshape(-1).long()
     if lengths.numel() != batch or int(lengths.min()) < 1 or int(lengths.max()) > steps:
         raise node.error(f"lengths {lengths.tolist()[:8]} must be {batch} values in 1..{steps}")
     return lengths
 
 
-def _recurrent(gates: tuple[int, ...], run: Callable[..., Any], n_states: int) -> Callable[[Node], None]:
+def _recurrent(gates: tuple[int, ...], run: Callable[..., Any], n_states: int) -> Callable[[ReadNode], None]:
     """A layer of which ``gates`` reorders ONNX's rows into torch's; ``run`` is torch's function with ``n_states`` states."""
 
     def rows(t: Tensor) -> Tensor:
         return torch.cat([t.chunk(len(gates))[g] for g in gates])
 
-    def layer(node: Node) -> None:
+    def layer(node: ReadNode) -> None:
         x, w, r = node.floats(0), node.floats(1), node.floats(2)
         b = node.floats(3) if node.has_input(3) else None
         direction = node.text("direction", "forward")
@@ -89,7 +89,7 @@ def _sequence(
     return y.index_select(1, back), [end.index_select(1, back) for end in out[1:]]
 
 
-def _plain(node: Node) -> None:
+def _plain(node: ReadNode) -> None:
     chosen = node.texts("activations", ("Tanh",))
     run = {frozenset(["Tanh"]): torch.rnn_tanh, frozenset(["Relu"]): torch.rnn_relu}.get(frozenset(chosen))
     if run is None:
@@ -97,7 +97,7 @@ def _plain(node: Node) -> None:
     _recurrent((0,), run, 1)(node)
 
 
-RECURRENT: dict[str, Callable[[Node], None]] = {
+RECURRENT: dict[str, Callable[[ReadNode], None]] = {
     "LSTM": _recurrent((0, 2, 3, 1), torch.lstm, 2),
     "GRU": _recurrent((1, 0, 2), torch.gru, 1),
     "RNN": _plain,

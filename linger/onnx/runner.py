@@ -14,7 +14,7 @@ import linger.nn  # noqa: F401  its families register their readers
 from linger.errors import ModelError
 from linger.onnx.islands import ANY_KIND, ISLANDS, Island
 from linger.onnx.loader import MAX_ELEMENTS, Graph, ValueDef, load
-from linger.onnx.values import MAX_WORK, InputError, Node, TooLarge, Value
+from linger.onnx.values import MAX_WORK, InputError, ReadNode, TooLarge, Value
 from linger.runtime.graph import Reader, reader_of
 
 _FULL = (MAX_ELEMENTS, MAX_WORK)
@@ -133,7 +133,7 @@ class OnnxRunner:
         values.update((name, Value(tensor, constant=True)) for name, tensor in graph.constants.items())
         with torch.no_grad():
             for at, definition in enumerate(graph.nodes):
-                node = Node(graph, definition, [values[n] if n else None for n in definition.inputs], room)
+                node = ReadNode(graph, definition, [values[n] if n else None for n in definition.inputs], room)
                 _step(node)
                 for name, made in zip(definition.outputs, node.outputs, strict=True):
                     if name and made is None:
@@ -174,7 +174,7 @@ def _last_use(graph: Graph) -> list[list[str]]:
     return dropped
 
 
-def _reader(node: Node) -> Reader | Island:
+def _reader(node: ReadNode) -> Reader | Island:
     """The reader for the kind of data that arrives: the engine's for codes, the float operator's for the rest."""
     if node.op_type in ANY_KIND:
         return ANY_KIND[node.op_type]
@@ -192,7 +192,7 @@ def _reader(node: Node) -> Reader | Island:
     return reader
 
 
-def _step(node: Node) -> None:
+def _step(node: ReadNode) -> None:
     try:
         _reader(node)(node)
     except (ModelError, InputError):

@@ -54,7 +54,7 @@ class Value:
         return "float" if self.is_float else f"int{BITS[self.tensor.dtype]}" if self.is_codes else "index"
 
 
-class Node:
+class ReadNode:
     """A ``linger.runtime.graph.NodeReader`` over one node of a checked file; lives for one execution of the node."""
 
     def __init__(self, graph: Graph, definition: NodeDef, inputs: list[Value | None], room: tuple[int, int]) -> None:

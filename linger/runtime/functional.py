@@ -75,7 +75,7 @@ def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> n
     return module
 
 
-def _stored(operator: str, calls: list[sites.Call], visit: int) -> StoredSite:
+def _stored(operator: str, calls: list[sites.Position], visit: int) -> StoredSite:
     return (operator, tuple(sites.step(c) for c in calls), visit)
 
 
@@ -130,11 +130,11 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
     if torch.compiler.is_dynamo_compiling():
         return _traced_operator(frame, operator, n_inputs)
     if frame.active:
-        chain, entry = sites.method_calls(sys._getframe(1), owner)
+        positions, entry = sites.method_calls(sys._getframe(1), owner)
         frame.begins(entry)
     else:
-        chain = sites.user_calls(sys._getframe(1), BOUNDARY)
-    key = (operator, *chain)
+        positions = sites.user_calls(sys._getframe(1), BOUNDARY)
+    key = (operator, *positions)
     visit = frame.visits.get(key, 0)
     frame.visits[key] = visit + 1
     bindings: dict[Any, str] = owner.__dict__.setdefault("_linger_bindings", _Transient())
@@ -145,7 +145,7 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
             return module
     sites.refuse_checkpointed_function(operator, sys._getframe(1), BOUNDARY)
     earlier = {bindings.get((k, v), "") for k, n in frame.visits.items() for v in range(n) if (k, v) != (key, visit)}
-    attribute = bindings[key, visit] = _attribute(owner, operator, n_inputs, chain, visit, earlier)
+    attribute = bindings[key, visit] = _attribute(owner, operator, n_inputs, positions, visit, earlier)
     return cast(nn.Module, owner._modules[attribute])
 
 
@@ -153,7 +153,7 @@ def _attribute(
     owner: nn.Module,
     operator: str,
     n_inputs: int,
-    chain: list[sites.Call],
+    positions: list[sites.Position],
     visit: int,
     earlier: Container[str] = (),
 ) -> str:
@@ -162,11 +162,11 @@ def _attribute(
     Functions of one name and one fingerprint (lambdas, mostly) share their stored sites: what another of them has used
     ``earlier`` in this forward counts as a visit more.
     """
-    site = _stored(operator, chain, visit)
+    site = _stored(operator, positions, visit)
     known: dict[StoredSite, str] = owner.__dict__["_linger_sites"]
     while known.get(site) in earlier:
         visit += 1
-        site = _stored(operator, chain, visit)
+        site = _stored(operator, positions, visit)
     attribute = _bind(owner, site)
     if attribute is None:
         attribute = f"{PREFIX}q{operator}_{max((_number(a) for a in _operators(owner)), default=-1) + 1}"

@@ -45,7 +45,7 @@ def unrounded(value: Any) -> Any:
             return value
         func, x, args = fmt.guard
         if not torch.compiler.is_compiling():
-            islands.record(func, sys._getframe(1))
+            islands.note_island(func, sys._getframe(1))
         given = (unrounded(x), *args)
         return func(*given) if state.tape is None else state.tape.float_call(func, given, {})
     if type(value) in (list, tuple):

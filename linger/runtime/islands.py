@@ -35,7 +35,7 @@ class Island:
         return asdict(self)
 
 
-def record(func: Callable[..., Any], frame: FrameType | None) -> None:
+def note_island(func: Callable[..., Any], frame: FrameType | None) -> None:
     """Remember that ``func`` ran in float on a quantized tensor; the owner keeps the list, the log says it once."""
     if torch.compiler.is_compiling() or not state.frames:
         return

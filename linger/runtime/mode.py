@@ -100,7 +100,7 @@ class Interception(TorchFunctionMode):
         if not traced:
             flowing = bool(formats) or any(map(islands.flows, tensors([*args, *kwargs.values()])))
             if formats:
-                islands.record(func, sys._getframe(1))
+                islands.note_island(func, sys._getframe(1))
             elif flowing:
                 islands.record_float(func, sys._getframe(1))
         target = written(func, args, kwargs)

@@ -116,7 +116,7 @@ def _floats(self: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
 
     args, kwargs = tuple(plain(v) for v in args), {k: plain(v) for k, v in kwargs.items()}
     if found:
-        islands.record(base_class(self), None if torch.compiler.is_compiling() else sys._getframe(2))
+        islands.note_island(base_class(self), None if torch.compiler.is_compiling() else sys._getframe(2))
     return args, kwargs
 
 

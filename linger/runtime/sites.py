@@ -16,7 +16,7 @@ import torch
 from linger.errors import UnsupportedError
 
 # A step is one user frame between the owner's forward and the operator; a site is the chain of steps plus the visit number.
-Call = tuple[CodeType, int]  # code object and offset of the instruction that it is executing
+Position = tuple[CodeType, int]  # code object and offset of the instruction that it is executing
 Step = tuple[str, int, str]  # qualified name of the function, rank of the instruction among its calls, fingerprint
 StoredSite = tuple[str, tuple[Step, ...], int]  # operator, steps, visit
 
@@ -31,7 +31,7 @@ _CALLS = ("CALL", "BINARY", "INPLACE", "UNARY", "COMPARE")
 _prepared: dict[CodeType, dict[int, int]] = {}
 
 
-def _call(frame: FrameType) -> Call:
+def _call(frame: FrameType) -> Position:
     """The call that a frame is executing. Python 3.11 runs calls of C functions in the PRECALL in front once they are warm."""
     code, offset = frame.f_code, frame.f_lasti
     if "PRECALL" not in dis.opmap:
@@ -56,7 +56,7 @@ def _is_foreign(code: CodeType) -> bool:
     return known
 
 
-def user_calls(start: FrameType | None, boundary: CodeType) -> list[Call]:
+def user_calls(start: FrameType | None, boundary: CodeType) -> list[Position]:
     """Calls in user code from the operator outwards, up to the owner's entry (the frame that runs ``boundary``)."""
     found = []
     frame = start
@@ -67,13 +67,13 @@ def user_calls(start: FrameType | None, boundary: CodeType) -> list[Call]:
     return found if "torch._dynamo" not in sys.modules else _as_written(found)
 
 
-def method_calls(start: FrameType | None, owner: object) -> tuple[list[Call], FrameType | None]:
+def method_calls(start: FrameType | None, owner: object) -> tuple[list[Position], FrameType | None]:
     """As :func:`user_calls` inside ``active``, which has no entry frame.
 
     Up to the outermost call that ``owner`` is the first argument of, ``model.encode(x)``; that frame too (None where the
     operator stands outside any such call).
     """
-    found: list[Call] = []
+    found: list[Position] = []
     entry, end = None, 0
     frame = start
     while frame is not None:
@@ -87,7 +87,7 @@ def method_calls(start: FrameType | None, owner: object) -> tuple[list[Call], Fr
     return (found if "torch._dynamo" not in sys.modules else _as_written(found)), entry
 
 
-def traced_calls(boundary: CodeType) -> list[Call]:
+def traced_calls(boundary: CodeType) -> list[Position]:
     """As :func:`user_calls`, of the code that ``torch.compile`` is tracing: it has no frames, dynamo knows where it is."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
@@ -131,7 +131,7 @@ def refuse_checkpointed_function(operator: str, start: FrameType | None, boundar
         frame = frame.f_back
 
 
-def _as_written(calls: list[Call]) -> list[Call]:
+def _as_written(calls: list[Position]) -> list[Position]:
     """Around a graph break, code that dynamo made runs in the place of the user's; its positions are those of the user's.
 
     What follows a break is a function of its own, called at the end of what precedes it: one user frame, not two.
@@ -140,7 +140,7 @@ def _as_written(calls: list[Call]) -> list[Call]:
     from torch._dynamo.utils import orig_code_map
 
     resumed, rewritten = ContinueExecutionCache.generated_code_metadata, orig_code_map
-    found: list[Call] = []
+    found: list[Position] = []
     continues: CodeType | None = None
     for code, offset in calls:
         user, continued = code, False
@@ -210,7 +210,7 @@ def _analyse(code: CodeType) -> tuple[str, dict[int, int]]:
     return known
 
 
-def step(call: Call) -> Step:
+def step(call: Position) -> Step:
     """Stable name of a call in user code."""
     known = _steps.get(call)
     if known is None:

@@ -8,7 +8,7 @@ from typing import Any
 from linger.errors import ConfigError, config_error
 from linger.settings.rules import CLAMP, QUANT, SECTION_QUANT, TOP, Rule, describe
 from linger.settings.schema import ClampInfo, QuantInfo, Section, Settings
-from linger.settings.tree import Node, parse
+from linger.settings.tree import YamlNode, parse
 
 __all__ = ["read"]
 
@@ -37,17 +37,19 @@ class _Reader:
     marks: dict[str, tuple[int, int]] = field(default_factory=dict)
     suffix: str = ""  # what a message about a section ends with
 
-    def error(self, node: Node, what: str, key: str | None = None) -> ConfigError:
+    def error(self, node: YamlNode, what: str, key: str | None = None) -> ConfigError:
         return config_error(what + self.suffix, file=self.file, line=node.line, column=node.column, key=key)
 
-    def pairs(self, node: Node, name: str) -> list[tuple[str, Node, Node]]:
+    def pairs(self, node: YamlNode, name: str) -> list[tuple[str, YamlNode, YamlNode]]:
         """The pairs of a mapping as (key, key node, value node)."""
         if node.kind != "map":
             got = "a list" if node.kind == "list" else describe(node.scalar)
             raise self.error(node, f"{name} must be a mapping (key: value), got {got}", None if " " in name else name)
         return [(str(key.value), key, value) for key, value in node.pairs]
 
-    def unknown(self, key: str, node: Node, allowed: Iterable[str], prefix: str = "", more: str = "") -> ConfigError:
+    def unknown(
+        self, key: str, node: YamlNode, allowed: Iterable[str], prefix: str = "", more: str = ""
+    ) -> ConfigError:
         allowed = list(allowed)
         near = difflib.get_close_matches(key[:60], allowed, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -56,18 +58,18 @@ class _Reader:
             hint = f" (it belongs into {home}{' of a section' if key not in QUANT and home == 'quant_info' else ''})"
         return self.error(node, f"unknown key {prefix}{shown(key)}{hint}; allowed: {', '.join(allowed)}{more}", key)
 
-    def value(self, key: str, node: Node, rule: Rule, prefix: str = "") -> Any:
+    def value(self, key: str, node: YamlNode, rule: Rule, prefix: str = "") -> Any:
         self.marks[prefix + key] = (node.line, node.column)
         value: object = node.value if node.kind in ("list", "map") else node.scalar
         shape: object = {} if node.kind == "map" else value
         problem = rule.problem(shape)
         if problem is None:
             return value
-        if node.kind == "quoted" and rule.problem(Node("plain", node.value, 0, 0).scalar) is None:
+        if node.kind == "quoted" and rule.problem(YamlNode("plain", node.value, 0, 0).scalar) is None:
             problem += " (remove the quotes)"
         raise self.error(node, f"{prefix}{key}: {problem}", key)
 
-    def part(self, name: str, node: Node, rules: Mapping[str, Rule], prefix: str = "") -> dict[str, Any]:
+    def part(self, name: str, node: YamlNode, rules: Mapping[str, Rule], prefix: str = "") -> dict[str, Any]:
         """The mapping `clamp_info` or `quant_info`, without defaults."""
         out = {}
         for key, key_node, value_node in self.pairs(node, name):
@@ -76,12 +78,12 @@ class _Reader:
             out[key] = self.value(key, value_node, rules[key], f"{prefix}{name}.")
         return out
 
-    def top(self, root: Node) -> Settings:
+    def top(self, root: YamlNode) -> Settings:
         if root.kind == "null" or (root.kind == "plain" and root.scalar is None):
             return Settings(file=self.file)
         values: dict[str, Any] = {}
         parts: dict[str, dict[str, Any]] = {"clamp_info": {}, "quant_info": {}}
-        sections: list[tuple[str, Node, Node]] = []
+        sections: list[tuple[str, YamlNode, YamlNode]] = []
         explicit = []
         for key, key_node, value_node in self.pairs(root, "the configuration"):
             explicit.append(key)
@@ -110,18 +112,18 @@ class _Reader:
         found = tuple(self.section(key, at, node, settings) for key, at, node in sections)
         return settings.with_sections(found)
 
-    def mix_parts(self, node: Node) -> None:
+    def mix_parts(self, node: YamlNode) -> None:
         empty = node.kind == "list" and not node.items
         if not empty and not (node.kind == "plain" and node.scalar is None):
             raise self.error(node, "mix_parts must be []: per-layer settings are written as sections", "mix_parts")
 
-    def operators(self, node: Node) -> tuple[tuple[str, bool], ...]:
+    def operators(self, node: YamlNode) -> tuple[tuple[str, bool], ...]:
         rule = Rule("true (integers) or false (float)", lambda v: type(v) is bool)
         return tuple(
             (key, self.value(key, value, rule, "operators.")) for key, _, value in self.pairs(node, "operators")
         )
 
-    def section(self, key: str, key_node: Node, node: Node, settings: Settings) -> Section:
+    def section(self, key: str, key_node: YamlNode, node: YamlNode, settings: Settings) -> Section:
         if len(key) > _MAX_KEY or not key:
             raise self.error(key_node, f"a section's key must have 1 to {_MAX_KEY} characters, got {len(key)}", key)
         self.suffix = f" (in section {shown(key)}, line {key_node.line})"
@@ -153,7 +155,7 @@ class _Reader:
             line=key_node.line,
         )
 
-    def names(self, prefix: str, node: Node) -> tuple[str, ...]:
+    def names(self, prefix: str, node: YamlNode) -> tuple[str, ...]:
         expected = "a list of layer names, such as [encoder.layers.0, head*]"
         if node.kind != "list":
             got = "a mapping" if node.kind == "map" else describe(node.scalar)

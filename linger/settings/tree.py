@@ -6,7 +6,7 @@ from typing import NamedTuple
 from linger import _C
 from linger.settings.rules import Scalar
 
-__all__ = ["Node", "parse", "plain_value", "write_scalar"]
+__all__ = ["YamlNode", "parse", "plain_value", "write_scalar"]
 
 _BOOLS = {word: value for value in (True, False) for word in (str(value), str(value).lower(), str(value).upper())}
 _NULLS = {"", "~", "null", "Null", "NULL"}
@@ -15,7 +15,7 @@ _REAL = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.
 _MAX_DIGITS = 400  # beyond it a number is out of every range, and costs time to convert
 
 
-class Node(NamedTuple):
+class YamlNode(NamedTuple):
     """One YAML node: `kind` is null, plain, quoted, list or map; line and column are 1-based.
 
     `value` is None, the text, a list of nodes, or a list of (key node, value node) pairs. The nodes inside are
@@ -35,23 +35,23 @@ class Node(NamedTuple):
         return plain_value(str(self.value)) if self.kind == "plain" else str(self.value)
 
     @property
-    def items(self) -> list["Node"]:
+    def items(self) -> list["YamlNode"]:
         """The elements of a list node."""
-        return [Node(*item) for item in self.value] if isinstance(self.value, list) else []
+        return [YamlNode(*item) for item in self.value] if isinstance(self.value, list) else []
 
     @property
-    def pairs(self) -> list[tuple["Node", "Node"]]:
+    def pairs(self) -> list[tuple["YamlNode", "YamlNode"]]:
         """The pairs of a map node, in file order. Keys are scalars and differ from each other."""
-        return [(Node(*key), Node(*value)) for key, value in self.value] if isinstance(self.value, list) else []
+        return [(YamlNode(*key), YamlNode(*value)) for key, value in self.value] if isinstance(self.value, list) else []
 
 
-def parse(text: str | bytes, file: str | None = None) -> Node:
+def parse(text: str | bytes, file: str | None = None) -> YamlNode:
     """Parse one YAML document.
 
     Raises:
         ConfigError: The text is not UTF-8, not YAML, too large, too deep, or has duplicate keys.
     """
-    return Node(*_C.load_yaml(text, file=file))
+    return YamlNode(*_C.load_yaml(text, file=file))
 
 
 def plain_value(text: str) -> Scalar:

@@ -12,18 +12,18 @@ from linger import ops
 from linger.chip import OPERATORS
 from linger.nn.functional import (
     FunctionalLayer,
+    both_operands,
     is_number,
     pair_attributes,
     real_operands,
     running_platform,
     store,
-    two,
 )
-from linger.nn.nodes.broadcast import alike, common_shape, per_channel, write_channels, write_operand
+from linger.nn.nodes.broadcast import broadcast_both, common_shape, per_channel, write_channels, write_operand
 from linger.nn.nodes.requant import write_requant
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
-from .constants import is_one_number, plus
+from .constants import add_number, is_one_number
 
 
 class AddInt(FunctionalLayer):
@@ -44,7 +44,7 @@ class AddInt(FunctionalLayer):
     def forward(self, x: Tensor, y: Tensor | float) -> Tensor:
         """Chip integers in forward, gradient 1 to both operands where the sum does not saturate."""
         if not isinstance(y, Tensor) or is_one_number(y):
-            return plus(self, x, 1, y)
+            return add_number(self, x, 1, y)
         return self.compute((x, y), torch.add, _integers, self._write)
 
     def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
@@ -52,7 +52,7 @@ class AddInt(FunctionalLayer):
 
 
 def _integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-    return ops.add(*alike(*operands), out)
+    return ops.add(*broadcast_both(*operands), out)
 
 
 def write_sum(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor, bits: int, name: str) -> None:
@@ -110,13 +110,13 @@ def _make(n_inputs: int, quant: Any) -> AddInt:
 Operands = tuple[Tensor | float, Tensor | float]
 
 
-def operands(args: tuple[Any, ...], kwargs: dict[str, Any], widest: int = 8) -> Operands | None:
+def sum_operands(args: tuple[Any, ...], kwargs: dict[str, Any], widest: int = 8) -> Operands | None:
     """Both operands of a sum or difference that can run in integers, the second times ``alpha``; else None.
 
     Tensors broadcast with each other, one at least is quantized, none is wider than ``widest`` bits; a number is added to
     int8 only.
     """
-    found = two(args, kwargs, "alpha")
+    found = both_operands(args, kwargs, "alpha")
     if found is None or not real_operands(*found[:2], widest=widest):
         return None
     x, y, alpha = found
@@ -131,7 +131,7 @@ def operands(args: tuple[Any, ...], kwargs: dict[str, Any], widest: int = 8) -> 
     return (x, y) if common_shape(x, y) is not None else None
 
 
-def total(x: Tensor | float, y: Tensor | float) -> Tensor:
+def sum_at_site(x: Tensor | float, y: Tensor | float) -> Tensor:
     """The sum at the current call site."""
     if is_one_number(x):
         x, y = y, x
@@ -142,7 +142,7 @@ def _widest() -> int:
     return max(OPERATORS[AddInt.row][running_platform()].bits)
 
 
-def stored(args: tuple[Any, ...], result: Callable[[], Tensor]) -> Any:
+def store_in_first(args: tuple[Any, ...], result: Callable[[], Tensor]) -> Any:
     """An in-place form: the result is written into the first argument, whose shape it must have."""
     target = args[0] if args else None
     others = [a for a in args[1:] if isinstance(a, Tensor)]
@@ -153,14 +153,14 @@ def stored(args: tuple[Any, ...], result: Callable[[], Tensor]) -> Any:
 
 @handles("add", "torch.add Tensor.add Tensor.__add__ Tensor.__radd__ operator.add")
 def _add(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    pair = operands(args, kwargs, _widest())
-    return NotImplemented if pair is None else total(*pair)
+    pair = sum_operands(args, kwargs, _widest())
+    return NotImplemented if pair is None else sum_at_site(*pair)
 
 
 @handles("add_", "Tensor.add_ Tensor.__iadd__ operator.iadd")
 def _add_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    pair = operands(args, kwargs, _widest())
-    return NotImplemented if pair is None else stored(args, lambda: total(*pair))
+    pair = sum_operands(args, kwargs, _widest())
+    return NotImplemented if pair is None else store_in_first(args, lambda: sum_at_site(*pair))
 
 
-__all__ = ["AddInt", "operands", "stored", "total", "write_channel_sum", "write_sum"]
+__all__ = ["AddInt", "store_in_first", "sum_at_site", "sum_operands", "write_channel_sum", "write_sum"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.nn.functional import FunctionalLayer, common, real_operands, through
+from linger.nn.functional import FunctionalLayer, common_attributes, move_coded, real_operands
 from linger.runtime import HANDLERS, Format, Tape, current_tape, factory, handles, operator_at_site, tag
 
 
@@ -58,12 +58,12 @@ class BmmInt(FunctionalLayer):
         bits, name = self.output_quantizer.bits, self.name
         scales = dict(zip(("scale_x", "scale_y", "scale_o"), map(float, (a.scale, b.scale, out.scale)), strict=True))
         if matrix is not None:  # a matrix of the file: the same sums as a linear layer's
-            attributes = common(tape) | {"data_bits": 8, "parameter_bits": 8, "o_bits": bits} | scales
+            attributes = common_attributes(tape) | {"data_bits": 8, "parameter_bits": 8, "o_bits": bits} | scales
             attributes["scale_w"] = attributes.pop("scale_y")
             weight = np.ascontiguousarray(matrix.T)
             tape.node("LinearInt", [a.value, weight], [z], attributes, domain="linger", hint=name)
             return
-        attributes = common(tape) | {"x_bits": 8, "y_bits": 8, "o_bits": bits} | scales
+        attributes = common_attributes(tape) | {"x_bits": 8, "y_bits": 8, "o_bits": bits} | scales
         tape.node("BmmInt", [a.value, b.value], [z], attributes, domain="linger", hint=name)
 
 
@@ -83,7 +83,7 @@ def _moved(x: ops.Coded, func: Callable[..., Any], *args: Any) -> ops.Coded:
     tape = current_tape()
     known = None if tape is None else tape.constant_of(x.value)
     if tape is None or known is None:
-        return through(x, func, *args)
+        return move_coded(x, func, *args)
     moved = ops.Coded(func(x.value, *args), func(x.codes, *args), x.scale)
     tag(moved.value, Format(x.scale, 8, moved.codes))
     tape.bind(moved.value, tape.constant(func(torch.from_numpy(known), *args).contiguous().numpy(), "constant"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from linger.chip import OPERATORS
-from linger.nn.nodes.operands import bits8, operand, out_bits, right_shift
+from linger.nn.nodes.operands import operand, out_bits, require_8_bits, right_shift
 from linger.ops.bmm import LONGEST, bmm_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -11,7 +11,7 @@ from linger.runtime.graph import NodeReader, reads
 @reads("BmmInt", "QBmm")
 def read_bmm(node: NodeReader) -> None:
     """``sat_b(RSH(x @ y, q_x + q_y - q_o))`` of equal stacks, rank 2 or 3."""
-    bits8(node, "x_bits", "y_bits")
+    require_8_bits(node, "x_bits", "y_bits")
     bits = out_bits(node, OPERATORS["BmmInt"][node.platform].bits)
     x, x_exp2 = operand(node, 0, "scale_x")
     y, y_exp2 = operand(node, 1, "scale_y")

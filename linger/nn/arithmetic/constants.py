@@ -37,12 +37,12 @@ def code_of(number: float) -> tuple[int, int]:
     return code, exp2
 
 
-def scaled(x: ops.Coded, number: float, out: ops.Output) -> ops.Coded:
+def product_with_number(x: ops.Coded, number: float, out: ops.Output) -> ops.Coded:
     """``x * number`` with :func:`code_of` the number: what an iqMul by that constant computes."""
     return ops.affine(x, *code_of(number), torch.zeros((), device=x.codes.device), out)
 
 
-def learned(y: Tensor) -> ops.Coded:
+def codes_of_parameters(y: Tensor) -> ops.Coded:
     """A float tensor of parameters as int8 codes of one scale, as finely as int8 holds the largest; gradient 1, no statistics.
 
     The exponent rule of activations may saturate the largest value by a factor of sqrt 2, which in a lone number is all.
@@ -56,7 +56,7 @@ def learned(y: Tensor) -> ops.Coded:
     return ops.Coded(y + (code / scale - now).to(y.dtype), code.to(torch.int8), scale)
 
 
-def plus(layer: FunctionalLayer, x: Tensor, sign: int, y: Tensor | float, *, source: Any = None) -> Tensor:
+def add_number(layer: FunctionalLayer, x: Tensor, sign: int, y: Tensor | float, *, source: Any = None) -> Tensor:
     """``sign * x + y``, a BatchNorm2dInt whose channels are all alike.
 
     Args:
@@ -100,4 +100,4 @@ def refuse_graph(tape: Tape, layer: FunctionalLayer, y: Any) -> None:
         )
 
 
-__all__ = ["code_of", "is_one_number", "learned", "plus", "refuse_graph", "scaled"]
+__all__ = ["add_number", "code_of", "codes_of_parameters", "is_one_number", "product_with_number", "refuse_graph"]

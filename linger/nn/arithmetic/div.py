@@ -11,14 +11,21 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import MAX_LEFT_BITS, limits_of
-from linger.nn.functional import FunctionalLayer, pair_attributes, real_operands, running_platform, through, two
+from linger.nn.functional import (
+    FunctionalLayer,
+    both_operands,
+    move_coded,
+    pair_attributes,
+    real_operands,
+    running_platform,
+)
 from linger.nn.nodes.broadcast import common_shape
-from linger.nn.nodes.scalar_product import scalar, write_times
+from linger.nn.nodes.scalar_product import scalar_constant, write_scalar_product
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
-from .add import stored
-from .constants import code_of, is_one_number, scaled
-from .mul import times
+from .add import store_in_first
+from .constants import code_of, is_one_number, product_with_number
+from .mul import multiply_by_number
 
 
 class DivInt(FunctionalLayer):
@@ -38,10 +45,10 @@ class DivInt(FunctionalLayer):
         if isinstance(y, Tensor) and not is_one_number(y):
             return self._of_tensors(x, y)
         if isinstance(y, Tensor):
-            return times(self, x, y.reshape(()).reciprocal(), source=y)
+            return multiply_by_number(self, x, y.reshape(()).reciprocal(), source=y)
         mantissa, exponent = math.frexp(y)
         if mantissa != 0.5:
-            return times(self, x, 1.0 / y)
+            return multiply_by_number(self, x, 1.0 / y)
         return self._shifted(x, exponent - 1)
 
     def _shifted(self, x: Tensor, m: int) -> Tensor:
@@ -53,14 +60,14 @@ class DivInt(FunctionalLayer):
             k = round(math.log2(q_o / q_x)) - m
             if k == 0 or k > MAX_LEFT_BITS:
                 code, exp2 = code_of(factor)
-                write_times(tape, source, q_x, code, 2.0**exp2, z, q_o, self.name)
+                write_scalar_product(tape, source, q_x, code, 2.0**exp2, z, q_o, self.name)
                 return
             bits = min(max(m, 0), 6)  # the divisor as an int8 power of two
-            divisor = scalar(tape, 2**bits, 2.0 ** (bits - m), f"{self.name}.by")
+            divisor = scalar_constant(tape, 2**bits, 2.0 ** (bits - m), f"{self.name}.by")
             attributes = pair_attributes(tape, (8, 8, 8), (q_x, 2.0 ** (bits - m), q_o))
             tape.node("iqDiv", [source, divisor], [z], attributes, domain="linger", hint=self.name)
 
-        return self.compute((x,), lambda v: v * factor, lambda xs, out: scaled(xs[0], factor, out), write)
+        return self.compute((x,), lambda v: v * factor, lambda xs, out: product_with_number(xs[0], factor, out), write)
 
     def _of_tensors(self, x: Tensor, y: Tensor) -> Tensor:
         pair: list[ops.Coded] = []
@@ -81,7 +88,7 @@ def _alike(operands: Sequence[ops.Coded]) -> list[ops.Coded]:
     """Both operands at the shape of their result."""
     shape = common_shape(operands[0].codes, operands[1].codes)
     assert shape is not None  # the call was refused otherwise
-    return [x if tuple(x.codes.shape) == shape else through(x, Tensor.expand, *shape) for x in operands]
+    return [x if tuple(x.codes.shape) == shape else move_coded(x, Tensor.expand, *shape) for x in operands]
 
 
 @factory("div")
@@ -96,7 +103,7 @@ def _make(n_inputs: int, quant: Any) -> DivInt:
 
 def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | float] | None:
     """Dividend and divisor of a call that can run in integers, or None."""
-    found = two(args, kwargs, "rounding_mode")
+    found = both_operands(args, kwargs, "rounding_mode")
     if found is None or found[2] is not None or not real_operands(*found[:2], widest=32):
         return None
     x, y, _ = found
@@ -137,7 +144,7 @@ def _reflected(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
 @handles("div_", _IN_PLACE)
 def _div_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = _operands(args, kwargs)
-    return NotImplemented if pair is None else stored(args, lambda: _quotient(*pair))
+    return NotImplemented if pair is None else store_in_first(args, lambda: _quotient(*pair))
 
 
 __all__ = ["DivInt"]

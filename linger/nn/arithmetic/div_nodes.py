@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from linger.chip import MAX_LEFT_BITS
-from linger.nn.nodes.operands import bits8, chip, operand, right_shift
+from linger.nn.nodes.operands import limits, operand, require_8_bits, right_shift
 from linger.ops.div import div_codes
 from linger.ops.elementwise import requant_codes
 from linger.runtime.graph import NodeReader, reads
@@ -15,7 +15,7 @@ def read_div(node: NodeReader) -> None:
     if node.codes(0).bits == 32:
         _read_tensors(node)
         return
-    bits8(node, "x_bits", "o_bits")
+    require_8_bits(node, "x_bits", "o_bits")
     x, x_exp2 = operand(node, 0, "scale_x")
     divisor = node.constant(1)
     if divisor.dim() != 0 or divisor.is_floating_point():
@@ -32,7 +32,7 @@ def read_div(node: NodeReader) -> None:
 
 
 def _read_tensors(node: NodeReader) -> None:
-    scaled = chip(node).div_scales
+    scaled = limits(node).div_scales
     if scaled is None:
         raise node.error(f"{node.platform} has no division of 32-bit tensors")
     x, x_exp2 = operand(node, 0, "scale_x", bits=32)

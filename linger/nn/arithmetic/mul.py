@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.nn.functional import FunctionalLayer, pair_attributes, real_operands, two
-from linger.nn.nodes.broadcast import alike, common_shape, per_channel, write_channels, write_operand
-from linger.nn.nodes.scalar_product import write_times
+from linger.nn.functional import FunctionalLayer, both_operands, pair_attributes, real_operands
+from linger.nn.nodes.broadcast import broadcast_both, common_shape, per_channel, write_channels, write_operand
+from linger.nn.nodes.scalar_product import write_scalar_product
 from linger.runtime import Tape, Value, factory, handles, info, operator_at_site
 
-from .add import stored
-from .constants import code_of, is_one_number, learned, refuse_graph, scaled
+from .add import store_in_first
+from .constants import code_of, codes_of_parameters, is_one_number, product_with_number, refuse_graph
 
 
 class MulInt(FunctionalLayer):
@@ -36,7 +36,7 @@ class MulInt(FunctionalLayer):
     def forward(self, x: Tensor, y: Tensor | float) -> Tensor:
         """Chip integers in forward; the gradient of the product where it does not saturate."""
         if not isinstance(y, Tensor) or is_one_number(y):
-            return times(self, x, y)
+            return multiply_by_number(self, x, y)
         return self.compute((x, y), torch.mul, _integers, self._write)
 
     def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
@@ -45,13 +45,13 @@ class MulInt(FunctionalLayer):
 
 def _integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
     x, y = operands
-    both = alike(x, y)
+    both = broadcast_both(x, y)
     if x.codes.shape != both[0].codes.shape:
         x, y = y, x
     return ops.mul(both[0] if x is operands[0] else both[1], y, out)
 
 
-def times(layer: FunctionalLayer, x: Tensor, y: Tensor | float, *, source: Any = None) -> Tensor:
+def multiply_by_number(layer: FunctionalLayer, x: Tensor, y: Tensor | float, *, source: Any = None) -> Tensor:
     """``x * y`` for a number, an iqMul by an int8 constant.
 
     Args:
@@ -60,11 +60,11 @@ def times(layer: FunctionalLayer, x: Tensor, y: Tensor | float, *, source: Any =
         y: A number.
         source: What ``y`` was made from, where it is not the user's own.
     """
-    factor = learned(y.reshape(())) if isinstance(y, Tensor) else None
+    factor = codes_of_parameters(y.reshape(())) if isinstance(y, Tensor) else None
 
     def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
         x = operands[0]
-        return scaled(x, cast(float, y), out) if factor is None else ops.mul(x, factor, out)
+        return product_with_number(x, cast(float, y), out) if factor is None else ops.mul(x, factor, out)
 
     def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
         refuse_graph(tape, layer, y if source is None else source)
@@ -74,7 +74,7 @@ def times(layer: FunctionalLayer, x: Tensor, y: Tensor | float, *, source: Any =
         else:
             code, scale = int(factor.codes), float(factor.scale)
         scales = float(operands[0].scale), float(out.scale)
-        write_times(tape, operands[0].value, scales[0], code, scale, z, scales[1], layer.name)
+        write_scalar_product(tape, operands[0].value, scales[0], code, scale, z, scales[1], layer.name)
 
     return layer.compute((x,), lambda v: v * y, integers, write)
 
@@ -132,7 +132,7 @@ def _make(n_inputs: int, quant: Any) -> MulInt:
 
 def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor | float] | None:
     """Tensor and factor of a call that can run in integers, or None."""
-    found = two(args, kwargs)
+    found = both_operands(args, kwargs)
     if found is None or not real_operands(*found[:2]):
         return None
     x, y, _ = found
@@ -143,7 +143,7 @@ def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Te
     return (x, y) if common_shape(x, y) is not None else None
 
 
-def product(x: Tensor, y: Tensor | float) -> Tensor:
+def product_at_site(x: Tensor, y: Tensor | float) -> Tensor:
     """The product at the current call site."""
     return cast(Tensor, operator_at_site("mul", 1 if is_one_number(y) else 2)(x, y))
 
@@ -151,13 +151,13 @@ def product(x: Tensor, y: Tensor | float) -> Tensor:
 @handles("mul", "torch.mul torch.multiply Tensor.mul Tensor.multiply Tensor.__mul__ Tensor.__rmul__ operator.mul")
 def _mul(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = _operands(args, kwargs)
-    return NotImplemented if pair is None else product(*pair)
+    return NotImplemented if pair is None else product_at_site(*pair)
 
 
 @handles("mul_", "Tensor.mul_ Tensor.multiply_ Tensor.__imul__ operator.imul")
 def _mul_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     pair = _operands(args, kwargs)
-    return NotImplemented if pair is None else stored(args, lambda: product(*pair))
+    return NotImplemented if pair is None else store_in_first(args, lambda: product_at_site(*pair))
 
 
 def _only(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -170,13 +170,13 @@ def _only(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
 @handles("neg", "torch.neg torch.negative Tensor.neg Tensor.negative Tensor.__neg__ operator.neg")
 def _neg(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = _only(args, kwargs)
-    return NotImplemented if x is None else product(x, -1.0)
+    return NotImplemented if x is None else product_at_site(x, -1.0)
 
 
 @handles("neg_", "torch.neg_ Tensor.neg_ Tensor.negative_")
 def _neg_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = _only(args, kwargs)
-    return NotImplemented if x is None else stored((x,), lambda: product(x, -1.0))
+    return NotImplemented if x is None else store_in_first((x,), lambda: product_at_site(x, -1.0))
 
 
 @handles("positive", "torch.positive Tensor.positive Tensor.__pos__ operator.pos")
@@ -188,13 +188,13 @@ def _positive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 @handles("square", "torch.square Tensor.square")
 def _square(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = _only(args, kwargs)
-    return NotImplemented if x is None else product(x, x)
+    return NotImplemented if x is None else product_at_site(x, x)
 
 
 @handles("square_", "torch.square_ Tensor.square_")
 def _square_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = _only(args, kwargs)
-    return NotImplemented if x is None else stored((x,), lambda: product(x, x))
+    return NotImplemented if x is None else store_in_first((x,), lambda: product_at_site(x, x))
 
 
 def _base(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -213,13 +213,13 @@ def is_square(exponent: Any) -> bool:
 @handles("pow", "torch.pow Tensor.pow Tensor.__pow__ operator.pow")
 def _pow(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = _base(args, kwargs)
-    return NotImplemented if x is None else product(x, x)
+    return NotImplemented if x is None else product_at_site(x, x)
 
 
 @handles("pow_", "Tensor.pow_ Tensor.__ipow__ operator.ipow")
 def _pow_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x = _base(args, kwargs)
-    return NotImplemented if x is None else stored((x,), lambda: product(x, x))
+    return NotImplemented if x is None else store_in_first((x,), lambda: product_at_site(x, x))
 
 
-__all__ = ["MulInt", "product", "times", "write_product"]
+__all__ = ["MulInt", "multiply_by_number", "product_at_site", "write_product"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from linger.nn.nodes.operands import bits8, operand, right_shift
+from linger.nn.nodes.operands import operand, require_8_bits, right_shift
 from linger.ops.mul import mul_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -10,7 +10,7 @@ from linger.runtime.graph import NodeReader, reads
 @reads("iqMul", "QMul")
 def read_mul(node: NodeReader) -> None:
     """``sat_8(RSH(x * y, q_x + q_y - q_o))``; y of the same shape, one value per channel, or a rank-0 constant."""
-    bits8(node, "x_bits", "o_bits")
+    require_8_bits(node, "x_bits", "o_bits")
     x, x_exp2 = operand(node, 0, "scale_x")
     y, y_exp2 = operand(node, 1, "scale_y", bits=node.codes(1).bits)
     if y.dim() == 0:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from linger import ops
 from linger.nn.functional import FunctionalLayer, pair_attributes
-from linger.nn.nodes.broadcast import alike, write_operand
-from linger.nn.nodes.scalar_product import write_times
+from linger.nn.nodes.broadcast import broadcast_both, write_operand
+from linger.nn.nodes.scalar_product import write_scalar_product
 from linger.runtime import Tape, factory, handles, operator_at_site
 
-from .add import operands, stored, write_channel_sum
-from .constants import is_one_number, plus
+from .add import store_in_first, sum_operands, write_channel_sum
+from .constants import add_number, is_one_number
 
 
 class SubInt(FunctionalLayer):
@@ -39,10 +39,10 @@ class SubInt(FunctionalLayer):
     def forward(self, x: Tensor | float, y: Tensor | float) -> Tensor:
         """Integers of the exported expression in forward, gradients 1 and -1 where the difference does not saturate."""
         if is_one_number(x):
-            return plus(self, cast(Tensor, y), -1, x)
+            return add_number(self, cast(Tensor, y), -1, x)
         x = cast(Tensor, x)
         if is_one_number(y):
-            return plus(self, x, 1, -y, source=y)
+            return add_number(self, x, 1, -y, source=y)
         return self.compute((x, cast(Tensor, y)), torch.sub, _integers, self._write)
 
     def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
@@ -59,18 +59,18 @@ class SubInt(FunctionalLayer):
         x, t = write_operand(tape, a, z.shape, name), write_operand(tape, b, z.shape, name)
         if q_y != q_o:
             y, t = t, tape.value(f"{name}.y")
-            write_times(tape, y, q_y, 1, 1.0, t, q_o, name)
+            write_scalar_product(tape, y, q_y, 1, 1.0, t, q_o, name)
         up, half, down, part = (tape.value(f"{name}.{part}") for part in ("up", "half", "down", "part"))
-        write_times(tape, t, q_o, -1, 2.0, up, q_o, name)
-        write_times(tape, t, q_o, 1, 2.0, half, q_o, name)
-        write_times(tape, half, q_o, -1, 1.0, down, q_o, name)
+        write_scalar_product(tape, t, q_o, -1, 2.0, up, q_o, name)
+        write_scalar_product(tape, t, q_o, 1, 2.0, half, q_o, name)
+        write_scalar_product(tape, half, q_o, -1, 1.0, down, q_o, name)
         first, second = (pair_attributes(tape, (8, 8, 8), (q, q_o, q_o)) for q in (q_x, q_o))
         tape.node("iqAdd", [x, up], [part], first, domain="linger", hint=name)
         tape.node("iqAdd", [part, down], [z], second, domain="linger", hint=name)
 
 
 def _integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-    return ops.sub(*alike(*operands), out)
+    return ops.sub(*broadcast_both(*operands), out)
 
 
 @factory("sub")
@@ -85,7 +85,7 @@ def _difference(x: Tensor | float, y: Tensor | float) -> Tensor:
 
 @handles("sub", "torch.sub torch.subtract Tensor.sub Tensor.subtract Tensor.__sub__ operator.sub")
 def _sub(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    pair = operands(args, kwargs)
+    pair = sum_operands(args, kwargs)
     return NotImplemented if pair is None else _difference(*pair)
 
 
@@ -99,14 +99,14 @@ def _reflected(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         args, kwargs = (given["other"], given["input"]), {k: v for k, v in given.items() if k == "alpha"}
     else:
         return NotImplemented
-    pair = operands(args, kwargs)
+    pair = sum_operands(args, kwargs)
     return NotImplemented if pair is None else _difference(*pair)
 
 
 @handles("sub_", "Tensor.sub_ Tensor.subtract_ Tensor.__isub__ operator.isub")
 def _sub_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    pair = operands(args, kwargs)
-    return NotImplemented if pair is None else stored(args, lambda: _difference(*pair))
+    pair = sum_operands(args, kwargs)
+    return NotImplemented if pair is None else store_in_first(args, lambda: _difference(*pair))
 
 
 __all__ = ["SubInt"]

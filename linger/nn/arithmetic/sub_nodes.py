@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from linger.nn.nodes.operands import bits8, operand, right_shift
+from linger.nn.nodes.operands import operand, require_8_bits, right_shift
 from linger.ops.elementwise import sub_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -10,7 +10,7 @@ from linger.runtime.graph import NodeReader, reads
 @reads("iqSub")
 def read_sub(node: NodeReader) -> None:
     """``sat_8(sat_8(RSH(x, q_x - q_o)) - sat_8(RSH(y, q_y - q_o)))``, provided that q_x > q_o."""
-    bits8(node, "x_bits", "y_bits", "o_bits")
+    require_8_bits(node, "x_bits", "y_bits", "o_bits")
     x, x_exp2 = operand(node, 0, "scale_x")
     y, y_exp2 = operand(node, 1, "scale_y")
     if x.shape != y.shape:

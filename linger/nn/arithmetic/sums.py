@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.nn.functional import FunctionalLayer, common, through
+from linger.nn.functional import FunctionalLayer, common_attributes, move_coded
 from linger.runtime import HANDLERS, Dim, Tape, current_tape, factory, fixed_output, handles, info, operator_at_site
 
 
@@ -39,15 +39,19 @@ class SumInt(FunctionalLayer):
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
             (a,) = operands
             if [*kept, *axes] != list(range(x.dim())):
-                a = through(a, torch.permute, (*kept, *axes))
+                a = move_coded(a, torch.permute, (*kept, *axes))
             if tuple(a.codes.shape) != (batch, rows, count):
-                a = through(a, torch.reshape, (batch, rows, count))
+                a = move_coded(a, torch.reshape, (batch, rows, count))
             laid[:] = [a]
             ones = torch.ones(1, count, device=x.device)
             return ops.linear(a, ones, None, fixed_output(torch.ones_like(a.scale)), out)
 
         def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, z: Tensor) -> None:
-            attributes = common(tape) | {"data_bits": 8, "parameter_bits": 8, "o_bits": self.output_quantizer.bits}
+            attributes = common_attributes(tape) | {
+                "data_bits": 8,
+                "parameter_bits": 8,
+                "o_bits": self.output_quantizer.bits,
+            }
             attributes |= {"scale_x": float(laid[0].scale), "scale_w": 1.0, "scale_o": float(out.scale)}
             inputs: list[Any] = [laid[0].value, np.ones((1, count), np.int8)]
             tape.node("LinearInt", inputs, [z], attributes, domain="linger", hint=self.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from linger.chip import CHIPS, CURVES
-from linger.nn.nodes.operands import bits8, operand, out_bits, right_shift
+from linger.nn.nodes.operands import operand, out_bits, require_8_bits, right_shift
 from linger.ops.activation import Q27, activation_codes
 from linger.ops.elementwise import requant_codes
 from linger.ops.glu import GATE_EXP2, glu_codes
@@ -17,7 +17,7 @@ _LONGEST_ROW = 2048
 
 def _read_curve(node: NodeReader, function: str, widths: tuple[int, ...]) -> None:
     """The function at Q7; the operand is brought to Q27 (venus: Q11), saturating."""
-    bits8(node, "o_bits")
+    require_8_bits(node, "o_bits")
     value = node.codes(0)
     if value.bits not in widths:
         raise node.error(
@@ -105,7 +105,7 @@ def read_glu(node: NodeReader) -> None:
     """``sat(RSH(a * gate(b), q_gate + q_x - q_o))``, a and b the halves of an axis."""
     if node.platform == "venus":
         raise node.error("does not exist on venus")
-    bits8(node, "x_bits")
+    require_8_bits(node, "x_bits")
     bits = out_bits(node, (8, 16, 32) if node.platform == "venusA" else (8,))
     x, exp2 = operand(node, 0, "scale_x")
     dim = node.integer("dim", -1)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from linger import ops
 from linger.chip import CURVES
 from linger.nn.arithmetic.mul import write_product
-from linger.nn.functional import FunctionalLayer, common, platform_here, store
+from linger.nn.functional import FunctionalLayer, common_attributes, platform_here, store
 from linger.runtime import Tape, factory, handles, info, operator_at_site
 
 from .sigmoid import write_curve
@@ -38,7 +38,7 @@ class _Quantized(FunctionalLayer):
     def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, y: Tensor) -> None:
         (x,) = operands
         fmt = info(x.value)
-        attributes = common(tape) | {
+        attributes = common_attributes(tape) | {
             "x_bits": 8 if fmt is None else fmt.bits,
             "o_bits": self.output_quantizer.bits,
             "scale_x": float(x.scale),
@@ -110,7 +110,7 @@ def _make_silu(n_inputs: int, quant: Any) -> SiluInt | SiluProductInt:
     return (SiluInt if quant.platform in CURVES["swish"] else SiluProductInt)(n_inputs, quant)
 
 
-def _applied(function: str, x: Any) -> Tensor | None:
+def _gelu_at_site(function: str, x: Any) -> Tensor | None:
     fmt = info(x)
     if not isinstance(x, Tensor) or fmt is None:
         return None
@@ -123,7 +123,7 @@ def _applied(function: str, x: Any) -> Tensor | None:
 def _gelu(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The form with erf; the chip has no other."""
     given = {**dict(zip(("input", "approximate"), args, strict=False)), **kwargs}
-    y = _applied("gelu", given.get("input")) if given.get("approximate", "none") == "none" else None
+    y = _gelu_at_site("gelu", given.get("input")) if given.get("approximate", "none") == "none" else None
     return NotImplemented if y is None else y
 
 
@@ -131,7 +131,7 @@ def _gelu(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
 def _silu(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given = {**dict(zip(("input", "inplace"), args, strict=False)), **kwargs}
     x = given.get("input")
-    y = _applied("swish", x)
+    y = _gelu_at_site("swish", x)
     if y is None:
         return NotImplemented
     return store(cast(Tensor, x), y) if given.get("inplace") else y

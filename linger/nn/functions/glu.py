@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.chip import CHIPS
-from linger.nn.functional import FunctionalLayer, common, pair_attributes
+from linger.nn.functional import FunctionalLayer, common_attributes, pair_attributes
 from linger.runtime import Tape, factory, handles, info
 
 from .sigmoid import write_curve
@@ -41,7 +41,7 @@ class GluInt(FunctionalLayer):
         (x,) = operands
         name, bits, scale, last = self.name, self.output_quantizer.bits, float(x.scale), y.dim() - 1
         if tape.platform != "venus":
-            attributes = common(tape) | {"dim": last, "x_bits": 8, "o_bits": bits, "scale_x": scale}
+            attributes = common_attributes(tape) | {"dim": last, "x_bits": 8, "o_bits": bits, "scale_x": scale}
             attributes["scale_o"] = float(out.scale)
             tape.node("GluInt", [x.value], [y], attributes, domain="linger", hint=name)
             return

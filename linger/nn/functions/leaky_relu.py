@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger import ops
-from linger.nn.arithmetic.constants import code_of, learned, scaled
+from linger.nn.arithmetic.constants import code_of, codes_of_parameters, product_with_number
 from linger.nn.functional import is_number, pair_attributes, store
 from linger.nn.nodes.broadcast import per_channel, write_channels
-from linger.nn.nodes.scalar_product import write_times
+from linger.nn.nodes.scalar_product import write_scalar_product
 from linger.runtime import NAMES, Format, Tape, Value, coded, current_tape, fixed_output, handles, info, tag
 
 
@@ -29,11 +29,11 @@ def leaky(x: Tensor, fmt: Format, slope: ops.Coded | float) -> Tensor:
     """
     a, here = coded(x, fmt), fixed_output(fmt.scale)
     positive = ops.Coded(torch.relu(a.value), a.codes.clamp_min(0), a.scale)
-    negative = scaled(a, -1.0, here._replace(relu=True))
+    negative = product_with_number(a, -1.0, here._replace(relu=True))
     if isinstance(slope, ops.Coded):
         part = ops.mul(negative, ops.Coded(-slope.value, -slope.codes, slope.scale), here)
     else:
-        part = scaled(negative, -slope, here)
+        part = product_with_number(negative, -slope, here)
     out = ops.add(positive, part, here)
     y = tag(out.value, Format(out.scale, 8, out.codes))
     tape = current_tape()
@@ -45,7 +45,7 @@ def leaky(x: Tensor, fmt: Format, slope: ops.Coded | float) -> Tensor:
 def _write(tape: Tape, x: Tensor, slope: ops.Coded | float, scale: float, y: Tensor) -> None:
     name = "leaky"
     minus, negative, part, positive = (tape.value(f"{name}.{k}") for k in ("minus", "negative", "part", "positive"))
-    write_times(tape, x, scale, -64, 64.0, minus, scale, name)
+    write_scalar_product(tape, x, scale, -64, 64.0, minus, scale, name)
     tape.node("Relu", [minus], [negative], hint=name)
     if isinstance(slope, ops.Coded):
         codes, scale_w = -slope.codes.cpu().numpy(), float(slope.scale)
@@ -53,7 +53,7 @@ def _write(tape: Tape, x: Tensor, slope: ops.Coded | float, scale: float, y: Ten
         code, exp2 = code_of(-slope)
         codes, scale_w = np.array(code, np.int8), 2.0**exp2
     if codes.ndim == 0:
-        write_times(tape, negative, scale, int(codes), scale_w, part, scale, name)
+        write_scalar_product(tape, negative, scale, int(codes), scale_w, part, scale, name)
     else:
         weight, none = per_channel(codes, x.shape), np.zeros(1, np.int32)
         assert weight is not None
@@ -99,7 +99,7 @@ def _prelu(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, An
     if not fmt.exact:
         return tag(torch.prelu(x, w), fmt.like(None))
     channels = x.dim() > 1 and w.numel() > 1
-    return leaky(x, fmt, learned(w.reshape([1, -1] + [1] * (x.dim() - 2)) if channels else w.reshape(())))
+    return leaky(x, fmt, codes_of_parameters(w.reshape([1, -1] + [1] * (x.dim() - 2)) if channels else w.reshape(())))
 
 
 __all__ = ["leaky"]

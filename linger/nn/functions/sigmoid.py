@@ -13,7 +13,7 @@ from linger import ops
 from linger.chip import CURVES
 from linger.errors import UnsupportedError
 from linger.nn.base import accept, calibrate_input, emit
-from linger.nn.functional import FunctionalLayer, common, store
+from linger.nn.functional import FunctionalLayer, common_attributes, store
 from linger.nn.nodes.requant import write_requant
 from linger.quantizers import calibrating
 from linger.runtime import Format, Tape, Value, current_tape, factory, handles, info, operator_at_site, tag
@@ -134,7 +134,7 @@ def write_curve(
             x, exp2 = write_requant(tape, x, scale, 2.0**_COARSEST, 8, name), _COARSEST
         finer = max(exp2, 11) if venus else exp2
         x, scale, bits = write_requant(tape, x, 2.0**exp2, 2.0**finer, 16, name), 2.0**finer, 16
-    attributes = common(tape) | {"x_bits": max(bits, 8), "o_bits": 8, "scale_x": scale, "scale_o": 128.0}
+    attributes = common_attributes(tape) | {"x_bits": max(bits, 8), "o_bits": 8, "scale_x": scale, "scale_o": 128.0}
     tape.node(node, [x], [y], attributes, domain="linger", hint=name)
 
 
@@ -156,7 +156,7 @@ def _operand(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
     return given[0] if isinstance(given[0], Tensor) and info(given[0]) is not None else None
 
 
-def _applied(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], in_place: bool = False) -> Any:
+def _curve_at_site(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], in_place: bool = False) -> Any:
     x = _operand(args, kwargs)
     if x is None:
         return NotImplemented
@@ -166,22 +166,22 @@ def _applied(operator: str, args: tuple[Any, ...], kwargs: dict[str, Any], in_pl
 
 @handles("sigmoid", "torch.sigmoid Tensor.sigmoid F.sigmoid special.expit")
 def _sigmoid(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _applied("sigmoid", args, kwargs)
+    return _curve_at_site("sigmoid", args, kwargs)
 
 
 @handles("sigmoid_", "torch.sigmoid_ Tensor.sigmoid_")
 def _sigmoid_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _applied("sigmoid", args, kwargs, True)
+    return _curve_at_site("sigmoid", args, kwargs, True)
 
 
 @handles("tanh", "torch.tanh Tensor.tanh F.tanh")
 def _tanh(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _applied("tanh", args, kwargs)
+    return _curve_at_site("tanh", args, kwargs)
 
 
 @handles("tanh_", "torch.tanh_ Tensor.tanh_")
 def _tanh_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _applied("tanh", args, kwargs, True)
+    return _curve_at_site("tanh", args, kwargs, True)
 
 
 __all__ = ["SigmoidInt", "TanhInt", "write_curve"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import CHIPS, OPERATORS
-from linger.nn.functional import FunctionalLayer, common, platform_here
+from linger.nn.functional import FunctionalLayer, common_attributes, platform_here
 from linger.runtime import HANDLERS, Tape, factory, handles, info, operator_at_site
 
 
@@ -42,7 +42,7 @@ class SoftmaxInt(FunctionalLayer):
             tape.violations.append(
                 f"{self.name}: {self.operator} from {given} to {bits} bits, the chip's result has the width of its operand"
             )
-        attributes = common(tape) | {
+        attributes = common_attributes(tape) | {
             "axis": -1,
             "dim": -1,
             "x_bits": given,
@@ -83,7 +83,9 @@ def at_last_axis(x: Tensor, dim: int, operator: str) -> Tensor:
     return cast(Tensor, move(torch.movedim, (y, -1, dim), {}))
 
 
-def _applied(node: str, operator: str, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _softmax_at_site(
+    node: str, operator: str, names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     x, dim, dtype = given.pop("input", given.pop("self", None)), given.pop("dim", None), given.pop("dtype", None)
     given.pop("_stacklevel", None)
@@ -103,22 +105,22 @@ _METHOD, _FUNCTION = ("input", "dim", "dtype"), ("input", "dim", "_stacklevel", 
 
 @handles("softmax", "torch.softmax Tensor.softmax special.softmax")
 def _softmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _applied("SoftmaxInt", "softmax", _METHOD, args, kwargs)
+    return _softmax_at_site("SoftmaxInt", "softmax", _METHOD, args, kwargs)
 
 
 @handles("softmax", "F.softmax")
 def _functional_softmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _applied("SoftmaxInt", "softmax", _FUNCTION, args, kwargs)
+    return _softmax_at_site("SoftmaxInt", "softmax", _FUNCTION, args, kwargs)
 
 
 @handles("log_softmax", "torch.log_softmax Tensor.log_softmax special.log_softmax")
 def _log_softmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _applied("LogSoftmaxInt", "logsoftmax", _METHOD, args, kwargs)
+    return _softmax_at_site("LogSoftmaxInt", "logsoftmax", _METHOD, args, kwargs)
 
 
 @handles("log_softmax", "F.log_softmax")
 def _functional_log_softmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _applied("LogSoftmaxInt", "logsoftmax", _FUNCTION, args, kwargs)
+    return _softmax_at_site("LogSoftmaxInt", "logsoftmax", _FUNCTION, args, kwargs)
 
 
 __all__ = ["LogSoftmaxInt", "SoftmaxInt", "at_last_axis"]

@@ -21,8 +21,8 @@ from linger.nn.base import (
     weight_and_bias,
     write_node,
 )
-from linger.nn.moves.padding import absorbed, pad_coded, write_padding, write_zeros
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.moves.padding import absorb_padding, pad_coded, write_padding, write_zeros
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.quantizers import calibrating
 from linger.runtime import Operand, Tape, Value, ahead, current_tape
 
@@ -124,7 +124,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         pads = self.pads()
         op_type, inputs[1], form, beyond = self._node_form(tape.platform, inputs[1], len(inputs) > 2)
         zeros = self.padding_mode == "zeros" and not flat
-        source: Tensor | Value = absorbed(tape, x.value, form) if zeros else x.value
+        source: Tensor | Value = absorb_padding(tape, x.value, form) if zeros else x.value
         if flat:
             source = _reshaped(tape, source, "Unsqueeze", [0], name)
         if self.padding_mode != "zeros":
@@ -139,7 +139,7 @@ class _ConvInt(QuantLayer, _ConvNd):
             spatial = x.codes.shape[-len(self.kernel_size) :]
             shape = [x.codes.shape[0] if not flat else 1, self.in_channels, *[1] * wide, *spatial]
             borders = [(0, 0), (0, 0), *zip(beyond[:n], beyond[n:], strict=True)]
-            source = write_zeros(Chain(tape, source, shape, float(x.scale), f"{name}.pad"), borders).value
+            source = write_zeros(FileTensor(tape, source, shape, float(x.scale), f"{name}.pad"), borders).value
         attributes = self.node_attributes(tape, x, w_scale, out) | form
         inputs[0] = source
         squeezes = ([2] if wide else []) + ([0] if flat else [])

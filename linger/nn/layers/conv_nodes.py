@@ -7,12 +7,12 @@ import torch
 from linger.chip import OPERATORS
 from linger.nn.nodes.operands import (
     bias,
-    bits8,
     borders,
-    chip,
+    limits,
     operand,
     out_bits,
     positive,
+    require_8_bits,
     right_shift,
     weight_bits,
     weights,
@@ -40,7 +40,7 @@ def read_conv1d(node: NodeReader) -> None:
 
 
 def _conv(node: NodeReader, axes: int, allowed: tuple[int, ...]) -> None:
-    bits8(node, "x_bits")
+    require_8_bits(node, "x_bits")
     bits = out_bits(node, allowed)
     x, x_exp2 = operand(node, 0, "scale_x", axes + 2)
     w = weights(node, 1, axes + 2, weight_bits(node))
@@ -59,7 +59,7 @@ def _conv(node: NodeReader, axes: int, allowed: tuple[int, ...]) -> None:
     extent = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True))
     pads = borders(node, 2 * axes, extent)
     o_exp2 = node.scale("scale_o")
-    lowest = -31 if bits == 32 and chip(node).wide_left else 0
+    lowest = -31 if bits == 32 and limits(node).wide_left else 0
     shift = right_shift(node, x_exp2 + node.scale("scale_w") - o_exp2, "q_x + q_w - q_o", lowest)
     sizes = tuple(
         window(x.shape[a + 2], kernel[a], stride[a], pads[a], pads[a + axes], dilation[a]) for a in range(axes)

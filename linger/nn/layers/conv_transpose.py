@@ -21,7 +21,7 @@ from linger.nn.base import (
     warn_without_data,
     write_node,
 )
-from linger.nn.nodes.operands import bias, bits8, borders, operand, positive, right_shift, weight_bits, weights
+from linger.nn.nodes.operands import bias, borders, operand, positive, require_8_bits, right_shift, weight_bits, weights
 from linger.ops.conv import conv_codes
 from linger.ops.conv_transpose import edges, spread, turned
 from linger.quantizers import calibrating
@@ -182,7 +182,7 @@ class ConvTranspose2dInt(_ConvTransposeInt, nn.ConvTranspose2d):
 @reads("ConvTranspose2dInt", "QConvTranspose2d")
 def read_conv_transpose(node: NodeReader) -> None:
     """``sat_8(RSH(sat_32(sum + bias), s))``; group 1, dilation 1, the bias is mandatory."""
-    bits8(node, "x_bits", "o_bits")
+    require_8_bits(node, "x_bits", "o_bits")
     x, x_exp2 = operand(node, 0, "scale_x", 4)
     w = weights(node, 1, 4, weight_bits(node))
     b = bias(node, 2, w.shape[1])

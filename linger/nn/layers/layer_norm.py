@@ -25,8 +25,8 @@ from linger.nn.base import (
     weight_quantizer,
     write_node,
 )
-from linger.nn.functional import FunctionalLayer, common
-from linger.nn.nodes.scalar_product import write_times
+from linger.nn.functional import FunctionalLayer, common_attributes
+from linger.nn.nodes.scalar_product import write_scalar_product
 from linger.ops.layer_norm import NORM_EXP2, nearest_eps, quantize_gamma
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once
 from linger.runtime import Operand, Tape, ahead, current_tape, factory, handles, info, operator_at_site
@@ -75,14 +75,14 @@ class _Norm(NamedTuple):
         n, rank, shift = math.prod(self.shape), y.dim(), nearest_eps(self.eps)
         if shift:  # the chip's eps is 1e-5 in units of the declared scale: the same codes, declared 2**shift finer
             declared, finer = scale * 2.0**shift, tape.value(f"{name}.eps")
-            write_times(tape, x.value, scale, 1, 2.0**shift, finer, declared, name)
+            write_scalar_product(tape, x.value, scale, 1, 2.0**shift, finer, declared, name)
             source, scale = finer, declared
         rows = rank >= 3 and len(self.shape) <= 2 and math.prod(y.shape[:-3]) == 1
         if not rows:  # the engine counts rows on the two axes in front of the normalised one
             three = tape.value(f"{name}.rows")
             tape.node("Reshape", [source, np.array([1, -1, n], np.int64)], [three], hint=name)
             source = three
-        attributes = common(tape) | {
+        attributes = common_attributes(tape) | {
             "x_bits": 8,
             "w_bits": min(self.quantizer.bits, 8),  # the packer knows 4 and 8; venus' 16 follow from the initializer
             "o_bits": bits,

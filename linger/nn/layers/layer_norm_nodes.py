@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from linger.nn.nodes.operands import bias, bits8, chip, operand, right_shift, weights
+from linger.nn.nodes.operands import bias, limits, operand, require_8_bits, right_shift, weights
 from linger.ops.layer_norm import LONGEST, NORM_EXP2, layer_norm_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -12,8 +12,8 @@ from linger.runtime.graph import NodeReader, reads
 @reads("LayerNormInt", "QLayerNorm2d")
 def read_layer_norm(node: NodeReader) -> None:
     """Rows of as many elements as gamma has: the last axis, or the last two. ``eps`` is 1e-5, beta stands at Q(10 + q_w)."""
-    bits8(node, "x_bits", "o_bits")
-    row = chip(node)
+    require_8_bits(node, "x_bits", "o_bits")
+    row = limits(node)
     width = node.integer("w_bits", 8)
     x, x_exp2 = operand(node, 0, "scale_x")
     if row.gamma_bits > 8:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from linger.chip import OPERATORS
-from linger.nn.nodes.operands import bias, bits8, chip, operand, out_bits, right_shift, weight_bits, weights
+from linger.nn.nodes.operands import bias, limits, operand, out_bits, require_8_bits, right_shift, weight_bits, weights
 from linger.ops.linear import linear_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -11,7 +11,7 @@ from linger.runtime.graph import NodeReader, reads
 @reads("LinearInt", "QLinear")
 def read_linear(node: NodeReader) -> None:
     """``sat_b(RSH(x . w + bias, s))``, the sum in 64 bits; a 32-bit result with s < 0 is ``sat_32(sum) * 2**-s``."""
-    bits8(node, "x_bits")
+    require_8_bits(node, "x_bits")
     bits = out_bits(node, OPERATORS["LinearInt"][node.platform].bits)
     x, x_exp2 = operand(node, 0, "scale_x")
     w = weights(node, 1, 2, weight_bits(node))
@@ -22,7 +22,7 @@ def read_linear(node: NodeReader) -> None:
     if act not in (0, 1):
         raise node.error(f"attribute 'act_type' must be 0 or 1 (ReLU), got {act}")
     o_exp2 = node.scale("scale_o")
-    lowest = -31 if bits == 32 and chip(node).wide_left else 0
+    lowest = -31 if bits == 32 and limits(node).wide_left else 0
     shift = right_shift(node, x_exp2 + node.scale("scale_w") - o_exp2, "q_x + q_w - q_o", lowest)
     node.room((*x.shape[:-1], w.shape[0]), w.shape[1])
     node.put(0, linear_codes(x, w, b, shift, bits, act == 1), o_exp2)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import LIMITS, MAX_LEFT_BITS
-from linger.nn.functional import FunctionalLayer, common, real_operands, through
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.functional import FunctionalLayer, common_attributes, move_coded, real_operands
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.nn.nodes.requant import write_requant
 from linger.runtime import Tape, Value, current_tape, factory, handles, info, operator_at_site
 
-from .register import float_move
+from .register import record_float_move
 
 
 class CatInt(FunctionalLayer):
@@ -45,7 +45,7 @@ class CatInt(FunctionalLayer):
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
             joined[:] = operands
             for at in new:
-                joined[:] = [through(x, torch.unsqueeze, at) for x in joined]
+                joined[:] = [move_coded(x, torch.unsqueeze, at) for x in joined]
             return ops.cat(joined, axis, out, left=MAX_LEFT_BITS)
 
         def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, y: Tensor) -> None:
@@ -59,7 +59,7 @@ class CatInt(FunctionalLayer):
         if not 2 <= y.dim() <= 4:
             tape.violations.append(f"{self.name}: cat of rank {y.dim()}, the chips take 2..4")
         inputs: list[Tensor | Value] = []
-        attributes = common(tape) | {"dim": dim, "o_bits": self.output_quantizer.bits}
+        attributes = common_attributes(tape) | {"dim": dim, "o_bits": self.output_quantizer.bits}
         for i, x in enumerate(xs):
             source, scale = self._narrowed(tape, x, float(out.scale))
             inputs.append(source)
@@ -122,7 +122,7 @@ def _joined(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     if not real_operands(*xs):
         if current_tape() is None or any(info(x) is not None for x in xs):
             return NotImplemented
-        return float_move(func, args, kwargs, xs, partial(_write_equal, dim, new))
+        return record_float_move(func, args, kwargs, xs, partial(_write_equal, dim, new))
     return cast(CatInt, operator_at_site("cat", len(xs)))(xs, dim, new)
 
 
@@ -130,7 +130,7 @@ def _write_equal(dim: int, new: tuple[int, ...], tape: Tape, *tensors: Tensor) -
     """Side by side what one quantizer has made: tensors of one scale, and behind them the result."""
     *xs, y = tensors
     dim %= y.dim()
-    parts = [Chain.of(tape, x, info(x), "cat") for x in xs]
+    parts = [FileTensor.of(tape, x, info(x), "cat") for x in xs]
     for at in new:
         parts = [part.unsqueeze(at) for part in parts]
     parts[0].cat(parts[1:], dim).done(y)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import torch
 
-from linger.nn.nodes.operands import bits8, chip, operand, requantize
+from linger.nn.nodes.operands import limits, operand, requantize, require_8_bits
 from linger.runtime.graph import NodeReader, reads
 
 
 @reads("iqCat", "QCat")
 def read_cat(node: NodeReader) -> None:
     """Requantized inputs side by side along ``dim`` (or ``axis``)."""
-    bits8(node, "o_bits")
+    require_8_bits(node, "o_bits")
     if node.n_inputs < 2:
         raise node.error("needs at least two inputs")
     axis = node.integer("dim") if node.has("dim") else node.integer("axis")
     o_exp2 = node.scale("scale_o")
     parts = []
     for i in range(node.n_inputs):
-        bits8(node, f"x_{i}_bits")
+        require_8_bits(node, f"x_{i}_bits")
         x, exp2 = operand(node, i, f"scale_x_{i}")
-        if exp2 > o_exp2 and not chip(node).cat_right:
+        if exp2 > o_exp2 and not limits(node).cat_right:
             raise node.error(f"{node.platform} cannot narrow input {i}: scale_o must be the largest input scale")
         parts.append(requantize(node, x, o_exp2 - exp2))
     rank = parts[0].dim()

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.runtime import HANDLERS, NAMES, Tape, handles, info
 
 from .pieces import take_rows
-from .register import MoveCall, bind, keeps
+from .register import MoveCall, named_arguments, register_move
 from .shape import write_shuffle
 
 
@@ -24,21 +24,21 @@ def write_copies(tape: Tape, call: MoveCall) -> None:
     """
     x, y = call.x, call.result
     lead = y.dim() - x.dim()
-    chain = Chain.of(tape, x, info(x), NAMES.get(call.func, "copy"), 32).unsqueeze(*range(lead))
+    in_file = FileTensor.of(tape, x, info(x), NAMES.get(call.func, "copy"), 32).unsqueeze(*range(lead))
     for axis, size in enumerate(x.shape):
         shape = [1] * x.dim()
         shape[axis] = size
         numbers = torch.arange(size, dtype=torch.float32).view(shape).expand(x.shape)
         source = call.func(numbers, *call.args, **call.kwargs)
         at = [0] * lead + [slice(None) if a == axis else 0 for a in range(x.dim())]
-        chain = chain.gather(lead + axis, source[tuple(at)].tolist())
+        in_file = in_file.gather(lead + axis, source[tuple(at)].tolist())
     for axis in range(lead):
-        chain = chain.gather(axis, [0] * y.shape[axis])
-    chain.done(y)
+        in_file = in_file.gather(axis, [0] * y.shape[axis])
+    in_file.done(y)
 
 
-keeps("flip", "torch.flip Tensor.flip torch.fliplr Tensor.fliplr torch.flipud Tensor.flipud", write_copies)
-keeps(
+register_move("flip", "torch.flip Tensor.flip torch.fliplr Tensor.fliplr torch.flipud Tensor.flipud", write_copies)
+register_move(
     "expand",
     "Tensor.expand Tensor.expand_as torch.broadcast_to Tensor.broadcast_to Tensor.repeat torch.tile Tensor.tile",
     write_copies,
@@ -51,7 +51,7 @@ def _names_dims(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
     return dims is not None and dims != ()
 
 
-keeps("roll", "torch.roll Tensor.roll", write_copies, takes=_names_dims)
+register_move("roll", "torch.roll Tensor.roll", write_copies, takes=_names_dims)
 
 
 def _repeats_rows(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -59,7 +59,7 @@ def _repeats_rows(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> b
     return isinstance(args[0] if args else kwargs.get("repeats"), int) and dim is not None
 
 
-keeps(
+register_move(
     "repeat_interleave",
     "torch.repeat_interleave Tensor.repeat_interleave",
     write_copies,
@@ -69,11 +69,11 @@ keeps(
 
 def _write_index_select(tape: Tape, call: MoveCall) -> None:
     named = call.bound("dim", "index")
-    chain = Chain.of(tape, call.x, info(call.x), "index_select", 32)
-    take_rows(chain, int(named["dim"]) % call.x.dim(), named["index"]).done(call.result)
+    in_file = FileTensor.of(tape, call.x, info(call.x), "index_select", 32)
+    take_rows(in_file, int(named["dim"]) % call.x.dim(), named["index"]).done(call.result)
 
 
-keeps("index_select", "torch.index_select Tensor.index_select", _write_index_select)
+register_move("index_select", "torch.index_select Tensor.index_select", _write_index_select)
 
 
 def _is_nearest(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -81,8 +81,8 @@ def _is_nearest(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
     return mode in ("nearest", "nearest-exact") and not kwargs.get("antialias", False)
 
 
-keeps("interpolate", "F.interpolate F.upsample", write_copies, takes=_is_nearest, codes=False)
-keeps("upsample_nearest", "F.upsample_nearest", write_copies, codes=False)
+register_move("interpolate", "F.interpolate F.upsample", write_copies, takes=_is_nearest, codes=False)
+register_move("upsample_nearest", "F.upsample_nearest", write_copies, codes=False)
 
 
 @handles("unfold", "Tensor.unfold")
@@ -109,7 +109,7 @@ def _two(value: Any) -> tuple[int, int]:
 @handles("im2col", "F.unfold")
 def _im2col(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Patches as columns: the elements of the windows of both axes, then a change of axes."""
-    named = bind(("input", "kernel_size", "dilation", "padding", "stride"), args, kwargs)
+    named = named_arguments(("input", "kernel_size", "dilation", "padding", "stride"), args, kwargs)
     x = named["input"]
     if info(x) is None or x.dim() != 4:
         return NotImplemented
@@ -136,17 +136,17 @@ def _write_rotation(tape: Tape, call: MoveCall) -> None:
     """A quarter turn is a change of axes and a reversal."""
     named = call.bound("k", "dims")
     turns, dims = int(named.get("k", 1)) % 4, [int(d) % call.x.dim() for d in named.get("dims", (0, 1))]
-    chain = Chain.of(tape, call.x, info(call.x), "rot90", 32)
+    in_file = FileTensor.of(tape, call.x, info(call.x), "rot90", 32)
     if turns % 2:
         perm = list(range(call.x.dim()))
         perm[dims[0]], perm[dims[1]] = dims[1], dims[0]
-        chain = chain.permute(*perm)
+        in_file = in_file.permute(*perm)
     for axis in {0: [], 1: dims[:1], 2: dims, 3: dims[1:]}[turns]:
-        chain = chain.gather(axis, range(chain.shape[axis] - 1, -1, -1))
-    chain.done(call.result)
+        in_file = in_file.gather(axis, range(in_file.shape[axis] - 1, -1, -1))
+    in_file.done(call.result)
 
 
-keeps("rot90", "torch.rot90 Tensor.rot90", _write_rotation)
+register_move("rot90", "torch.rot90 Tensor.rot90", _write_rotation)
 
 
 # ---- channels and pixels
@@ -159,13 +159,13 @@ def _write_shuffle(tape: Tape, call: MoveCall) -> None:
     if tape.platform == "venus" and x.dim() == 4:
         write_shuffle(tape, x, call.result, groups)
         return
-    chain = Chain.of(tape, x, info(x), "shuffle")
-    grouped = chain.reshape(n, groups, channels // groups, *x.shape[2:])
+    in_file = FileTensor.of(tape, x, info(x), "shuffle")
+    grouped = in_file.reshape(n, groups, channels // groups, *x.shape[2:])
     perm = (0, 2, 1, *range(3, x.dim() + 1))
     grouped.permute(*perm).reshape(*(int(s) for s in x.shape)).done(call.result)
 
 
-keeps("channel_shuffle", "F.channel_shuffle torch.channel_shuffle", _write_shuffle, codes=False)
+register_move("channel_shuffle", "F.channel_shuffle torch.channel_shuffle", _write_shuffle, codes=False)
 
 
 def _has_batch(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -175,22 +175,22 @@ def _has_batch(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
 def _write_pixel_shuffle(tape: Tape, call: MoveCall) -> None:
     r = int(call.bound("upscale_factor")["upscale_factor"])
     n, c, h, w = (int(s) for s in call.x.shape)
-    chain = Chain.of(tape, call.x, info(call.x), "pixel_shuffle")
-    chain = chain.reshape(n, c // r**2, r, r, h, w).permute(0, 1, 4, 2, 5, 3)
-    chain.reshape(n, c // r**2, h * r, w * r).done(call.result)
+    in_file = FileTensor.of(tape, call.x, info(call.x), "pixel_shuffle")
+    in_file = in_file.reshape(n, c // r**2, r, r, h, w).permute(0, 1, 4, 2, 5, 3)
+    in_file.reshape(n, c // r**2, h * r, w * r).done(call.result)
 
 
 def _write_pixel_unshuffle(tape: Tape, call: MoveCall) -> None:
     r = int(call.bound("downscale_factor")["downscale_factor"])
     n, c, h, w = (int(s) for s in call.x.shape)
-    chain = Chain.of(tape, call.x, info(call.x), "pixel_unshuffle")
-    chain = chain.reshape(n, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4)
-    chain.reshape(n, c * r**2, h // r, w // r).done(call.result)
+    in_file = FileTensor.of(tape, call.x, info(call.x), "pixel_unshuffle")
+    in_file = in_file.reshape(n, c, h // r, r, w // r, r).permute(0, 1, 3, 5, 2, 4)
+    in_file.reshape(n, c * r**2, h // r, w // r).done(call.result)
 
 
 _PIXELS = "F.pixel_shuffle torch.pixel_shuffle"
-keeps("pixel_shuffle", _PIXELS, _write_pixel_shuffle, takes=_has_batch, codes=False)
-keeps(
+register_move("pixel_shuffle", _PIXELS, _write_pixel_shuffle, takes=_has_batch, codes=False)
+register_move(
     "pixel_unshuffle",
     "F.pixel_unshuffle torch.pixel_unshuffle",
     _write_pixel_unshuffle,

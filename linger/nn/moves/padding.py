@@ -18,13 +18,13 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.chip import OPERATORS, limits_of, pads_wrongly
-from linger.nn.functional import common
+from linger.nn.functional import common_attributes
 from linger.nn.nodes.broadcast import write_channels
-from linger.nn.nodes.file_tensor import Chain
-from linger.nn.nodes.scalar_product import write_times
+from linger.nn.nodes.file_tensor import FileTensor
+from linger.nn.nodes.scalar_product import write_scalar_product
 from linger.runtime import Format, NodeReader, Tape, Value, current_tape, handles, info, reads, tag
 
-from .register import bind, float_move
+from .register import named_arguments, record_float_move
 
 
 def pad_coded(x: ops.Coded, pads: tuple[int, int, int, int], mode: str, bits: int) -> ops.Coded:
@@ -49,17 +49,17 @@ def write_padding(
     """Write the padding of the last axes (begins, then ends) by a mode that repeats elements; returns the padded tensor."""
     n = len(pads) // 2
     shape = [*([1] if shape_of.dim() == n + 1 else []), *shape_of.shape]
-    chain = Chain(tape, source, shape, float(scale), f"{name}.pad")
+    in_file = FileTensor(tape, source, shape, float(scale), f"{name}.pad")
     for k in range(n):
-        chain = _repeated(chain, len(shape) - n + k, pads[k], pads[n + k], mode)
-    return chain.value
+        in_file = _repeated(in_file, len(shape) - n + k, pads[k], pads[n + k], mode)
+    return in_file.value
 
 
-def _repeated(chain: Chain, axis: int, before: int, after: int, mode: str) -> Chain:
+def _repeated(in_file: FileTensor, axis: int, before: int, after: int, mode: str) -> FileTensor:
     """One axis longer by slices of itself."""
     if not before and not after:
-        return chain
-    size = chain.shape[axis]
+        return in_file
+    size = in_file.shape[axis]
     if mode == "circular":
         first, last = [(size - before, size)], [(0, after)]
     elif mode == "replicate":
@@ -67,50 +67,54 @@ def _repeated(chain: Chain, axis: int, before: int, after: int, mode: str) -> Ch
     else:
         first = [(i, i + 1) for i in range(before, 0, -1)]
         last = [(size - 1 - i, size - i) for i in range(1, after + 1)]
-    parts = [chain.slice(axis, *p) for p in [*first, (0, size), *last] if p[1] > p[0]]
+    parts = [in_file.slice(axis, *p) for p in [*first, (0, size), *last] if p[1] > p[0]]
     return parts[0].cat(parts[1:], axis)
 
 
-def _constant(chain: Chain, axis: int, before: int, after: int, code: int) -> Chain:
+def _constant(in_file: FileTensor, axis: int, before: int, after: int, code: int) -> FileTensor:
     """One axis longer by elements of one code; negative numbers cut."""
-    size = chain.shape[axis]
-    chain = chain.slice(axis, max(-before, 0), size - max(-after, 0))
-    parts = [_border(chain, axis, before, code), chain, _border(chain, axis, after, code)]
+    size = in_file.shape[axis]
+    in_file = in_file.slice(axis, max(-before, 0), size - max(-after, 0))
+    parts = [_border(in_file, axis, before, code), in_file, _border(in_file, axis, after, code)]
     kept = [part for part in parts if part is not None]
     return kept[0].cat(kept[1:], axis)
 
 
-def _border(chain: Chain, axis: int, size: int, code: int) -> Chain | None:
+def _border(in_file: FileTensor, axis: int, size: int, code: int) -> FileTensor | None:
     """``size`` elements along ``axis``, all of one code: a part of the tensor times zero, plus the code."""
     if size <= 0:
         return None
-    rows = [i % chain.shape[axis] for i in range(size)]
-    part, tape, name = chain.gather(axis, rows), chain.tape, chain.name
+    rows = [i % in_file.shape[axis] for i in range(size)]
+    part, tape, name = in_file.gather(axis, rows), in_file.tape, in_file.name
     assert part.scale is not None
     out = tape.value(f"{name}.border")
     if code == 0:
-        write_times(tape, part.value, part.scale, 0, 1.0, out, part.scale, name)
+        write_scalar_product(tape, part.value, part.scale, 0, 1.0, out, part.scale, name)
     else:
         weight, bias = np.array(0, np.int8), np.array(code, np.int32)
         write_channels(tape, part.value, part.shape, weight, bias, (part.scale, 1.0, part.scale), out, name)
-    return Chain(tape, out, part.shape, part.scale, name)
+    return FileTensor(tape, out, part.shape, part.scale, name)
 
 
-def _filled_chain(chain: Chain, pads: Sequence[tuple[int, int]], code: int) -> Chain:
+def _filled_chain(in_file: FileTensor, pads: Sequence[tuple[int, int]], code: int) -> FileTensor:
     for axis, (before, after) in enumerate(pads):
-        chain = _constant(chain, axis, before, after, code)
-    return chain
+        in_file = _constant(in_file, axis, before, after, code)
+    return in_file
 
 
-def write_zeros(chain: Chain, pads: Sequence[tuple[int, int]]) -> Chain:
+def write_zeros(in_file: FileTensor, pads: Sequence[tuple[int, int]]) -> FileTensor:
     """The tensor with zeros around it, ``pads`` (before, after) per axis: the node of the chip that has one, or slices."""
-    spatial = len(chain.shape) == 4 and all(p == (0, 0) for p in pads[:2]) and min(map(min, pads)) >= 0
-    if not spatial or OPERATORS["iqPad"][chain.tape.platform].kind != "native":
-        return _filled_chain(chain, pads, 0)
-    shape = [s + sum(p) for s, p in zip(chain.shape, pads, strict=True)]
+    spatial = len(in_file.shape) == 4 and all(p == (0, 0) for p in pads[:2]) and min(map(min, pads)) >= 0
+    if not spatial or OPERATORS["iqPad"][in_file.tape.platform].kind != "native":
+        return _filled_chain(in_file, pads, 0)
+    shape = [s + sum(p) for s, p in zip(in_file.shape, pads, strict=True)]
     widths = np.array([p[0] for p in pads] + [p[1] for p in pads], np.int64)
-    attributes = common(chain.tape) | {"mode": "constant", "scale_x": chain.scale, "scale_o": chain.scale}
-    return chain.node("iqPad", shape, attributes, widths, np.zeros(1, np.int8), chip=True)
+    attributes = common_attributes(in_file.tape) | {
+        "mode": "constant",
+        "scale_x": in_file.scale,
+        "scale_o": in_file.scale,
+    }
+    return in_file.node("iqPad", shape, attributes, widths, np.zeros(1, np.int8), chip=True)
 
 
 class _Padded(NamedTuple):
@@ -120,7 +124,7 @@ class _Padded(NamedTuple):
     pads: list[int]
 
 
-def absorbed(tape: Tape, x: Tensor, form: dict[str, Any]) -> Tensor:
+def absorb_padding(tape: Tape, x: Tensor, form: dict[str, Any]) -> Tensor:
     """The tensor that a convolution can take in the place of its padded input ``x``; its ``pads`` in ``form`` grow.
 
     Args:
@@ -146,19 +150,19 @@ def absorbed(tape: Tape, x: Tensor, form: dict[str, Any]) -> Tensor:
 
 def _write(tape: Tape, x: Tensor, y: Tensor, pads: Sequence[tuple[int, int]], mode: str, fill: float) -> None:
     """``pads``: (before, after) of the last axes, in order."""
-    chain = Chain.of(tape, x, info(x), "pad")
+    in_file = FileTensor.of(tape, x, info(x), "pad")
     first = x.dim() - len(pads)
     spatial = first >= 2 or all(p == (0, 0) for p in pads[: 2 - first])
     if mode != "constant":
         for k, (before, after) in enumerate(pads):
-            chain = _repeated(chain, first + k, before, after, mode)
-        chain.done(y)
+            in_file = _repeated(in_file, first + k, before, after, mode)
+        in_file.done(y)
         return
-    scale = chain.scale
+    scale = in_file.scale
     assert scale is not None
     code = int(np.clip(np.floor(np.float32(fill) * np.float32(scale) + np.float32(0.5)), -128, 127))
     every = [(0, 0)] * first + list(pads)
-    (write_zeros(chain, every) if code == 0 else _filled_chain(chain, every, code)).done(y)
+    (write_zeros(in_file, every) if code == 0 else _filled_chain(in_file, every, code)).done(y)
     if code == 0 and x.dim() in (3, 4) and spatial and min(map(min, pads)) >= 0:
         tape.note(y, _Padded(x, [p[0] for p in every[2:]] + [p[1] for p in every[2:]]), x)
 
@@ -179,7 +183,7 @@ def _filled(x: Tensor, pad: Sequence[int], fill: float, fmt: Format) -> tuple[Te
 @handles("padding", "F.pad _nn.pad torch.constant_pad_nd")  # dynamo looks into F.pad: it shows what that calls
 def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     names = ("input", "pad", "value") if func is torch.constant_pad_nd else ("input", "pad", "mode", "value")
-    named = bind(names, args, kwargs)
+    named = named_arguments(names, args, kwargs)
     x, pad = named["input"], [int(p) for p in named["pad"]]
     fmt = info(x)
     fill, mode = named.get("value"), named.get("mode") or "constant"
@@ -190,7 +194,7 @@ def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     if fmt is None:
         if current_tape() is None or mode == "constant" and fill != 0:
             return NotImplemented
-        return float_move(func, args, kwargs, x, lambda t, a, b: _write(t, a, b, widths, mode, 0.0))
+        return record_float_move(func, args, kwargs, x, lambda t, a, b: _write(t, a, b, widths, mode, 0.0))
     codes = None
     if mode == "constant":
         y, codes = _filled(x, pad, float(fill), fmt)
@@ -235,4 +239,4 @@ def read_pad(node: NodeReader) -> None:
     node.put_like(0, padded, 0)
 
 
-__all__ = ["absorbed", "pad_coded", "write_padding"]
+__all__ = ["absorb_padding", "pad_coded", "write_padding"]

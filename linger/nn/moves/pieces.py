@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.runtime import Tape, Value, info
 
-from .register import MoveCall, keeps
+from .register import MoveCall, register_move
 
 
 def _is_row_index(item: Any) -> bool:
@@ -42,7 +42,7 @@ def _write_getitem(tape: Tape, call: MoveCall) -> None:
     used = sum(1 for i in index if i is not None and i is not Ellipsis)
     if not any(i is Ellipsis for i in index):
         index = (*index, Ellipsis)
-    chain = Chain.of(tape, call.x, info(call.x), "getitem", 32)
+    in_file = FileTensor.of(tape, call.x, info(call.x), "getitem", 32)
     axis, out = 0, 0
     drop: list[int] = []
     add: list[int] = []
@@ -56,29 +56,29 @@ def _write_getitem(tape: Tape, call: MoveCall) -> None:
             axis += call.x.dim() - used
             out += call.x.dim() - used
         elif isinstance(item, slice):
-            chain = chain.gather(axis, range(*item.indices(size)))
+            in_file = in_file.gather(axis, range(*item.indices(size)))
             axis, out = axis + 1, out + 1
         elif isinstance(item, int):
-            chain = chain.slice(axis, item % size, item % size + 1)
+            in_file = in_file.slice(axis, item % size, item % size + 1)
             drop.append(axis)
             axis += 1
         else:
             rows = axis, item if isinstance(item, Tensor) else torch.tensor(item)
             axis, out = axis + 1, out + rows[1].dim()
     if rows is not None:
-        chain = take_rows(chain, *rows)
+        in_file = take_rows(in_file, *rows)
         drop = [d + rows[1].dim() - 1 if d > rows[0] else d for d in drop]
-    chain.squeeze(*drop).unsqueeze(*add).done(call.result)
+    in_file.squeeze(*drop).unsqueeze(*add).done(call.result)
 
 
-def take_rows(chain: Chain, axis: int, index: Tensor) -> Chain:
+def take_rows(in_file: FileTensor, axis: int, index: Tensor) -> FileTensor:
     """``chain`` with the rows of ``axis`` that an index tensor of any rank names: constant, or flowing in the graph."""
-    size = chain.shape[axis]
-    shape = (*chain.shape[:axis], *index.shape, *chain.shape[axis + 1 :])
-    if chain.tape.has(index):
-        return chain.rows(axis, index, shape)
+    size = in_file.shape[axis]
+    shape = (*in_file.shape[:axis], *index.shape, *in_file.shape[axis + 1 :])
+    if in_file.tape.has(index):
+        return in_file.rows(axis, index, shape)
     listed = [int(i) % size for i in index.reshape(-1)]
-    taken = chain.gather(axis, listed)
+    taken = in_file.gather(axis, listed)
     return taken if index.dim() == 1 else taken.reshape(*shape)
 
 
@@ -92,15 +92,15 @@ def _write_select(tape: Tape, call: MoveCall) -> None:
     dim, index = _integers(call, "dim", "index")
     dim %= call.x.dim()
     position = index % call.x.shape[dim]
-    chain = Chain.of(tape, call.x, info(call.x), "select", 32)
-    chain.slice(dim, position, position + 1).squeeze(dim).done(call.result)
+    in_file = FileTensor.of(tape, call.x, info(call.x), "select", 32)
+    in_file.slice(dim, position, position + 1).squeeze(dim).done(call.result)
 
 
 def _write_narrow(tape: Tape, call: MoveCall) -> None:
     dim, start, length = _integers(call, "dim", "start", "length")
     dim %= call.x.dim()
     start %= max(call.x.shape[dim], 1)
-    Chain.of(tape, call.x, info(call.x), "narrow", 32).slice(dim, start, start + length).done(call.result)
+    FileTensor.of(tape, call.x, info(call.x), "narrow", 32).slice(dim, start, start + length).done(call.result)
 
 
 _SPLIT_AXIS = {"hsplit": 1, "vsplit": 0, "dsplit": 2}
@@ -138,10 +138,10 @@ def _has_parts(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool
     return not any(isinstance(v, Tensor) for v in (*args, *kwargs.values()))
 
 
-keeps("getitem", "Tensor.__getitem__ operator.getitem", _write_getitem, takes=_is_taking)
-keeps("select", "torch.select Tensor.select", _write_select)
-keeps("narrow", "torch.narrow Tensor.narrow", _write_narrow, takes=_has_parts)
-keeps(
+register_move("getitem", "Tensor.__getitem__ operator.getitem", _write_getitem, takes=_is_taking)
+register_move("select", "torch.select Tensor.select", _write_select)
+register_move("narrow", "torch.narrow Tensor.narrow", _write_narrow, takes=_has_parts)
+register_move(
     "split",
     """torch.split Tensor.split torch.chunk Tensor.chunk torch.tensor_split Tensor.tensor_split torch.unbind Tensor.unbind
     torch.split_with_sizes Tensor.split_with_sizes torch.unsafe_split torch.unsafe_chunk Tensor.unsafe_split

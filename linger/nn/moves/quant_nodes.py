@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from linger.nn.nodes.operands import bits8, operand, out_bits, requantize
+from linger.nn.nodes.operands import operand, out_bits, requantize, require_8_bits
 from linger.ops.quantize import quantize_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -44,7 +44,7 @@ def read_dequant(node: NodeReader) -> None:
 @reads("Requant")
 def read_requant(node: NodeReader) -> None:
     """Change of scale of int8 codes: to int8 either way, to 16 or 32 bits by a left shift only."""
-    bits8(node, "data_bits")
+    require_8_bits(node, "data_bits")
     bits = out_bits(node, (8, 16, 32))
     x, x_exp2 = operand(node, 0, "scale_x")
     left = node.scale("scale_o") - x_exp2

@@ -34,21 +34,21 @@ WRITERS: dict[Callable[..., Any], Writer] = {}
 _NUMPY = {"axis": "dim", "keepdims": "keepdim"}
 
 
-def torchs(kwargs: dict[str, Any]) -> dict[str, Any]:
+def torch_names(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Named arguments under torch's names: it takes numpy's, too."""
     return {_NUMPY.get(name, name): value for name, value in kwargs.items()}
 
 
-def bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def named_arguments(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a torch function by name."""
-    return {**dict(zip(names, args, strict=False)), **torchs(kwargs)}
+    return {**dict(zip(names, args, strict=False)), **torch_names(kwargs)}
 
 
 def _always(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     return True
 
 
-def keeps(
+def register_move(
     name: str,
     spellings: str,
     write: Writer,
@@ -72,7 +72,7 @@ def keeps(
     @handles(name, spellings)
     def handler(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if kwargs:
-            kwargs = torchs(kwargs)
+            kwargs = torch_names(kwargs)
         x = args[0] if args else kwargs.get("input")
         fmt = info(x)
         if not isinstance(x, Tensor):
@@ -85,7 +85,9 @@ def keeps(
                 return row
             if current_tape() is None or not takes(x, rest, others):
                 return NotImplemented
-            return float_move(func, args, kwargs, x, lambda t, a, b: write(t, MoveCall(func, a, rest, others, b)))
+            return record_float_move(
+                func, args, kwargs, x, lambda t, a, b: write(t, MoveCall(func, a, rest, others, b))
+            )
         if not takes(x, rest, others):
             return NotImplemented
         run = instead.get(func, func)
@@ -118,7 +120,7 @@ def keeps(
             WRITERS[func] = write
 
 
-def float_move(
+def record_float_move(
     func: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
@@ -142,4 +144,4 @@ def float_move(
     return result
 
 
-__all__ = ["WRITERS", "MoveCall", "Writer", "bind", "float_move", "keeps", "torchs"]
+__all__ = ["WRITERS", "MoveCall", "Writer", "named_arguments", "record_float_move", "register_move", "torch_names"]

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.quantizers import calibrating
 from linger.runtime import Dim, Format, Tape, fixed_output, handles, info, tag
 
-from .register import MoveCall, keeps
+from .register import MoveCall, register_move
 
 
 def _unflatten(x: Tensor, dim: int, sizes: Any) -> Tensor:
@@ -56,7 +56,7 @@ def _note_groups(tape: Tape, call: MoveCall) -> None:
 def write_shuffle(tape: Tape, x: Tensor, y: Tensor, groups: int) -> None:
     """ShuffleChannel: the channels of every group in turn."""
     attributes = {"groups": groups, "platform": tape.platform, "platform_quant": "luna_quant"}
-    Chain.of(tape, x, info(x), "shuffle").node("ShuffleChannel", x.shape, attributes, chip=True).done(y)
+    FileTensor.of(tape, x, info(x), "shuffle").node("ShuffleChannel", x.shape, attributes, chip=True).done(y)
 
 
 def _write_reshape(tape: Tape, call: MoveCall) -> None:
@@ -90,8 +90,8 @@ def _is_new_shape(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> b
 
 
 # a channels-last result has no NCHW view
-keeps("view", "Tensor.view", _write_reshape, takes=_is_new_shape, runs={Tensor.view: Tensor.reshape})
-keeps(
+register_move("view", "Tensor.view", _write_reshape, takes=_is_new_shape, runs={Tensor.view: Tensor.reshape})
+register_move(
     "reshape",
     """torch.reshape Tensor.reshape torch.flatten Tensor.flatten torch.unflatten Tensor.unflatten Tensor.view_as
     Tensor.reshape_as torch.ravel Tensor.ravel""",
@@ -113,13 +113,13 @@ def _write_transpose(tape: Tape, call: MoveCall) -> None:
     elif fmt is None:
         tape.node("Transpose", [call.x], [call.result], {"perm": perm})
     else:
-        Chain.of(tape, call.x, fmt, "transpose").permute(*perm).done(call.result)
+        FileTensor.of(tape, call.x, fmt, "transpose").permute(*perm).done(call.result)
         known = tape.noted(call.x)
         if isinstance(known, _Groups) and perm == [0, 2, 1, 3, 4]:
             tape.note(call.result, known._replace(turned=True), known.source, call.x)
 
 
-keeps(
+register_move(
     "transpose",
     """torch.permute Tensor.permute torch.transpose Tensor.transpose torch.swapaxes Tensor.swapaxes torch.swapdims
     Tensor.swapdims torch.movedim Tensor.movedim torch.moveaxis Tensor.moveaxis torch.t Tensor.t Tensor.T Tensor.mT Tensor.H
@@ -153,8 +153,8 @@ def _write_unsqueeze(tape: Tape, call: MoveCall) -> None:
     tape.node("Unsqueeze", [call.x], [call.result], {"axes": [axis]})
 
 
-keeps("squeeze", "torch.squeeze Tensor.squeeze", _write_squeeze)
-keeps("unsqueeze", "torch.unsqueeze Tensor.unsqueeze", _write_unsqueeze)
+register_move("squeeze", "torch.squeeze Tensor.squeeze", _write_squeeze)
+register_move("unsqueeze", "torch.unsqueeze Tensor.unsqueeze", _write_unsqueeze)
 
 
 # ---- nothing changes
@@ -174,12 +174,14 @@ def _is_plain_cast(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     return True
 
 
-keeps(
+register_move(
     "contiguous",
     "Tensor.contiguous torch.clone Tensor.clone torch.detach Tensor.detach Tensor.requires_grad_",
     _write_alias,
 )
-keeps("cast", "Tensor.to Tensor.type_as Tensor.cpu Tensor.cuda", _write_alias, takes=_is_plain_cast, codes=False)
+register_move(
+    "cast", "Tensor.to Tensor.type_as Tensor.cpu Tensor.cuda", _write_alias, takes=_is_plain_cast, codes=False
+)
 
 
 @handles("float", "Tensor.float")

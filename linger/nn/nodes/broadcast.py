@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.nn.functional import common
+from linger.nn.functional import common_attributes
 from linger.runtime import Tape, Value
 
-from .file_tensor import Chain
+from .file_tensor import FileTensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,18 +29,18 @@ def common_shape(x: Tensor, y: Tensor) -> tuple[int, ...] | None:
         return None
 
 
-def expanded(x: ops.Coded, shape: Sequence[int]) -> ops.Coded:
+def broadcast_to(x: ops.Coded, shape: Sequence[int]) -> ops.Coded:
     """The operand at the shape of the result; the gradient is summed over what was repeated."""
     if tuple(x.codes.shape) == tuple(shape):
         return x
     return ops.Coded(x.value.expand(*shape), x.codes.expand(*shape), x.scale)
 
 
-def alike(x: ops.Coded, y: ops.Coded) -> tuple[ops.Coded, ops.Coded]:
+def broadcast_both(x: ops.Coded, y: ops.Coded) -> tuple[ops.Coded, ops.Coded]:
     """Both operands at the shape of their result."""
     shape = common_shape(x.codes, y.codes)
     assert shape is not None  # the call was refused otherwise
-    return expanded(x, shape), expanded(y, shape)
+    return broadcast_to(x, shape), broadcast_to(y, shape)
 
 
 def _aligned(shape: Sequence[int], rank: int) -> list[int]:
@@ -56,11 +56,11 @@ def write_operand(tape: Tape, x: ops.Coded, shape: Sequence[int], name: str) -> 
         full = np.ascontiguousarray(np.broadcast_to(known, tuple(shape)))
         return Value(tape.constant(full, f"{tape.name_of(x.value)}_full"))
     lead = len(shape) - x.codes.dim()
-    chain = Chain(tape, x.value, x.codes.shape, float(x.scale), name).unsqueeze(*range(lead))
+    in_file = FileTensor(tape, x.value, x.codes.shape, float(x.scale), name).unsqueeze(*range(lead))
     for axis, size in enumerate(shape):
-        if chain.shape[axis] != size:
-            chain = chain.gather(axis, [0] * int(size))
-    return chain.value
+        if in_file.shape[axis] != size:
+            in_file = in_file.gather(axis, [0] * int(size))
+    return in_file.value
 
 
 def per_channel(codes: Array, shape: Sequence[int]) -> Array | None:
@@ -94,14 +94,14 @@ def write_channels(
         target: The result.
         name: Hint for names.
     """
-    rank, chain = len(shape), Chain(tape, x, shape, scales[0], name)
+    rank, in_file = len(shape), FileTensor(tape, x, shape, scales[0], name)
     channels = int(shape[1]) if rank > 1 else 1
     weight, bias = (np.repeat(v.reshape(-1), channels // max(v.size, 1)) for v in (weight, bias))
     inner: Tensor | Value = target if rank == 4 else tape.value(f"{name}.four")
     if rank != 4:
         lead = shape[0] if rank > 1 else 1
-        x = chain.reshape(lead, channels, 1, math.prod(shape) // max(lead * channels, 1), batch=rank > 1).value
-    attributes = common(tape) | {"data_bits": 8, "parameter_bits": 8, "o_bits": 8}
+        x = in_file.reshape(lead, channels, 1, math.prod(shape) // max(lead * channels, 1), batch=rank > 1).value
+    attributes = common_attributes(tape) | {"data_bits": 8, "parameter_bits": 8, "o_bits": 8}
     attributes |= dict(zip(("scale_x", "scale_w", "scale_o"), scales, strict=True))
     arrays: list[Array] = [np.ascontiguousarray(weight, np.int8), np.ascontiguousarray(bias, np.int32)]
     tape.node("BatchNorm2dInt", [x, *arrays], [inner], attributes, domain="linger", hint=name)
@@ -110,4 +110,4 @@ def write_channels(
         tape.node("Reshape", [inner, np.array(goal, np.int64)], [target], hint=name)
 
 
-__all__ = ["alike", "common_shape", "expanded", "per_channel", "write_channels", "write_operand"]
+__all__ = ["broadcast_both", "broadcast_to", "common_shape", "per_channel", "write_channels", "write_operand"]

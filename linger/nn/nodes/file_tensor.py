@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from linger.errors import ExportError
-from linger.nn.functional import common
+from linger.nn.functional import common_attributes
 from linger.runtime import Format, Tape, Value, scale_value
 
 # Orders of axes that the engines move, as the recorded models hold them.
@@ -18,7 +18,7 @@ _MOVES = {(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2), (0, 2, 1), (1, 0, 2)}
 _SWAP = (0, 2, 1, 3)
 
 
-class Chain:
+class FileTensor:
     """A quantized tensor of the file; every method appends nodes and returns what came out.
 
     Args:
@@ -36,7 +36,7 @@ class Chain:
         self.shape = tuple(int(s) for s in shape)
 
     @classmethod
-    def of(cls, tape: Tape, x: Tensor, fmt: Format | None, name: str, bits: int = 8) -> Chain:
+    def of(cls, tape: Tape, x: Tensor, fmt: Format | None, name: str, bits: int = 8) -> FileTensor:
         """The chain that starts at a tensor of the forward; codes above ``bits`` bits are noted as a violation."""
         if fmt is not None and fmt.bits > bits:
             tape.violations.append(f"{tape.where()}: {name} of a {fmt.bits}-bit tensor, the chips take {bits} bits")
@@ -51,15 +51,15 @@ class Chain:
 
     def node(
         self, op_type: str, shape: Sequence[int], attributes: dict[str, Any], *more: Any, chip: bool = False
-    ) -> Chain:
+    ) -> FileTensor:
         """Append one node that keeps the scale; ``chip`` puts it into the chips' domain."""
         out = self.tape.value(f"{self.name}.{op_type.lower()}")
         domain = "linger" if chip else ""
         self.tape.node(op_type, [self.value, *more], [out], attributes, domain=domain, hint=self.name)
-        return Chain(self.tape, out, shape, self.scale, self.name)
+        return FileTensor(self.tape, out, shape, self.scale, self.name)
 
     # ---- shapes
-    def reshape(self, *sizes: int, batch: bool = True) -> Chain:
+    def reshape(self, *sizes: int, batch: bool = True) -> FileTensor:
         """Other sizes; the first one is written so that it follows the batch, where ``batch`` says that it leads."""
         if tuple(sizes) == self.shape:
             return self
@@ -67,18 +67,18 @@ class Chain:
         written = [first, *sizes[1:]] if batch else sizes
         return self.node("Reshape", sizes, {}, np.array(written, np.int64))
 
-    def squeeze(self, *axes: int) -> Chain:
+    def squeeze(self, *axes: int) -> FileTensor:
         """Without these axes, which have one element."""
         kept = [s for i, s in enumerate(self.shape) if i not in axes]
         return self.node("Squeeze", kept, {"axes": sorted(axes)}) if axes else self
 
-    def unsqueeze(self, *axes: int) -> Chain:
+    def unsqueeze(self, *axes: int) -> FileTensor:
         """With axes of one element at these places of the result."""
         old = iter(self.shape)
         shape = [1 if i in axes else next(old) for i in range(len(self.shape) + len(axes))]
         return self.node("Unsqueeze", shape, {"axes": sorted(axes)}) if axes else self
 
-    def permute(self, *perm: int) -> Chain:
+    def permute(self, *perm: int) -> FileTensor:
         """Axes in another order, in moves that the engines have."""
         target = [self.shape[p] for p in perm]
         blocks = _blocks(perm, self.shape)
@@ -89,38 +89,38 @@ class Chain:
         direct = tuple(perm)
         if direct in _MOVES or (direct == _SWAP and self.tape.platform != "venusA"):
             return self.node("Transpose", target, {"perm": list(perm)})
-        chain = self
+        in_file = self
         for i in range(len(blocks)):
             j = order.index(blocks[i])
             if j > i:
-                chain = chain._bring(order, j, i, leads)
+                in_file = in_file._bring(order, j, i, leads)
                 order.insert(i, order.pop(j))
-        return chain.reshape(*target, batch=leads)
+        return in_file.reshape(*target, batch=leads)
 
-    def _bring(self, order: list[tuple[int, ...]], j: int, i: int, leads: bool) -> Chain:
+    def _bring(self, order: list[tuple[int, ...]], j: int, i: int, leads: bool) -> FileTensor:
         """Block ``j`` of ``order`` in front of block ``i``: (A, B, C, D) -> (A, C, B, D)."""
         sizes = [math.prod(block[1:]) for block in order]
         a, b, c, d = (math.prod(part) for part in (sizes[:i], sizes[i:j], sizes[j : j + 1], sizes[j + 1 :]))
         if d == 1:
             batch = sizes[0] if i > 0 else 1
             return self.reshape(batch, a // batch, b, c, batch=leads)._move(0, 1, 3, 2)
-        chain = self.reshape(a, b, c, d, batch=leads)
+        in_file = self.reshape(a, b, c, d, batch=leads)
         if self.tape.platform != "venusA":
-            return chain._move(*_SWAP)
-        return chain._move(0, 2, 3, 1)._move(0, 1, 3, 2)  # this engine fails in the exchange of the inner axes
+            return in_file._move(*_SWAP)
+        return in_file._move(0, 2, 3, 1)._move(0, 1, 3, 2)  # this engine fails in the exchange of the inner axes
 
-    def _move(self, *perm: int) -> Chain:
+    def _move(self, *perm: int) -> FileTensor:
         return self.node("Transpose", [self.shape[p] for p in perm], {"perm": list(perm)})
 
     # ---- pieces
-    def slice(self, axis: int, start: int, end: int) -> Chain:
+    def slice(self, axis: int, start: int, end: int) -> FileTensor:
         """The part ``start:end`` of one axis."""
         if (start, end) == (0, self.shape[axis]):
             return self
         shape = (*self.shape[:axis], end - start, *self.shape[axis + 1 :])
         return self.node("Slice", shape, {}, *(np.array([v], np.int64) for v in (start, end, axis)))
 
-    def gather(self, axis: int, index: Sequence[int]) -> Chain:
+    def gather(self, axis: int, index: Sequence[int]) -> FileTensor:
         """Elements of one axis in any order, repeated or left out."""
         index = [int(i) for i in index]
         if not index:
@@ -130,14 +130,14 @@ class Chain:
         shape = (*self.shape[:axis], len(index), *self.shape[axis + 1 :])
         return self.rows(axis, np.array(index, np.int64), shape)
 
-    def rows(self, axis: int, index: Any, shape: Sequence[int]) -> Chain:
+    def rows(self, axis: int, index: Any, shape: Sequence[int]) -> FileTensor:
         """A Gather node: ``index`` is an array or a tensor that flows in the graph, ``shape`` what comes out."""
         if self.scale is None:
             return self.node("Gather", shape, {"axis": axis}, index)
         attributes = {"axis": axis, "scale_o": self.scale, "platform": self.tape.platform}
         return self.node("Gather", shape, attributes, index, chip=True)
 
-    def cat(self, others: Sequence[Chain], axis: int) -> Chain:
+    def cat(self, others: Sequence[FileTensor], axis: int) -> FileTensor:
         """This tensor and others of the same scale, side by side."""
         parts = [self, *others]
         if len(parts) == 1:
@@ -148,7 +148,9 @@ class Chain:
             flat = [part.reshape(*_around(part.shape, axis)) for part in parts]
             return flat[0].cat(flat[1:], 2).reshape(*final)
         scales = {f"scale_x_{i}": self.scale for i in range(len(parts))}
-        attributes = common(self.tape) | {"dim": axis, "scale_o": self.scale, "data_bits": 8, "o_bits": 8} | scales
+        attributes = (
+            common_attributes(self.tape) | {"dim": axis, "scale_o": self.scale, "data_bits": 8, "o_bits": 8} | scales
+        )
         shape = [*self.shape]
         shape[axis] = sum(part.shape[axis] for part in parts)
         return self.node("iqCat", shape, attributes, *(part.value for part in others), chip=True)
@@ -178,4 +180,4 @@ def _blocks(perm: Sequence[int], shape: Sequence[int]) -> list[tuple[int, ...]]:
     return blocks
 
 
-__all__ = ["Chain"]
+__all__ = ["FileTensor"]

@@ -10,12 +10,12 @@ from linger.ops.elementwise import requant_codes
 from linger.runtime.graph import NodeReader
 
 
-def chip(node: NodeReader) -> Limits:
+def limits(node: NodeReader) -> Limits:
     """Row of the file's platform."""
     return LIMITS[node.platform]
 
 
-def bits8(node: NodeReader, *names: str) -> None:
+def require_8_bits(node: NodeReader, *names: str) -> None:
     """Require that these width attributes, where written, say 8."""
     for name in names:
         if node.integer(name, 8) != 8:

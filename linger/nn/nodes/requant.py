@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from linger.nn.functional import common
+from linger.nn.functional import common_attributes
 from linger.runtime import Tape, Value
 
 
@@ -21,7 +21,7 @@ def write_requant(
         target: Tensor that the result is; None for one that exists only in the file.
     """
     y: Value | Tensor = tape.value(f"{name}.in") if target is None else target
-    attributes = common(tape) | {"data_bits": 8, "o_bits": bits, "scale_x": scale_x, "scale_o": scale_o}
+    attributes = common_attributes(tape) | {"data_bits": 8, "o_bits": bits, "scale_x": scale_x, "scale_o": scale_o}
     tape.node("Requant", [x], [y], attributes, domain="linger", hint=name)
     return y
 

@@ -11,7 +11,7 @@ from linger.nn.functional import pair_attributes
 from linger.runtime import Tape, Value
 
 
-def write_times(
+def write_scalar_product(
     tape: Tape,
     x: Tensor | Value,
     scale_x: float,
@@ -31,13 +31,13 @@ def write_times(
         name: Hint for names.
     """
     attributes = pair_attributes(tape, (8, 8, 8), (scale_x, scale_y, scale_o))
-    factor = scalar(tape, code, scale_y, f"{name}.times")
+    factor = scalar_constant(tape, code, scale_y, f"{name}.times")
     tape.node("iqMul", [x, factor], [target], attributes, domain="linger", hint=name)
 
 
-def scalar(tape: Tape, code: int, scale: float, name: str) -> Value:
+def scalar_constant(tape: Tape, code: int, scale: float, name: str) -> Value:
     """A rank-0 int8 initializer; a tensor of the file has one scale, so equal codes with different scales are two."""
     return Value(tape.constant(np.array(code, np.int8), f"{name}_{code}_q{math.frexp(scale)[1] - 1}"))
 
 
-__all__ = ["scalar", "write_times"]
+__all__ = ["scalar_constant", "write_scalar_product"]

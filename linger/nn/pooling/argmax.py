@@ -15,40 +15,40 @@ import torch
 from torch import Tensor
 
 from linger.chip import limits_of
-from linger.nn.moves.register import bind
+from linger.nn.moves.register import named_arguments
 from linger.nn.nodes.broadcast import write_channels
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.runtime import NAMES, ChipOutput, Format, NodeReader, Tape, current_tape, handles, info, reads, tag
 
 from .maximum import maximum_over
 
 
-def _complement(chain: Chain) -> Chain:
+def _complement(in_file: FileTensor) -> FileTensor:
     """``-1 - code`` of every code, in a BatchNorm2dInt."""
-    assert chain.scale is not None
-    out = chain.tape.value(f"{chain.name}.complement")
-    scales = chain.scale, 1.0, chain.scale
-    write_channels(chain.tape, chain.value, chain.shape, np.array(-1), np.array(-1), scales, out, chain.name)
-    return Chain(chain.tape, out, chain.shape, chain.scale, chain.name)
+    assert in_file.scale is not None
+    out = in_file.tape.value(f"{in_file.name}.complement")
+    scales = in_file.scale, 1.0, in_file.scale
+    write_channels(in_file.tape, in_file.value, in_file.shape, np.array(-1), np.array(-1), scales, out, in_file.name)
+    return FileTensor(in_file.tape, out, in_file.shape, in_file.scale, in_file.name)
 
 
 def _note(tape: Tape, x: Tensor, places: Tensor, fmt: Format, dim: int, lowest: bool) -> None:
     """What the file has for ``places``: a node when they are an output of the graph; nothing else on a chip reads them."""
-    chain = Chain.of(tape, x, fmt, "argmax", 8 if lowest else 32)
+    in_file = FileTensor.of(tape, x, fmt, "argmax", 8 if lowest else 32)
     if lowest:
-        chain = _complement(chain)
-    chain = chain.permute(*(a for a in range(x.dim()) if a != dim), dim)
+        in_file = _complement(in_file)
+    in_file = in_file.permute(*(a for a in range(x.dim()) if a != dim), dim)
     if x.shape[0] != 1:  # the chip takes one sample: several are its rows
-        rows = (1, *chain.shape)
-        chain = chain.node("Reshape", rows, {}, np.array([1, -1, *rows[2:]], np.int64))
-    shape = (2, *chain.shape[1:-1], 1)
+        rows = (1, *in_file.shape)
+        in_file = in_file.node("Reshape", rows, {}, np.array([1, -1, *rows[2:]], np.int64))
+    shape = (2, *in_file.shape[1:-1], 1)
     reason = (
         f"the places of a maximum are an output of the file or nothing, another operator reads them: {tape.where()}"
     )
     tape.poison(places, reason)
 
     def write(name: Any) -> None:
-        tape.node("ArgMax", [chain.value], [name], {"axis": -1, "keepdims": 1}, hint="argmax")
+        tape.node("ArgMax", [in_file.value], [name], {"axis": -1, "keepdims": 1}, hint="argmax")
 
     tape.note(places, ChipOutput(torch.empty(shape, dtype=torch.int32), write))
 
@@ -59,14 +59,14 @@ def _record(tape: Tape, x: Tensor, values: Tensor, fmt: Format, axes: list[int],
         tape.alias(values, maximum_over(x, axes, keepdim))
         return
     complement = tag(-x - 1 / fmt.scale, fmt.like(None))
-    _complement(Chain.of(tape, x, fmt, "min")).done(complement)
+    _complement(FileTensor.of(tape, x, fmt, "min")).done(complement)
     highest = maximum_over(complement, axes, keepdim)
-    _complement(Chain.of(tape, highest, fmt, "min")).done(values)
+    _complement(FileTensor.of(tape, highest, fmt, "min")).done(values)
 
 
 def _place(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Format, list[int], bool] | None:
     """Tensor, format, axes and keepdim of a call over axes without the batch; None for all others."""
-    named = bind(("input", "dim", "keepdim"), args, kwargs)
+    named = named_arguments(("input", "dim", "keepdim"), args, kwargs)
     x, dim = named.get("input"), named.get("dim")
     fmt = info(x)
     extra = {k for k, v in named.items() if v is not None} - {"input", "dim", "keepdim"}

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from linger import ops
 from linger.chip import limits_of
 from linger.nn.base import accept
-from linger.nn.functional import FunctionalLayer, common
-from linger.nn.moves.register import bind
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.functional import FunctionalLayer, common_attributes
+from linger.nn.moves.register import named_arguments
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.quantizers import calibrating
 from linger.runtime import (
     HANDLERS,
@@ -38,7 +38,7 @@ from linger.runtime import (
     tag,
 )
 
-from .windows import Run, adaptive, averaged, outputs, runs, starts
+from .windows import Run, adaptive, average_runs, outputs, runs, starts
 
 
 def pair(value: Any, n: int) -> tuple[int, ...]:
@@ -47,28 +47,28 @@ def pair(value: Any, n: int) -> tuple[int, ...]:
     return tuple(items * n if len(items) == 1 else items)
 
 
-def lift(t: Tensor, n: int) -> Tensor:
+def with_four_axes(t: Tensor, n: int) -> Tensor:
     """(N, C, L), (C, L) or (C, H, W) as (N, C, H, W)."""
     if n == 1:
         t = t.unsqueeze(-2)
     return t.unsqueeze(0) if t.dim() == 3 else t
 
 
-def lifted(tape: Tape, x: Tensor, fmt: Format, n: int, name: str) -> Chain:
-    """:func:`lift` in the file."""
-    chain = Chain.of(tape, x, fmt, name)
+def to_four_axes(tape: Tape, x: Tensor, fmt: Format, n: int, name: str) -> FileTensor:
+    """:func:`with_four_axes` in the file."""
+    in_file = FileTensor.of(tape, x, fmt, name)
     if x.dim() == n + 1:
-        chain = chain.unsqueeze(0)
-    return chain.unsqueeze(2) if n == 1 else chain
+        in_file = in_file.unsqueeze(0)
+    return in_file.unsqueeze(2) if n == 1 else in_file
 
 
-def lowered(chain: Chain, y: Tensor, n: int) -> None:
+def from_four_axes(in_file: FileTensor, y: Tensor, n: int) -> None:
     """The 4-D result in the file as the forward's result ``y``."""
     if n == 1:
-        chain = chain.squeeze(2)
+        in_file = in_file.squeeze(2)
     if y.dim() == n + 1:
-        chain = chain.squeeze(0)
-    chain.done(y)
+        in_file = in_file.squeeze(0)
+    in_file.done(y)
 
 
 # ---- pieces
@@ -107,11 +107,11 @@ def _joined(parts: Sequence[ops.Coded], axis: int) -> ops.Coded:
     return ops.Coded(value, codes, parts[0].scale)
 
 
-def _write(chain: Chain, rows: Sequence[Run], cols: Sequence[Run]) -> Chain:
+def _write(in_file: FileTensor, rows: Sequence[Run], cols: Sequence[Run]) -> FileTensor:
     """The nodes of :func:`_average`."""
     bands = []
     for row in rows:
-        band, top, bottom = _cut(chain, 2, row)
+        band, top, bottom = _cut(in_file, 2, row)
         parts = []
         for col in cols:
             part, left, right = _cut(band, 3, col)
@@ -120,45 +120,52 @@ def _write(chain: Chain, rows: Sequence[Run], cols: Sequence[Run]) -> Chain:
     return bands[0].cat(bands[1:], 2)
 
 
-def _cut(chain: Chain, axis: int, run: Run) -> tuple[Chain, int, int]:
+def _cut(in_file: FileTensor, axis: int, run: Run) -> tuple[FileTensor, int, int]:
     if run.rows is not None:
-        return chain.gather(axis, run.rows), 0, 0
-    low, high, before, after = run.part(chain.shape[axis])
-    return chain.slice(axis, low, high), before, after
+        return in_file.gather(axis, run.rows), 0, 0
+    low, high, before, after = run.part(in_file.shape[axis])
+    return in_file.slice(axis, low, high), before, after
 
 
-def _node(chain: Chain, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]) -> Chain:
+def _node(
+    in_file: FileTensor, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]
+) -> FileTensor:
     """One AvgPool2dInt, or several with some of the channels each where the engine's buffer is too small."""
     if kernel == (1, 1) and not any(pads) and stride == (1, 1):
-        return chain
-    n, channels, h, w = chain.shape
-    stride, pads = _off_the_whole(chain, kernel, stride, pads)
+        return in_file
+    n, channels, h, w = in_file.shape
+    stride, pads = _off_the_whole(in_file, kernel, stride, pads)
     size = [(s + pads[i] + pads[i + 2] - kernel[i]) // stride[i] + 1 for i, s in enumerate((h, w))]
-    attributes = common(chain.tape) | {"data_bits": 8, "o_bits": 8, "scale_x": chain.scale, "scale_o": chain.scale}
+    attributes = common_attributes(in_file.tape) | {
+        "data_bits": 8,
+        "o_bits": 8,
+        "scale_x": in_file.scale,
+        "scale_o": in_file.scale,
+    }
     attributes |= {"kernel_shape": [*kernel], "strides": [*stride], "pads": [*pads], "ceil_mode": 0}
     eight = 8 * h * -(-w // (8 * stride[1])) * 8 * stride[1]
-    most = max(limits_of(chain.tape.platform).pool_row_bytes // eight * 8, 8)
+    most = max(limits_of(in_file.tape.platform).pool_row_bytes // eight * 8, 8)
     parts = []
     for first in range(0, channels, most):
-        part = chain.slice(1, first, min(first + most, channels))
+        part = in_file.slice(1, first, min(first + most, channels))
         parts.append(part.node("AvgPool2dInt", (n, part.shape[1], *size), attributes, chip=True))
     return parts[0].cat(parts[1:], 1)
 
 
 def _off_the_whole(
-    chain: Chain, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]
+    in_file: FileTensor, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]
 ) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
     """Stride and padding with which a window over the whole map does not enter the engines' own path for it.
 
     That path has too little scratch memory: on one chip for sizes that are no power of two, on the others for these with few
     channels, and for powers of two it overlaps its neighbour. One row of padding that no window reaches leads around it.
     """
-    _, channels, h, w = chain.shape
+    _, channels, h, w = in_file.shape
     if (h + pads[0] + pads[2], w + pads[1] + pads[3]) != kernel or kernel == (1, 1):
         return stride, pads
     pixels = kernel[0] * kernel[1]
     power = pixels & (pixels - 1) == 0
-    if limits_of(chain.tape.platform).pool_whole_scratch:
+    if limits_of(in_file.tape.platform).pool_whole_scratch:
         safe = not power and 4 * channels >= h * w
     else:
         safe = power
@@ -184,12 +191,14 @@ def _pooled(
     n = len(plan)
     rows, cols = ([Run(0, 1, 1, 1)], plan[0]) if n == 1 else plan
     operand = coded(x, fmt)
-    out = _average(ops.Coded(lift(operand.value, n), lift(operand.codes, n), operand.scale), rows, cols)
+    out = _average(
+        ops.Coded(with_four_axes(operand.value, n), with_four_axes(operand.codes, n), operand.scale), rows, cols
+    )
     shape = [*x.shape[: x.dim() - n], *out.value.shape[4 - n :]]
     y = tag(out.value.reshape(shape), fmt.like(out.codes.reshape(shape)))
     tape = current_tape()
     if tape is not None:
-        lowered(_write(lifted(tape, x, fmt, n, "avg_pool"), rows, cols), y, n)
+        from_four_axes(_write(to_four_axes(tape, x, fmt, n, "avg_pool"), rows, cols), y, n)
     return y
 
 
@@ -245,7 +254,7 @@ _AVERAGE = ("input", "kernel_size", "stride", "padding", "ceil_mode", "count_inc
 
 @handles("avg_pool", "F.avg_pool1d F.avg_pool2d torch.avg_pool1d")
 def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = bind(_AVERAGE, args, kwargs)
+    named = named_arguments(_AVERAGE, args, kwargs)
     x = named["input"]
     fmt = info(x)
     if fmt is None:
@@ -261,7 +270,7 @@ def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     ceil, include = bool(named.get("ceil_mode")), bool(named.get("count_include_pad", True))
     axes = list(zip(sizes, kernel, stride, pad, strict=True))
     if divisor is None:
-        return _pooled(x, fmt, lambda: func(*args, **kwargs), [averaged(*axis, ceil, include) for axis in axes])
+        return _pooled(x, fmt, lambda: func(*args, **kwargs), [average_runs(*axis, ceil, include) for axis in axes])
     plan = []
     for size, k, s, p in axes:  # whole windows, wherever they end: the divisor is the same for all
         first = starts(s, p, outputs(size, k, s, p, ceil))
@@ -275,7 +284,7 @@ def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 @handles("adaptive_avg_pool", "F.adaptive_avg_pool1d F.adaptive_avg_pool2d torch.adaptive_avg_pool1d")
 def _adaptive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = bind(("input", "output_size"), args, kwargs)
+    named = named_arguments(("input", "output_size"), args, kwargs)
     x = named["input"]
     fmt = info(x)
     if fmt is None:
@@ -296,7 +305,7 @@ def adaptive_windows(x: Tensor, size: Any, n: int) -> list[list[tuple[int, int]]
 @handles("mean", "torch.mean Tensor.mean")
 def _mean(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The mean over axes without the batch: a window over all of their elements."""
-    named = bind(("input", "dim", "keepdim"), args, kwargs)
+    named = named_arguments(("input", "dim", "keepdim"), args, kwargs)
     x, dim = named.get("input"), named.get("dim")
     fmt = info(x)
     extra = {k for k, v in named.items() if v is not None} - {"input", "dim", "keepdim"}
@@ -323,15 +332,15 @@ def over_axes(x: Tensor, axes: list[int], keepdim: bool, pool: Callable[..., Any
         shape[0] = Dim(shape[0], 0)  # files follow the batch
     final = [1 if a in axes else s for a, s in enumerate(shape)] if keepdim else [shape[a] for a in kept]
     if rank == 4 and axes == [2, 3]:
-        y = handled(pool, x, 1)
+        y = call_handler(pool, x, 1)
     else:
         if axes[-1] - axes[0] >= len(axes):  # apart: bring them to the end
-            x = handled(torch.permute, x, [*kept, *axes])
+            x = call_handler(torch.permute, x, [*kept, *axes])
             axes = list(range(len(kept), rank))
         lead, block, tail = (math.prod(x.shape[a:b]) for a, b in _three(axes, rank))
-        four = handled(torch.reshape, x, [shape[0], lead, block, tail])
-        y = handled(pool, four, (1, tail))
-    return y if list(y.shape) == final else handled(torch.reshape, y, final)
+        four = call_handler(torch.reshape, x, [shape[0], lead, block, tail])
+        y = call_handler(pool, four, (1, tail))
+    return y if list(y.shape) == final else call_handler(torch.reshape, y, final)
 
 
 def _three(axes: list[int], rank: int) -> list[tuple[int, int]]:
@@ -339,10 +348,19 @@ def _three(axes: list[int], rank: int) -> list[tuple[int, int]]:
     return [(1, axes[0]), (axes[0], axes[-1] + 1), (axes[-1] + 1, rank)]
 
 
-def handled(func: Callable[..., Any], x: Tensor, *args: Any) -> Tensor:
+def call_handler(func: Callable[..., Any], x: Tensor, *args: Any) -> Tensor:
     """A torch function on a quantized tensor by its handler, which records itself."""
     result: Tensor = HANDLERS[func](func, (x, *args), {})
     return result
 
 
-__all__ = ["AvgPoolInt", "adaptive_windows", "handled", "lift", "lifted", "lowered", "over_axes", "pair"]
+__all__ = [
+    "AvgPoolInt",
+    "adaptive_windows",
+    "call_handler",
+    "from_four_axes",
+    "over_axes",
+    "pair",
+    "to_four_axes",
+    "with_four_axes",
+]

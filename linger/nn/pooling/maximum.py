@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.chip import limits_of
-from linger.nn.moves.register import bind, float_move
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.moves.register import named_arguments, record_float_move
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.runtime import NAMES, Format, Tape, current_tape, handles, info, tag
 
-from .average import adaptive_windows, lifted, lowered, over_axes, pair
+from .average import adaptive_windows, from_four_axes, over_axes, pair, to_four_axes
 from .windows import outputs
 
 
@@ -52,26 +52,26 @@ def _listed(windows: list[tuple[int, int]], size: int) -> _Axis:
     return _Axis([list(range(*w)) for w in windows], length if plain else 0, length)
 
 
-def _write(chain: Chain, rows: _Axis, cols: _Axis) -> Chain:
+def _write(in_file: FileTensor, rows: _Axis, cols: _Axis) -> FileTensor:
     """Both axes in one node where they are plain, else one after the other."""
-    stages = [_stages(chain, axis, part) for axis, part in ((2, rows), (3, cols))]
+    stages = [_stages(in_file, axis, part) for axis, part in ((2, rows), (3, cols))]
     if all(s is not None and len(s) == 1 for s in stages):
-        return _node(chain, *(s[0] for s in stages if s))
+        return _node(in_file, *(s[0] for s in stages if s))
     for axis, part, steps in ((2, rows, stages[0]), (3, cols, stages[1])):
         for step in steps or ():
-            chain = _node(chain, *((step, _ONCE) if axis == 2 else (_ONCE, step)))
+            in_file = _node(in_file, *((step, _ONCE) if axis == 2 else (_ONCE, step)))
         if steps is None:
-            chain = _gathered(chain, axis, part)
-    return chain
+            in_file = _gathered(in_file, axis, part)
+    return in_file
 
 
 _ONCE = (1, 1, 0, 0)
 _Step = tuple[int, int, int, int]  # kernel, stride, padding before and behind
 
 
-def _stages(chain: Chain, axis: int, part: _Axis) -> list[_Step] | None:
+def _stages(in_file: FileTensor, axis: int, part: _Axis) -> list[_Step] | None:
     """The poolings in a row that one axis needs, or None: its elements must be gathered."""
-    size, count, limits = chain.shape[axis], len(part.windows), limits_of(chain.tape.platform)
+    size, count, limits = in_file.shape[axis], len(part.windows), limits_of(in_file.tape.platform)
     if part.kernel == 0:
         return None
     most, border = limits.max_pool_kernel, limits.max_pool_pad or limits.max_pool_kernel
@@ -92,19 +92,19 @@ def _stages(chain: Chain, axis: int, part: _Axis) -> list[_Step] | None:
     return [*found, (left, part.stride, before, behind)]
 
 
-def _node(chain: Chain, row: _Step, col: _Step) -> Chain:
+def _node(in_file: FileTensor, row: _Step, col: _Step) -> FileTensor:
     if row == col == _ONCE:
-        return chain
-    n, c, h, w = chain.shape
+        return in_file
+    n, c, h, w = in_file.shape
     size = [(s + p + q - k) // t + 1 for s, (k, t, p, q) in ((h, row), (w, col))]
     pads = [row[2], col[2], row[3], col[3]]
     attributes = {"kernel_shape": [row[0], col[0]], "strides": [row[1], col[1]], "pads": pads, "ceil_mode": 0}
-    return chain.node("MaxPool", (n, c, *size), attributes)
+    return in_file.node("MaxPool", (n, c, *size), attributes)
 
 
-def _gathered(chain: Chain, axis: int, part: _Axis) -> Chain:
+def _gathered(in_file: FileTensor, axis: int, part: _Axis) -> FileTensor:
     """The elements of every window behind one another, the first one again where it has fewer than the others."""
-    most = limits_of(chain.tape.platform).max_pool_kernel
+    most = limits_of(in_file.tape.platform).max_pool_kernel
     longest = max(len(w) for w in part.windows)
     kernels = []
     while longest > most:
@@ -112,11 +112,11 @@ def _gathered(chain: Chain, axis: int, part: _Axis) -> Chain:
         longest = -(-longest // most)
     kernels.append(longest)
     length = torch.Size(kernels).numel()
-    chain = chain.gather(axis, [e for w in part.windows for e in [*w, *[w[0]] * (length - len(w))]])
+    in_file = in_file.gather(axis, [e for w in part.windows for e in [*w, *[w[0]] * (length - len(w))]])
     for kernel in kernels:
         step = (kernel, kernel, 0, 0)
-        chain = _node(chain, *((step, _ONCE) if axis == 2 else (_ONCE, step)))
-    return chain
+        in_file = _node(in_file, *((step, _ONCE) if axis == 2 else (_ONCE, step)))
+    return in_file
 
 
 def _record(tape: Tape, x: Tensor, y: Tensor, axes: Sequence[_Axis]) -> None:
@@ -124,7 +124,7 @@ def _record(tape: Tape, x: Tensor, y: Tensor, axes: Sequence[_Axis]) -> None:
     fmt, n = info(x), len(axes)
     assert fmt is not None
     rows, cols = (_Axis([[0]], 1), axes[0]) if n == 1 else axes
-    lowered(_write(lifted(tape, x, fmt, n, "max_pool"), rows, cols), y, n)
+    from_four_axes(_write(to_four_axes(tape, x, fmt, n, "max_pool"), rows, cols), y, n)
 
 
 def _finish(x: Tensor, fmt: Format, y: Any, windows: Callable[[], Sequence[_Axis]], indices: bool) -> Any:
@@ -144,7 +144,7 @@ _WITH = "F.max_pool1d_with_indices F.max_pool2d_with_indices torch.max_pool1d_wi
 
 @handles("max_pool", f"torch.max_pool1d torch.max_pool2d F.max_pool1d F.max_pool2d {_WITH}")
 def _max_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = bind(_MAX, args, kwargs)
+    named = named_arguments(_MAX, args, kwargs)
     x = named["input"]
     fmt = info(x)
     if fmt is None and current_tape() is None:
@@ -157,7 +157,9 @@ def _max_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     ceil = bool(named.get("ceil_mode"))
     axes = [*zip(x.shape[x.dim() - n :], kernel, stride, pad, dilation, strict=True)]
     if fmt is None:
-        return float_move(func, args, kwargs, x, lambda t, a, b: _record(t, a, b, [_plain(*g, ceil) for g in axes]))
+        return record_float_move(
+            func, args, kwargs, x, lambda t, a, b: _record(t, a, b, [_plain(*g, ceil) for g in axes])
+        )
     if indices:
         with_indices = F.max_pool1d_with_indices if n == 1 else F.max_pool2d_with_indices
         y: Any = with_indices(x, kernel, stride, pad, dilation, ceil)
@@ -172,7 +174,7 @@ _ADAPTIVE = """F.adaptive_max_pool1d F.adaptive_max_pool2d torch.adaptive_max_po
 
 @handles("adaptive_max_pool", _ADAPTIVE)
 def _adaptive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    named = bind(("input", "output_size", "return_indices"), args, kwargs)
+    named = named_arguments(("input", "output_size", "return_indices"), args, kwargs)
     x = named["input"]
     fmt = info(x)
     if fmt is None:

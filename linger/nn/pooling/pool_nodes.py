@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from linger.nn.nodes.operands import bits8, borders, chip, operand, positive, window
+from linger.nn.nodes.operands import borders, limits, operand, positive, require_8_bits, window
 from linger.ops.conv import conv_codes
 from linger.ops.elementwise import requant_codes
 from linger.ops.pool import avg_pool_codes
@@ -30,11 +30,11 @@ def _geometry(node: NodeReader, x: Tensor) -> tuple[tuple[int, ...], tuple[int, 
 @reads("AvgPool2dInt", "QAvgPool2d")
 def read_avg_pool(node: NodeReader) -> None:
     """Window sum over kh * kw by the engine's divider; ceil_mode, count_include_pad, divisor_override are ignored."""
-    bits8(node, "x_bits", "o_bits")
+    require_8_bits(node, "x_bits", "o_bits")
     x, x_exp2 = operand(node, 0, "scale_x", 4)
     o_exp2 = node.scale("scale_o") if node.has("scale_o") else x_exp2
     kernel, stride, pads, whole = _geometry(node, x)
-    n, row, left = kernel[0] * kernel[1], chip(node), o_exp2 - x_exp2
+    n, row, left = kernel[0] * kernel[1], limits(node), o_exp2 - x_exp2
     power = n & (n - 1) == 0
     if n > _LONGEST_WINDOW:
         raise node.error(f"kernel {kernel} is larger than {_LONGEST_WINDOW} elements")

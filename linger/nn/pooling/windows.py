@@ -61,7 +61,7 @@ def adaptive(size: int, count: int) -> list[tuple[int, int]]:
     return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
 
 
-def averaged(size: int, kernel: int, stride: int, padding: int, ceil: bool, include_pad: bool) -> list[Run]:
+def average_runs(size: int, kernel: int, stride: int, padding: int, ceil: bool, include_pad: bool) -> list[Run]:
     """The windows of an average pooling along one axis; usually one run."""
     count = outputs(size, kernel, stride, padding, ceil)
     inside = (count - 1) * stride + kernel <= size + 2 * padding and (include_pad or padding == 0)
@@ -106,4 +106,4 @@ def _run(group: Sequence[tuple[int, int]], regular: bool, stride: int) -> Run:
     return Run(0, length, length, count, tuple(i for a, b in group for i in range(a, b)))
 
 
-__all__ = ["Run", "adaptive", "averaged", "bounds", "outputs", "runs", "starts"]
+__all__ = ["Run", "adaptive", "average_runs", "bounds", "outputs", "runs", "starts"]

@@ -11,7 +11,8 @@ from linger import ops
 from linger.ops.gru import STATE_CAP, gru
 from linger.ops.recurrent import Result, Walk, Weights
 
-from .layer import RecurrentInt, Sequence
+from .layer import RecurrentInt
+from .states import InputRows
 from .write import Direction
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class GRUInt(RecurrentInt, nn.GRU):
         b_ih, b_hh = (None if b is None else b * sign for b in (w.b_ih, w.b_hh))
         return w._replace(w_ih=w.w_ih * sign[:, None], w_hh=w.w_hh * sign[:, None], b_ih=b_ih, b_hh=b_hh)
 
-    def _compute(self, x: Tensor, rows: Sequence, given: list[Tensor] | None, hx: Any) -> Any:
+    def _compute(self, x: Tensor, rows: InputRows, given: list[Tensor] | None, hx: Any) -> Any:
         if self.training and self.quant.platform == "venus" and self.quant.method == "TQT":
             self._start_thresholds()
         return super()._compute(x, rows, given, hx)

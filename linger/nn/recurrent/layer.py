@@ -31,8 +31,8 @@ from linger.quantizers import Quantizer, calibrating, clamp_weight_once, in_reco
 from linger.runtime import Leaf, current_tape, info
 
 from .packing import Padded, padded
-from .states import Sequence, dropped, joined, tagged
-from .write import Direction, Recording
+from .states import InputRows, both_directions, drop_between_layers, tag_state
+from .write import Direction, NodeWriter
 
 if TYPE_CHECKING:
     from linger.settings import LayerSettings
@@ -169,7 +169,7 @@ class RecurrentInt(Leaf):
                 y, states = self._compute(x, rows, given, hx)
             return self._results(y, states, rows)
 
-    def _rows(self, given: Any) -> tuple[Tensor, Sequence]:
+    def _rows(self, given: Any) -> tuple[Tensor, InputRows]:
         """The tensor that holds the rows, and its steps; ``(T, D)`` counts as a batch of one."""
         if isinstance(given, PackedSequence):
             sizes = given.batch_sizes
@@ -179,7 +179,7 @@ class RecurrentInt(Leaf):
                     f"'{self._name}': the lengths ask for {int(sizes.sum())} rows, the packed data has {given.data.shape[0]}: "
                     "a length was above the number of steps when the sequence was packed"
                 )
-            return given.data, Sequence(torch.cumsum(sizes, 0) - sizes, counts, int(sizes[0]), 1, given, False)
+            return given.data, InputRows(torch.cumsum(sizes, 0) - sizes, counts, int(sizes[0]), 1, given, False)
         if not isinstance(given, Tensor) or given.dim() not in (2, 3) or given.shape[-1] != self.input_size:
             shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
             raise ValueError(
@@ -200,13 +200,13 @@ class RecurrentInt(Leaf):
             known = key, offsets, torch.full((steps,), batch, dtype=torch.int32)
             if not torch.compiler.is_compiling():
                 self.__dict__["_steps"] = known
-        return given, Sequence(known[1], known[2], batch, stride, None, not batched)
+        return given, InputRows(known[1], known[2], batch, stride, None, not batched)
 
     def _nothing(self, x: Tensor) -> Any:
         """What a batch without entries gives; nothing is observed."""
         n, last = 2 if self.bidirectional else 1, self.output_quantizer_of(self.num_layers - 1)
         y = x.new_zeros(*x.shape[:-1], n * self.hidden_size)
-        y = tagged(y, hidden_scale(last.output(), self.state_caps[self.quant.platform]), 8, y.to(torch.int8))
+        y = tag_state(y, hidden_scale(last.output(), self.state_caps[self.quant.platform]), 8, y.to(torch.int8))
         states = [x.new_zeros(self.num_layers * n, 0, self.hidden_size) for _ in range(self.gates - 2)]
         return y, states[0] if self.gates == 3 else tuple(states)
 
@@ -218,7 +218,7 @@ class RecurrentInt(Leaf):
             raise TypeError(f"'{self._name}': hx must be {wanted}, got {got}")
         return None if hx is None else list(parts)
 
-    def _given(self, hx: Any, rows: Sequence) -> list[Tensor] | None:
+    def _given(self, hx: Any, rows: InputRows) -> list[Tensor] | None:
         """Given states as ``(layers * directions, B, H)``, entries in the order of the rows."""
         states = self._parts(hx)
         if states is None:
@@ -237,19 +237,19 @@ class RecurrentInt(Leaf):
         return found
 
     def _compute(
-        self, x: Tensor, rows: Sequence, given: list[Tensor] | None, hx: Any
+        self, x: Tensor, rows: InputRows, given: list[Tensor] | None, hx: Any
     ) -> tuple[Tensor, list[list[States]]]:
         tape = current_tape()
         origin = padded(x)
         operand = self._accept(x, origin)
         recording = None
         if tape is not None:
-            recording = Recording(tape, self, operand.value, rows, origin, self._parts(hx))
+            recording = NodeWriter(tape, self, operand.value, rows, origin, self._parts(hx))
         states: list[list[States]] = []
         y = x
         for layer in range(self.num_layers):
             if layer and self.training and self.dropout > 0.0:
-                operand = dropped(operand, y, self.dropout)
+                operand = drop_between_layers(operand, y, self.dropout)
             quantizer = self.output_quantizer_of(layer)
             warn_without_data(quantizer)
             out, cap = quantizer.output(), self.state_caps[self.quant.platform]
@@ -261,7 +261,7 @@ class RecurrentInt(Leaf):
                 walk = rows.walk(self.quant.platform, d.reverse)
                 results.append(self.step(operand, self.weights(d), scale, out, walk, mine))
             self._observe(results, out, cap, operand)
-            out_rows = joined([r.out for r in results])
+            out_rows = both_directions([r.out for r in results])
             y = emit(out_rows, quantizer)
             states += [[s for s in (r.h, r.c) if s is not None] for r in results]
             if recording is not None:
@@ -298,8 +298,8 @@ class RecurrentInt(Leaf):
                 self.get_buffer("_saturated").add_(cast(Tensor, r.saturated))
             self.get_buffer("_cells").add_(x.codes.numel() // x.codes.shape[-1] * self.hidden_size * len(results))
 
-    def _results(self, y: Tensor, states: list[list[States]], rows: Sequence) -> Any:
-        recording: Recording | None = self.__dict__.pop("_recording", None)
+    def _results(self, y: Tensor, states: list[list[States]], rows: InputRows) -> Any:
+        recording: NodeWriter | None = self.__dict__.pop("_recording", None)
         order = None if rows.packed is None else rows.packed.unsorted_indices
 
         def placed(t: Tensor) -> Tensor:
@@ -314,12 +314,12 @@ class RecurrentInt(Leaf):
             formats = [(p.scale, bits, None if calibrating() else placed(p.codes)) for p in parts]
             value = values[0] if len(values) == 1 else torch.cat(values)
             if len(parts) == 1:
-                value = tagged(value, *formats[0])
+                value = tag_state(value, *formats[0])
             elif self.num_layers == 1 and (recording is None or i == 0):  # one scale
                 codes = None if calibrating() else torch.cat([cast(Tensor, f[2]) for f in formats])
-                value = tagged(value, parts[0].scale, bits, codes)
+                value = tag_state(value, parts[0].scale, bits, codes)
             else:
-                made = [tagged(v, *f) for v, f in zip(values, formats, strict=True)]
+                made = [tag_state(v, *f) for v, f in zip(values, formats, strict=True)]
                 value = mark_rows(value, made)
                 if recording is not None:
                     recording.rows_of_state(i, made)
@@ -332,7 +332,7 @@ class RecurrentInt(Leaf):
             return PackedSequence(y, p.batch_sizes, p.sorted_indices, p.unsorted_indices), state
         return y, state
 
-    def _calibrate(self, x: Tensor, rows: Sequence, given: list[Tensor] | None) -> tuple[Tensor, list[list[States]]]:
+    def _calibrate(self, x: Tensor, rows: InputRows, given: list[Tensor] | None) -> tuple[Tensor, list[list[States]]]:
         """Inside ``calibration()``: the float layers, each output observed."""
         calibrate_input(x, self.input_quantizer)
         states: list[list[States]] = []
@@ -397,4 +397,4 @@ class RecurrentInt(Leaf):
         )
 
 
-__all__ = ["RecurrentInt", "Sequence"]
+__all__ = ["RecurrentInt"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from linger.nn.nodes.operands import bits8, operand, weight_bits, weights
+from linger.nn.nodes.operands import operand, require_8_bits, weight_bits, weights
 from linger.ops.lstm import CELL_EXP2, lstm_codes
 from linger.ops.recurrent import Walk
 from linger.runtime.graph import NodeReader, reads
@@ -44,7 +44,7 @@ def _lengths(node: NodeReader, present: bool, steps: int) -> int:
 
 def read_sequence(node: NodeReader, counts: tuple[int, ...]) -> tuple[Tensor, int, int]:
     """Input codes (B, T, D), their exponent, and the valid steps."""
-    bits8(node, "x_bits", "o_bits")
+    require_8_bits(node, "x_bits", "o_bits")
     if node.n_inputs not in counts:
         wanted = ", ".join(map(str, counts[:-1])) + f" or {counts[-1]}"
         raise node.error(f"needs {wanted} inputs (states come with a length), got {node.n_inputs}")

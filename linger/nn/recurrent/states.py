@@ -14,7 +14,7 @@ from linger.ops.recurrent import Walk
 from linger.runtime import CellFormat, Format, fixed_output, info, tag
 
 
-class Sequence(NamedTuple):
+class InputRows(NamedTuple):
     """The rows of a layer's input and the steps they belong to.
 
     Attributes:
@@ -35,13 +35,13 @@ class Sequence(NamedTuple):
         return Walk(self.offsets, self.counts, self.batch, self.stride, platform, reverse)
 
 
-def tagged(value: Tensor, scale: Tensor, bits: int, codes: Tensor | None) -> Tensor:
+def tag_state(value: Tensor, scale: Tensor, bits: int, codes: Tensor | None) -> Tensor:
     """One state with its format; without codes inside ``calibration()``."""
     kind = Format if bits <= 8 else CellFormat
     return tag(value, kind(scale, bits, codes, exact=codes is not None))
 
 
-def joined(outs: list[ops.Coded]) -> ops.Coded:
+def both_directions(outs: list[ops.Coded]) -> ops.Coded:
     """Both directions side by side; they share their scale, NaN in one is NaN in both."""
     if len(outs) == 1:
         return outs[0]
@@ -49,11 +49,11 @@ def joined(outs: list[ops.Coded]) -> ops.Coded:
     return ops.Coded(value, codes, outs[0].scale + (outs[1].scale - outs[1].scale))
 
 
-def dropped(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:
+def drop_between_layers(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:
     """Dropout between layers: the scaled survivors are rounded back to the same grid."""
     fmt = info(y)
     assert fmt is not None
     return ops.quantize(F.dropout(x.value, p), fixed_output(fmt.scale, fmt.bits))
 
 
-__all__ = ["Sequence", "dropped", "joined", "tagged"]
+__all__ = ["InputRows", "both_directions", "drop_between_layers", "tag_state"]

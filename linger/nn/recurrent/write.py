@@ -11,13 +11,14 @@ from torch import Tensor
 
 from linger import ops
 from linger.chip import Violation
-from linger.nn.functional import common
+from linger.nn.functional import common_attributes
 from linger.runtime import ChipOutput, Operand, Tape, Value, info, remembered
 
 from .packing import Padded, mark_padded
+from .states import InputRows
 
 if TYPE_CHECKING:
-    from .layer import RecurrentInt, Sequence
+    from .layer import RecurrentInt
 
 _ONNX = {8: 3, 16: 5, 32: 6}  # element types of integer graph inputs
 
@@ -63,7 +64,7 @@ def _length_behind(tape: Tape, x: Tensor, steps: int) -> Value | None:
     return None
 
 
-class Recording:
+class NodeWriter:
     """What one forward of a recurrent layer writes.
 
     Args:
@@ -80,7 +81,7 @@ class Recording:
         tape: Tape,
         m: RecurrentInt,
         x: Tensor,
-        rows: Sequence,
+        rows: InputRows,
         origin: Padded | None,
         given: list[Tensor] | None,
     ) -> None:
@@ -121,7 +122,7 @@ class Recording:
 
     def cat(self, parts: list[Value], dim: int, scale: float) -> Value:
         """Tensors of one scale side by side."""
-        attributes = common(self.tape) | {"dim": dim, "o_bits": 8, "scale_o": scale}
+        attributes = common_attributes(self.tape) | {"dim": dim, "o_bits": 8, "scale_o": scale}
         for i in range(len(parts)):
             attributes |= {f"x_{i}_bits": 8, f"scale_x_{i}": scale}
         y = self.tape.value(f"{self.name}.cat")
@@ -144,7 +145,7 @@ class Recording:
             zeros = np.zeros(len(matrix), np.int32)
             given = None if bias is None else ops.quantize_bias(bias, operand_scale, w_scale).cpu().numpy()
             arrays.append(zeros if given is None else given)
-        attributes = common(tape) | {
+        attributes = common_attributes(tape) | {
             "x_bits": 8,
             "w_bits": m.quant.weight_bits,
             "o_bits": 8,
@@ -203,7 +204,7 @@ class Recording:
         if fmt is not None and fmt.exact and float(fmt.scale) == scale and fmt.bits == bits:
             return part
         if fmt is not None and fmt.exact:
-            attributes, given = common(tape) | {"data_bits": fmt.bits, "o_bits": bits}, float(fmt.scale)
+            attributes, given = common_attributes(tape) | {"data_bits": fmt.bits, "o_bits": bits}, float(fmt.scale)
             if bits > 8 and given > scale:  # wide results are shifted left only: to the right in 8 bits first
                 narrow = attributes | {"o_bits": 8, "scale_x": given, "scale_o": scale}
                 part, given = self._linger("Requant", part, narrow), scale
@@ -289,4 +290,4 @@ class Recording:
         )
 
 
-__all__ = ["Direction", "Recording"]
+__all__ = ["Direction", "NodeWriter"]

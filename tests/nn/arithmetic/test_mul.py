@@ -72,15 +72,15 @@ def test_the_learned_factor_learns():
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -0.99, 1.0, -3.0, 1e-3, 1e6])
 def test_factors_are_as_fine_as_int8(value):
-    from linger.nn.arithmetic.constants import code_of, learned
+    from linger.nn.arithmetic.constants import code_of, codes_of_parameters
 
     y = torch.tensor(value, requires_grad=True)
-    c = learned(y)
+    c = codes_of_parameters(y)
     code, exp2 = code_of(value)
     assert (c.codes.item(), c.scale.item()) == (code, 2.0**exp2) or value == 0
     assert c.codes.float() / c.scale == c.value
     assert abs(c.value.item() - value) <= abs(value) / 128
-    nan = learned(torch.tensor(float("nan")))
+    nan = codes_of_parameters(torch.tensor(float("nan")))
     assert nan.scale.isnan()
     assert nan.codes == 0
     c.value.backward()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import linger
-from linger.nn.nodes.file_tensor import Chain
+from linger.nn.nodes.file_tensor import FileTensor
 from linger.onnx import OnnxRunner
 from linger.runtime import SPELLINGS, resolve
 from tests.nn.moves.replay import Replay
@@ -107,9 +107,9 @@ def test_every_order_of_axes_in_moves_that_the_engines_have(sizes, platform):
     x = torch.arange(np.prod(sizes)).view(sizes)
     for perm in itertools.permutations(range(len(sizes))):
         tape = Replay(platform, x)
-        chain = Chain(tape, "x", sizes, 1.0, "t").permute(*perm)
-        assert torch.equal(tape.values[chain.value], x.permute(perm)), perm
-        assert chain.shape == tape.values[chain.value].shape
+        in_file = FileTensor(tape, "x", sizes, 1.0, "t").permute(*perm)
+        assert torch.equal(tape.values[in_file.value], x.permute(perm)), perm
+        assert in_file.shape == tape.values[in_file.value].shape
         known = [*ACCEPTED, [0, 2, 1, 3]] if platform == "arcs" else ACCEPTED
         assert all(p in known for p in tape.perms), (perm, tape.perms)
 

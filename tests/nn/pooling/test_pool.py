@@ -201,7 +201,7 @@ def test_maxima_are_the_same_everywhere(case, platform, tmp_path):
 @pytest.mark.parametrize("size", [5, 8, 17])
 def test_maxima_of_every_window_of_an_axis(size, platform, tmp_path):
     """The file's poolings against torch: kernels up to three times the chip's, all paddings, strides and dilations."""
-    from linger.nn.nodes.file_tensor import Chain
+    from linger.nn.nodes.file_tensor import FileTensor
     from linger.nn.pooling.maximum import _ONCE, _Axis, _plain, _write
     from tests.nn.moves.replay import Replay
 
@@ -216,9 +216,9 @@ def test_maxima_of_every_window_of_an_axis(size, platform, tmp_path):
                         want = F.max_pool2d(x, (1, kernel), (1, stride), (0, pad), (1, dilation), ceil)
                         tape = Replay(platform, x)
                         axis = _plain(size, kernel, stride, pad, dilation, ceil)
-                        chain = _write(Chain(tape, "x", x.shape, 1.0, "t"), _Axis([[0]], 1), axis)
-                        assert torch.equal(tape.values[chain.value], want), (kernel, pad, stride, dilation, ceil)
-                        assert chain.shape == tuple(want.shape)
+                        in_file = _write(FileTensor(tape, "x", x.shape, 1.0, "t"), _Axis([[0]], 1), axis)
+                        assert torch.equal(tape.values[in_file.value], want), (kernel, pad, stride, dilation, ceil)
+                        assert in_file.shape == tuple(want.shape)
                         assert all(k <= (12 if platform == "arcs" else 5) for k in tape.kernels)
     assert _ONCE == (1, 1, 0, 0)
 
