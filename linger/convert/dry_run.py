@@ -80,7 +80,9 @@ def _quiet() -> Iterator[None]:
 def _retarget(model: nn.Module, platform: str) -> None:
     """Let an initialised copy compute as on another chip."""
     for m in model.modules():
-        for name in ("quant", "_linger_settings"):
-            held = m.__dict__.get(name)
-            if held is not None and held.platform != platform:
-                m.__dict__[name] = replace(held, platform=platform)
+        quant, settings = m.__dict__.get("quant"), m.__dict__.get("_linger_settings")
+        if quant is not None and quant.platform != platform:
+            m.__dict__["quant"] = replace(quant, platform=platform)
+        if settings is not None:
+            sections = tuple(replace(s, platform=platform) for s in settings.sections)
+            m.__dict__["_linger_settings"] = replace(settings, platform=platform, sections=sections)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,10 +21,13 @@ def materialise(model: nn.Module, example_inputs: Any) -> None:
     args, kwargs = bind_inputs(model, example_inputs)
     made: list[tuple[nn.Module, dict[str, nn.Module | None]]] = []
     owned: list[tuple[nn.Module, dict[str, Any]]] = []
-    with undisturbed(model), torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="linger: .* have seen no data yet")
-        model(*args, **kwargs)
-        idle = _idle(model, _was_run)
+    with undisturbed(model), torch.no_grad():
+        used = runtime.state.used = set()
+        try:
+            model(*args, **kwargs)
+        finally:
+            runtime.state.used = None
+        idle = _idle(model, used.__contains__)
         for m in model.modules():
             if runtime.is_owner(m):
                 made.append((m, {k: v for k, v in m._modules.items() if k.startswith("_linger_")}))
@@ -65,7 +67,3 @@ def _idle(model: nn.Module, used: Callable[[Quantizer], bool]) -> list[Quantizer
             candidates = [inputs] if isinstance(inputs, Quantizer) else inputs or ()
             found += [q for q in candidates if not used(q)]
     return found
-
-
-def _was_run(quantizer: Quantizer) -> bool:
-    return "_warned" in quantizer.__dict__

@@ -11,23 +11,14 @@ from torch import nn
 
 from linger.errors import config_error
 from linger.runtime import OPERATOR_OF, base_class
-from linger.settings import Section, Settings
+from linger.settings import Section, Settings, covers
 
 from .convertible import target_class
 from .marks import left_reason, settings_of
 
-__all__ = ["Selection", "check_operators", "check_sections", "covers", "names_of", "nearest", "with_own_settings"]
+__all__ = ["Selection", "check_operators", "check_sections", "names_of", "nearest", "with_own_settings"]
 
 _FUNCTIONAL = "_linger_qtensor_"
-
-
-def covers(pattern: str, name: str) -> bool:
-    """Whether a pattern names a module or one of its parents; wildcards are shell globs on each qualified name."""
-    import fnmatch
-
-    parts = name.split(".")
-    levels = (".".join(parts[: i + 1]) for i in range(len(parts)))
-    return bool(name) and any(level == pattern or fnmatch.fnmatchcase(level, pattern) for level in levels)
 
 
 def names_of(model: nn.Module) -> dict[str, nn.Module]:
@@ -70,7 +61,7 @@ class Selection:
         for pattern in patterns:
             if not isinstance(pattern, str):
                 raise TypeError(f"disable_submodel: expected module-name patterns, got {type(pattern).__name__}")
-            hits = [m for name, m in self.names.items() if covers(pattern, name)]
+            hits = [m for name, m in self.names.items() if name and covers(pattern, name)]
             if not hits:
                 raise ValueError(f"disable_submodel: {pattern!r} matches no module; {_hint(pattern, self.names)}")
             self.off.update({id(m): f"disable_submodel {pattern!r}" for m in hits})
@@ -141,7 +132,7 @@ def with_own_settings(settings: Settings, model: nn.Module) -> Settings:
         if not name:  # the model is one layer: there is no name that a section could have
             settings = _apply(settings, own)
             continue
-        base = next((s for s in settings.sections if any(covers(p, name) for p in s.name)), None)
+        base = next((s for s in settings.sections if s.matches(name)), None)
         section = Section(name, (name,), settings.clamp_info, settings.quant_info, settings.platform)
         if base is not None:
             section = replace(base, key=name, name=(name,), line=0)

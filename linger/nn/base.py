@@ -112,7 +112,7 @@ def accept(x: Tensor, quantizer: Quantizer, widest: int = 32) -> ops.Coded:
             f"linger: recomputation in backward reached '{quantizer.name}' without its quantized input; checkpoint a whole "
             "module with use_reentrant=False"
         )
-    warn_without_data(quantizer)
+    note_use(quantizer)
     if quantizer.resting:
         quantizer.wake()
     out = quantizer.forward(x if x.dtype == torch.float32 else x.float())
@@ -155,8 +155,11 @@ def no_operand(x: object, quantizer: Quantizer) -> TypeError:
     return TypeError(f"'{quantizer.name}': expected a floating point tensor, got {got}")
 
 
-def warn_without_data(quantizer: Quantizer) -> None:
-    """Note a quantizer that is evaluated before it has seen any data; one warning lists them when the forward ends."""
+def note_use(quantizer: Quantizer) -> None:
+    """Note that a quantizer is used; one warning lists those evaluated before they have seen data when the forward ends."""
+    if state.used is not None:
+        state.used.add(quantizer)
+        return
     if quantizer.training or torch.compiler.is_compiling() or quantizer.ready:
         return
     tape = current_tape()

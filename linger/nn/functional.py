@@ -21,8 +21,8 @@ from .base import (
     calibrate_input,
     emit,
     emit_calibrated,
+    note_use,
     operand_zeros,
-    warn_without_data,
 )
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class FunctionalLayer(Leaf):
                 return emit_calibrated(real(*xs), self.output_quantizer, highest)
             operands = [accept(x, self.operand_quantizer(i), widest) for i, x in enumerate(xs)]
             quantizer = self.output_quantizer
-            warn_without_data(quantizer)
+            note_use(quantizer)
             out = integers(operands, quantizer.output())
             y = emit(out, quantizer)
             tape = current_tape()
@@ -195,12 +195,6 @@ def real_operands(*values: Any, widest: int = 8) -> bool:
     return quantized
 
 
-def running_platform() -> str:
-    """Chip of the module whose code calls an operator."""
-    platform: str = state.frames[-1].owner.__dict__["_linger_settings"].platform
-    return platform
-
-
 def store(target: Tensor, result: Tensor) -> Tensor:
     """Write a quantized result into ``target`` as an in-place operator does; the file sees only the result.
 
@@ -231,16 +225,16 @@ def _copy(x: Tensor) -> Tensor:
 
 
 def platform_here() -> str:
-    """The chip of the operator that user code is calling now."""
+    """The chip of the operator that user code is calling now: that of the section that covers its owner."""
     return _platform_of(state.frames[-1].owner)
 
 
 def _platform_of(owner: nn.Module) -> str:
-    known: str | None = owner.__dict__.get("_linger_platform")
-    if known is None:
-        known = owner.__dict__["_linger_settings"].layer(owner.__dict__["_linger_name"]).platform
-        owner.__dict__["_linger_platform"] = known
-    return cast(str, known)
+    settings = owner.__dict__["_linger_settings"]
+    known: tuple[object, str] | None = owner.__dict__.get("_linger_platform")
+    if known is None or known[0] is not settings:  # a copy that is looked at for another chip has other settings
+        known = owner.__dict__["_linger_platform"] = (settings, settings.layer(owner.__dict__["_linger_name"]).platform)
+    return known[1]
 
 
 _platform_of.__dict__["_dynamo_marked_constant"] = (
@@ -257,6 +251,5 @@ __all__ = [
     "pair_attributes",
     "platform_here",
     "real_operands",
-    "running_platform",
     "store",
 ]

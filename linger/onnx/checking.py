@@ -157,7 +157,7 @@ def _recorded(model: nn.Module, platform: str, example_inputs: Any) -> list[Viol
     except Exception as error:
         raise ValueError(f"check: the model does not run on example_inputs: {type(error).__name__}: {error}") from error
     names = {p.name for p in outputs}
-    nodes = live_nodes(tape, set(names))
+    nodes = live_nodes(tape, names)
     floats = [_float_operator(n, platform) for n in float_nodes(nodes, float_inputs(inputs, tape))]
     return findings(tape, nodes, names, layers, platform) + floats
 

@@ -101,15 +101,16 @@ def export(
         )
     names = {p.name for p in ports[1]}
     layers = {name for name, _ in model.named_modules()}
-    found = findings(tape, live_nodes(tape, set(names)), names, layers, settings.platform)
+    nodes = live_nodes(tape, names)
+    found = findings(tape, nodes, names, layers, settings.platform)
     refused = [str(v) for v in found if v.refused]
     if refused:
         raise ExportError(f"export: {settings.platform} cannot run {len(refused)} layer(s):\n  " + "\n  ".join(refused))
-    proto = build_model(tape, *ports, opset_version, dynamic_axes or {}, is_input_quant)
+    proto = build_model(tape, nodes, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)
     _warn(settings, found)
     _report_conditions(settings.platform, found)
-    _report_floats(float_nodes(live_nodes(tape, set(names)), float_inputs(ports[0], tape)))
+    _report_floats(float_nodes(nodes, float_inputs(ports[0], tape)))
     _write(proto, f)
 
 

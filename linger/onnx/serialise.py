@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -34,9 +36,9 @@ _TYPES = {
 }
 
 
-def live_nodes(tape: Tape, wanted: set[str]) -> list[Node]:
+def live_nodes(tape: Tape, outputs: Collection[str]) -> list[Node]:
     """Nodes that an output depends on, in order."""
-    keep = []
+    keep, wanted = [], set(outputs)
     for node in reversed(tape.nodes):
         if wanted.intersection(node.outputs):
             keep.append(node)
@@ -89,6 +91,7 @@ def _port(port: GraphPort, symbols: dict[int, str], element: int | None = None) 
 
 def build_model(
     tape: Tape,
+    nodes: Sequence[Node],
     inputs: list[GraphPort],
     outputs: list[GraphPort],
     opset: int,
@@ -99,6 +102,7 @@ def build_model(
 
     Args:
         tape: The recorded forward, outputs included.
+        nodes: Those of its nodes that go into the file, see :func:`live_nodes`.
         inputs, outputs: Ports of the graph; unused inputs stay.
         opset: Version of the standard operators.
         dynamic_axes: Symbols of axes by tensor name.
@@ -111,15 +115,13 @@ def build_model(
         from onnx import helper, numpy_helper
     except ImportError as error:
         raise ExportError("export: the onnx package is needed to write files: pip install 'linger[onnx]'") from error
-    nodes = live_nodes(tape, {p.name for p in outputs})
     elements = dict(tape.port_types)
     if integer_inputs:
         names = {p.name for p in inputs}
         removed = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Quant" and n.inputs[0] in names}
         elements.update(dict.fromkeys(removed.values(), 3))
-        nodes = [n for n in nodes if n.outputs[0] not in removed]
-        for n in nodes:
-            n.inputs = [removed.get(i, i) for i in n.inputs]
+        kept = [n for n in nodes if n.outputs[0] not in removed]
+        nodes = [replace(n, inputs=[removed.get(i, i) for i in n.inputs]) for n in kept]
     used = {i for n in nodes for i in n.inputs}
     protos = [
         helper.make_node(n.op_type, n.inputs, n.outputs, name=n.name, domain=n.domain, **n.attributes) for n in nodes

@@ -45,6 +45,7 @@ class _State(threading.local):
         self.tape: Tape | None = None
         self.float_depth = 0
         self.without_data: list[str] = []  # quantizers of this forward that took the range of the batch
+        self.used: set[nn.Module] | None = None  # quantizers of a forward that asks which ones run; it warns of none
         self.quantized_sources: dict[int, tuple[Tensor, int | None, Tensor]] = {}
         self.flow: dict[int, weakref.ref[Tensor]] = {}  # float tensors that come from the inputs of this forward
         self.compiled_sources: list[tuple[Tensor, Tensor]] = []  # dynamo has no ids of tensors

@@ -11,7 +11,7 @@ from linger.settings.enums import (
     QuantStrategy,
 )
 from linger.settings.rules import allow_calibration
-from linger.settings.schema import ClampInfo, LayerSettings, QuantInfo, Section, Settings
+from linger.settings.schema import ClampInfo, LayerSettings, QuantInfo, Section, Settings, covers
 from linger.settings.store import config_save_to_yaml, current, defaults, load, loads, save, use
 from linger.settings.view import QUANT_CONFIGS, ConfigView
 from linger.settings.write import dumps
@@ -34,6 +34,7 @@ __all__ = [
     "Settings",
     "allow_calibration",
     "config_save_to_yaml",
+    "covers",
     "current",
     "defaults",
     "dumps",

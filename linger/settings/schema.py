@@ -82,7 +82,7 @@ class Section:
 
     Args:
         key: The section's key in the file.
-        name: Qualified names, prefixes of them at a dot boundary, or globs (`*`, `?`, `[...]`).
+        name: Qualified names or globs (`*`, `?`, `[...]`); each covers what it names and everything below.
         line: Line of the section's key in the file, 0 when it comes from code.
     """
 
@@ -117,10 +117,15 @@ class Section:
 
 
 def covers(pattern: str, qualified_name: str) -> bool:
-    """Return whether a pattern names a module or one of its parents; wildcards are shell globs on the whole name."""
-    if any(c in pattern for c in "*?["):
-        return fnmatch.fnmatchcase(qualified_name, pattern)
-    return qualified_name == pattern or qualified_name.startswith(pattern + ".")
+    """Return whether a pattern names a module or one of its parents: sections and ``disable_submodel`` mean the same.
+
+    Args:
+        pattern: A qualified name or a shell glob; a wildcard stands for dots too.
+        qualified_name: Name of the module; empty for the root, which a glob can match.
+    """
+    ends = [i for i, c in enumerate(qualified_name) if c == "."]
+    levels = (qualified_name[:end] for end in (*ends, len(qualified_name)))
+    return any(level == pattern or fnmatch.fnmatchcase(level, pattern) for level in levels)
 
 
 def _default_device() -> str:

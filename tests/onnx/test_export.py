@@ -1,5 +1,7 @@
 """linger.onnx.export seen from outside: which models, arguments and modes it takes, and what the file then holds."""
 
+import io
+
 import numpy as np
 import onnx
 import pytest
@@ -178,3 +180,18 @@ def test_an_in_place_float_operator_behind_a_quantized_layer(mode, tmp_path):
         file = _same(model, (x,), tmp_path / "m.onnx")
     kinds = [n.op_type for n in file.graph.node]
     assert kinds == ["Quant", "Conv2dInt", "Dequant", "Elu", "Quant", "Conv2dInt", "Dequant"]
+
+
+@pytest.mark.parametrize("integers", [False, True], ids=["float inputs", "int8 inputs"])
+def test_only_what_computes_in_float_is_reported_so(integers, caplog):
+    torch.manual_seed(0)
+    x = torch.randn(1, 1, 8, 8)
+    model = linger.init(nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Softsign(), nn.Conv2d(2, 2, 3)))
+    model.train()(x)
+    file = io.BytesIO()
+    with caplog.at_level("WARNING", "linger"):
+        linger.onnx.export(model.eval(), (x,), file, is_input_quant=integers)
+    (said,) = [r.getMessage() for r in caplog.records if "compute in float" in r.getMessage()]
+    assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["softsign"]
+    inputs = onnx.load_from_string(file.getvalue()).graph.input
+    assert inputs[0].type.tensor_type.elem_type == (onnx.TensorProto.INT8 if integers else onnx.TensorProto.FLOAT)

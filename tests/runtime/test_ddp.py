@@ -120,6 +120,20 @@ def test_thresholds_of_quantized_operands_rest(tmp_path):
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+class _Samples(Residual):
+    """Draws with dropout in evaluation too, and switches everything to training for it."""
+
+    def forward(self, x):
+        return super().forward(x) if self.train() else None
+
+
+def test_thresholds_rest_by_use_and_not_by_what_was_warned_of(tmp_path):
+    """A forward in training is warned of nothing, yet its operands arrive quantized."""
+    _use("TQT", tmp_path)
+    model = linger.init(_Samples(), example_inputs=_images(0))
+    assert sum(m.resting for m in model.modules() if isinstance(m, Quantizer)) == 4
+
+
 @pytest.mark.parametrize("how", ["calibrated", "loaded"])
 def test_unused_thresholds_rest_after_a_calibration_and_after_loading(how, tmp_path):
     _use("TQT", tmp_path)

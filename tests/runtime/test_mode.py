@@ -84,3 +84,9 @@ def test_one_warning_lists_every_quantizer_without_data(recwarn):
         in said
     )
     assert recwarn[0].filename == __file__
+
+
+def test_example_inputs_do_not_use_up_the_warning():
+    model = linger.init(_Twice(), example_inputs=torch.randn(2, 6)).eval()
+    with pytest.warns(UserWarning, match="have seen no data yet: 'a.input_quantizer', 'a.output_quantizer'"):
+        model(torch.randn(2, 6))

@@ -15,8 +15,8 @@ from linger.nn.functional import (
     both_operands,
     is_number,
     pair_attributes,
+    platform_here,
     real_operands,
-    running_platform,
     store,
 )
 from linger.nn.nodes.broadcast import broadcast_both, common_shape, per_channel, write_channels, write_operand
@@ -139,7 +139,7 @@ def sum_at_site(x: Tensor | float, y: Tensor | float) -> Tensor:
 
 
 def _widest() -> int:
-    return max(OPERATORS[AddInt.row][running_platform()].bits)
+    return max(OPERATORS[AddInt.row][platform_here()].bits)
 
 
 def store_in_first(args: tuple[Any, ...], result: Callable[[], Tensor]) -> Any:

@@ -16,8 +16,8 @@ from linger.nn.functional import (
     both_operands,
     move_coded,
     pair_attributes,
+    platform_here,
     real_operands,
-    running_platform,
 )
 from linger.nn.nodes.broadcast import common_shape
 from linger.nn.nodes.scalar_product import scalar_constant, write_scalar_product
@@ -114,9 +114,7 @@ def _operands(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Te
         usable = isinstance(y, Tensor) or y != 0 and abs(y) > 2.0**-60
         return (x, y) if usable and formats[0] is not None and formats[0].bits <= 8 else None
     wide = all(f is not None and f.bits == 32 for f in formats) and common_shape(x, cast(Tensor, y)) is not None
-    return (
-        (x, y) if wide and limits_of(running_platform()).div_scales else None
-    )  # else a quotient would be a whole number
+    return (x, y) if wide and limits_of(platform_here()).div_scales else None  # else a quotient would be a whole number
 
 
 def _quotient(x: Tensor, y: Tensor | float) -> Tensor:

@@ -16,7 +16,7 @@ from linger.nn.base import (
     calibrate_input,
     emit,
     no_operand,
-    warn_without_data,
+    note_use,
     write_node,
 )
 from linger.quantizers import calibrating, in_recomputation
@@ -76,7 +76,7 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
             alpha, beta = self._factors(source.value)
             shape = [*x.shape[:2], 1, -1] if x.dim() != 4 else [*x.shape]
             four = ops.Coded(source.value.reshape(shape), source.codes.reshape(shape), source.scale)
-            warn_without_data(self.output_quantizer)
+            note_use(self.output_quantizer)
             target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
             geometry = ops.Geometry((1, 1), (0, 0, 0, 0), (1, 1), self.num_features)
             weight = alpha.view(-1, 1, 1, 1)

@@ -17,7 +17,7 @@ from linger.nn.base import (
     calibrate_input,
     clamp_once,
     emit,
-    warn_without_data,
+    note_use,
     weight_and_bias,
     write_node,
 )
@@ -94,7 +94,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         weight, bias = self._folded()
         if one_d:
             weight = weight.unsqueeze(2)
-        warn_without_data(output_quantizer)
+        note_use(output_quantizer)
         target = output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
         spec = parts["weight_quantizer"].output()
         out = ops.conv(operand, weight, bias, self.geometry(), spec, target, self.kept_weight)

@@ -18,7 +18,7 @@ from linger.nn.base import (
     calibrate_input,
     clamp_once,
     emit,
-    warn_without_data,
+    note_use,
     write_node,
 )
 from linger.nn.nodes.operands import bias, borders, operand, positive, require_8_bits, right_shift, weight_bits, weights
@@ -85,7 +85,7 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
             pad, more = self._two(self.padding, 0), self._two(extra, 0)
             spacing = ops.Spacing(stride, pad, more, dilation, self.groups)
             weight = self.weight.unsqueeze(2) if n == 1 else self.weight
-            warn_without_data(self.output_quantizer)
+            note_use(self.output_quantizer)
             target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
             lifted = ops.Coded(value, codes, source.scale)
             out = ops.conv_transpose(

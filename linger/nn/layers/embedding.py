@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger import ops
-from linger.nn.base import Converted, warn_without_data, weight_quantizer
+from linger.nn.base import Converted, note_use, weight_quantizer
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once
 from linger.runtime import Format, Leaf, NodeReader, Tape, current_tape, reads, tag
 
@@ -57,7 +57,7 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
                 self.weight_quantizer.observe_calibration(self.weight)
                 scale = self.weight_quantizer.scale.detach()  # live: it has no value so far
                 return tag(self._rows(x, self.weight), Format(scale, self.weight_quantizer.bits, exact=False))
-            warn_without_data(self.weight_quantizer)
+            note_use(self.weight_quantizer)
             out = ops.quantize(self.weight, self.weight_quantizer.output()._replace(rounding=_HALF_EVEN))
             y = self._rows(x, out.value)
             y = tag(y, Format(out.scale, self.weight_quantizer.bits, F.embedding(x, out.codes)))

@@ -20,8 +20,8 @@ from linger.nn.base import (
     calibrate_input,
     emit,
     emit_calibrated,
+    note_use,
     operand_zeros,
-    warn_without_data,
     weight_quantizer,
     write_node,
 )
@@ -169,7 +169,7 @@ class LayerNormInt(QuantLayer, nn.LayerNorm):
                 highest = lambda: norm.integers(zeros(), spec._replace(observe=False)).scale  # noqa: E731
                 return emit_calibrated(norm.real(x), self.output_quantizer, highest, relu=self.fused_relu)
             operand = accept(x, self.input_quantizer, 8)
-            warn_without_data(self.output_quantizer)
+            note_use(self.output_quantizer)
             out = norm.integers(operand, self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu))
             y = emit(out, self.output_quantizer, relu=self.fused_relu)
             tape = current_tape()

@@ -17,7 +17,7 @@ from linger.nn.base import (
     calibrate_input,
     clamp_once,
     emit,
-    warn_without_data,
+    note_use,
     weight_and_bias,
     write_node,
 )
@@ -67,7 +67,7 @@ class LinearInt(QuantLayer, nn.Linear):
         parts = cast("dict[str, Quantizer]", self._modules)  # a plain dict: nn.Module's attribute access is slow
         output_quantizer = parts["output_quantizer"]
         operand = accept(x, parts["input_quantizer"], 8)
-        warn_without_data(output_quantizer)
+        note_use(output_quantizer)
         target = output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
         out = ops.linear(operand, weight, bias, parts["weight_quantizer"].output(), target, self.kept_weight)
         y = emit(out, output_quantizer, relu=self.fused_relu)

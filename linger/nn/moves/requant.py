@@ -10,7 +10,7 @@ from torch import Tensor
 from linger import ops
 from linger.chip import MAX_LEFT_BITS, OPERATORS
 from linger.errors import UnsupportedError
-from linger.nn.functional import FunctionalLayer, running_platform
+from linger.nn.functional import FunctionalLayer, platform_here
 from linger.nn.nodes.requant import write_requant
 from linger.runtime import Composite, Tape, factory, info, operator_at_site, state
 
@@ -66,7 +66,7 @@ def requant(x: Tensor, bits: int = 8) -> Tensor:
     fmt = info(x)
     if not state.frames or state.float_depth or fmt is None:
         return x
-    platform = running_platform()
+    platform = platform_here()
     if bits not in OPERATORS["Requant"][platform].bits:
         raise UnsupportedError(f"requant: {platform} has {OPERATORS['Requant'][platform].bits} bits, got {bits}")
     return cast(Tensor, operator_at_site("requant", 1)(x, bits))

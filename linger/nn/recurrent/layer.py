@@ -19,8 +19,8 @@ from linger.nn.base import (
     convert_class,
     emit,
     emit_calibrated,
+    note_use,
     operand_scale,
-    warn_without_data,
     weight_quantizer,
     weight_scale,
 )
@@ -251,7 +251,7 @@ class RecurrentInt(Leaf):
             if layer and self.training and self.dropout > 0.0:
                 operand = drop_between_layers(operand, y, self.dropout)
             quantizer = self.output_quantizer_of(layer)
-            warn_without_data(quantizer)
+            note_use(quantizer)
             out, cap = quantizer.output(), self.state_caps[self.quant.platform]
             scale = self._scale_of(layer, out, cap)
             results = []
