@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .facts import ALIASES, FLOAT, NodeFacts, TensorFacts
-from .functions import CHIPS, CURVES, Curve, curve_of, gelu, log_softmax, sigmoid, softmax, swish, tanh
+from .functions import CHIPS, CURVES, Curve, curve_of, find_curve, gelu, log_softmax, sigmoid, softmax, swish, tanh
 from .limits import check_node, check_total, parameter_bytes
 from .operators import OPERATORS, PLATFORMS, Operator, Support
-from .platforms import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, Limits, file_platform, limits_of
+from .platforms import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, SWAP_INNER, Limits, file_platform, limits_of
 from .rules_conv import packs_4_bits, pads_wrongly
 from .shapes import outputs as outputs_of
 from .violation import Violation
@@ -21,6 +21,7 @@ __all__ = [
     "MAX_SHIFT",
     "OPERATORS",
     "PLATFORMS",
+    "SWAP_INNER",
     "Curve",
     "Limits",
     "NodeFacts",
@@ -32,6 +33,7 @@ __all__ = [
     "check_total",
     "curve_of",
     "file_platform",
+    "find_curve",
     "gelu",
     "limits_of",
     "log_softmax",

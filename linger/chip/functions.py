@@ -12,11 +12,11 @@ from torch import Tensor
 from linger import ops
 from linger.errors import UnsupportedError
 
-from .platforms import limits_of
+from .platforms import LIMITS, limits_of
 
 _T = TypeVar("_T", Tensor, np.ndarray[Any, np.dtype[Any]])
 
-CHIPS = {"arcs": 0, "mars": 0, "venusA": 1, "venus": 2}
+CHIPS = {platform: row.formulas for platform, row in LIMITS.items()}
 """Platform -> arithmetic, the argument ``chip`` of ``linger.ops``; mars computes as arcs."""
 
 
@@ -54,6 +54,12 @@ CURVES: dict[str, dict[str, Curve]] = {
 """Function -> platform -> what the chip has."""
 
 
+def find_curve(function: str, platform: str) -> Curve | None:
+    """What a chip, or else its family, has of a function; None: nothing."""
+    rows = CURVES[function]
+    return rows.get(platform) or rows.get(limits_of(platform).family)
+
+
 def curve_of(function: str, platform: str) -> Curve:
     """What a chip has of a function.
 
@@ -62,7 +68,7 @@ def curve_of(function: str, platform: str) -> Curve:
         UnsupportedError: The chip has no such function.
     """
     limits_of(platform)
-    row = CURVES[function].get(platform)
+    row = find_curve(function, platform)
     if row is None:
         raise UnsupportedError(f"{function}: {platform} has no such function; {', '.join(CURVES[function])} has it")
     return row
@@ -149,8 +155,8 @@ def swish(x: _T, *, platform: str, out_bits: int) -> _T:
 
 
 def _rows(name: str, x: Any, platform: str, axis: int, log: bool) -> Any:
-    limits_of(platform)
-    if platform == "venus":
+    chip = limits_of(platform)
+    if chip.family == "venus":
         raise UnsupportedError(
             f"{name}: venus calls a vendor library that no simulator has; arcs, mars, venusA have it"
         )
@@ -160,7 +166,7 @@ def _rows(name: str, x: Any, platform: str, axis: int, log: bool) -> Any:
     def run(t: Tensor) -> Tensor:
         if not -t.dim() <= axis < t.dim():
             raise ValueError(f"{name}: axis must be in [{-t.dim()}, {t.dim() - 1}], got {axis}")
-        return ops.chip_softmax(t, CHIPS[platform], log, axis)
+        return ops.chip_softmax(t, chip.formulas, log, axis)
 
     return _applied(name, x, torch.int32, run)
 
@@ -197,4 +203,16 @@ def log_softmax(x: _T, *, platform: str, axis: int = -1) -> _T:
     return result
 
 
-__all__ = ["CHIPS", "CURVES", "Curve", "curve_of", "gelu", "log_softmax", "sigmoid", "softmax", "swish", "tanh"]
+__all__ = [
+    "CHIPS",
+    "CURVES",
+    "Curve",
+    "curve_of",
+    "find_curve",
+    "gelu",
+    "log_softmax",
+    "sigmoid",
+    "softmax",
+    "swish",
+    "tanh",
+]

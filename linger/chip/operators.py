@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from .platforms import LIMITS, limits_of
+
 Kind = Literal["native", "rewrite", "island", "refused"]
-PLATFORMS = ("arcs", "mars", "venusA", "venus")
+PLATFORMS = tuple(LIMITS)
 
 
 class Support(NamedTuple):
@@ -29,26 +31,23 @@ class Support(NamedTuple):
 
 @dataclass(frozen=True)
 class Operator:
-    """One row of the table; ``row["arcs"]`` is a cell.
+    """One row of the table; ``row[platform]`` is a cell.
 
     Args:
         torch: What a user writes.
-        cells: Platform -> cell.
+        cells: Platform -> cell; a chip without one has that of its family.
     """
 
     torch: str
     cells: dict[str, Support]
 
     def __getitem__(self, platform: str) -> Support:
-        return self.cells[platform]
+        return self.cells[platform if platform in self.cells else limits_of(platform).family]
 
 
-def _row(torch: str, cell: Support, *, arcs: Support | None = None, **others: Support) -> Operator:
-    """A row in which ``cell`` holds where nothing else is said; mars is what arcs is."""
-    cells = {platform: others.get(platform, cell) for platform in PLATFORMS}
-    if arcs is not None:
-        cells |= {"arcs": arcs, "mars": arcs}
-    return Operator(torch, cells)
+def _row(torch: str, cell: Support, **others: Support) -> Operator:
+    """A row in which ``cell`` holds where nothing else is said."""
+    return Operator(torch, {row.family: others.get(row.family, cell) for row in LIMITS.values()})
 
 
 def _native(note: str = "", *bits: int) -> Support:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 KIB = 1024
 MAX_SHIFT = 63
 MAX_LEFT_BITS = 6  # the engines shift left by multiplying with an int8 power of two
+SWAP_INNER = (0, 2, 1, 3)
+# orders of axes that the engines move, as the recorded models hold them
+_TRANSPOSES = frozenset({(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2), (0, 2, 1), (1, 0, 2)})
 
 
 @dataclass(frozen=True)
@@ -15,6 +18,8 @@ class Limits:
 
     Args:
         file_name: Value of the ``platform`` attribute in files; mars is written as arcs.
+        family: Chip whose cells of ``OPERATORS`` and functions of ``CURVES`` hold where it has none of its own.
+        formulas: Row of the native formulas: the argument ``chip`` of ``linger.ops``.
         max_kernel: Largest kernel per axis of a 2-D convolution with dilation 1.
         max_kernel_dilated: Largest kernel per axis of 1-D, dilated and transposed convolutions.
         max_pad: Largest padding per side.
@@ -45,11 +50,26 @@ class Limits:
         norm_bits: Width of LayerNormInt's normalised value before gamma.
         norm_least: Fewest elements that LayerNormInt normalises together.
         gamma_bits: Width in which LayerNormInt's gamma is stored; 16 whatever the configured one.
+        transposes: Orders of axes that one Transpose has.
+        mul_constant_bits: Widths of a constant factor of iqMul.
+        sigmoid_bits, tanh_bits: Widths of the operand of iqSigmoid and iqTanh.
+        curve_exp2: Smallest and largest exponent of their operand.
+        curve_finest: Smallest exponent that a 16-bit operand is written with; None: any.
+        softmax_axis: SoftmaxInt works on the axis that it names; False: it takes every axis from 0 on for axis 1.
+        glu_shift: Lowest shift of GluInt; below 0: to the left.
+        cell_exp2, cell_bits: Format of an LSTM's cell state.
+        lstm_sum_exp2, gru_sum_exp2: Smallest exponent of the sums of both matrices.
+        lstm_state_exp2, gru_state_exp2: Largest exponent of output and state.
+        recurrent_batch_first: Value of the attribute ``batch_first``.
+        gru_resets_first: The reset gate is applied to the state before the recurrent product, not to the product.
+        gru_updates_new: The update gate weighs the candidate, not the old state.
 
     Source: docs/numerics.md, "Chips".
     """
 
     file_name: str
+    family: str
+    formulas: int
     max_kernel: int
     max_kernel_dilated: int
     max_pad: int
@@ -76,6 +96,23 @@ class Limits:
     pool_divider: bool
     pool_ignores: bool
     pool_whole_scratch: bool
+    softmax_axis: bool
+    glu_shift: int
+    transposes: frozenset[tuple[int, ...]] = _TRANSPOSES | {SWAP_INNER}
+    mul_constant_bits: tuple[int, ...] = (8, 16)
+    sigmoid_bits: tuple[int, ...] = (8,)
+    tanh_bits: tuple[int, ...] = (8, 16)
+    curve_exp2: tuple[int, int] = (-3, 27)
+    curve_finest: int | None = None
+    cell_exp2: int = 15
+    cell_bits: int = 32
+    lstm_sum_exp2: int = -3
+    gru_sum_exp2: int = -3
+    lstm_state_exp2: int = 23
+    gru_state_exp2: int = 23
+    recurrent_batch_first: bool = False
+    gru_resets_first: bool = False
+    gru_updates_new: bool = False
     strides: tuple[int, ...] = (1, 2, 4)
     norm_bits: int = 32
     norm_least: int = 1
@@ -86,6 +123,8 @@ class Limits:
 
 _ARCS = Limits(
     file_name="arcs",
+    family="arcs",
+    formulas=0,
     max_kernel=5,
     max_kernel_dilated=12,
     max_pad=11,
@@ -112,6 +151,9 @@ _ARCS = Limits(
     pool_divider=False,
     pool_ignores=False,
     pool_whole_scratch=True,
+    softmax_axis=False,
+    glu_shift=0,
+    gru_resets_first=True,
 )
 
 LIMITS: dict[str, Limits] = {
@@ -120,6 +162,8 @@ LIMITS: dict[str, Limits] = {
     "venusA": replace(
         _ARCS,
         file_name="venusA",
+        family="venusA",
+        formulas=1,
         conv_row_bytes=64 * KIB,
         conv_row_bytes_depthwise=32 * KIB,
         row_align=4,
@@ -129,9 +173,15 @@ LIMITS: dict[str, Limits] = {
         argmax_bits=(8, 16, 32),
         div_scales=False,
         cat_right=False,
+        softmax_axis=True,
+        glu_shift=-31,
+        transposes=_TRANSPOSES,
+        gru_resets_first=False,
     ),
     "venus": Limits(
         file_name="venus",
+        family="venus",
+        formulas=2,
         max_kernel=5,
         max_kernel_dilated=5,
         max_pad=4,
@@ -158,6 +208,21 @@ LIMITS: dict[str, Limits] = {
         pool_divider=True,
         pool_ignores=True,
         pool_whole_scratch=False,
+        softmax_axis=False,
+        glu_shift=0,
+        mul_constant_bits=(8, 16, 32),
+        sigmoid_bits=(16,),
+        tanh_bits=(16,),
+        curve_exp2=(-19, 74),
+        curve_finest=11,
+        cell_exp2=7,
+        cell_bits=16,
+        lstm_sum_exp2=-19,
+        gru_sum_exp2=11,
+        lstm_state_exp2=14,
+        gru_state_exp2=15,
+        recurrent_batch_first=True,
+        gru_updates_new=True,
         norm_bits=16,
         norm_least=4,
         gamma_bits=16,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .facts import FLOAT, NodeFacts, rule
+from .platforms import SWAP_INNER
 from .violation import Violation
 
 _MOST_AXES = 7
 PERMUTATIONS = ((0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2))  # of rank 4, on every chip
-HEADS = (0, 2, 1, 3)  # crashes on venusA
 
 
 def _on_codes(n: NodeFacts) -> bool:
@@ -22,11 +22,11 @@ def transpose(n: NodeFacts) -> Iterator[Violation]:
     perm = n.integers("perm")
     if not _on_codes(n) or perm == tuple(sorted(perm)):
         return
-    if perm == HEADS and n.platform == "venusA":
+    if perm == SWAP_INNER and perm not in n.chip.transposes:
         yield n.error("permutation", perm, f"{PERMUTATIONS}: it crashes", "two permutations: [0,2,3,1], then [0,1,3,2]")
     elif len(perm) > 2 and perm == tuple(range(len(perm)))[::-1]:
         yield n.error("permutation", perm, f"{PERMUTATIONS}", "two permutations, one after the other")
-    elif len(perm) == 4 and perm not in (*PERMUTATIONS, HEADS):
+    elif len(perm) == 4 and perm not in (*PERMUTATIONS, SWAP_INNER):
         limit = "no chip was seen to run this permutation"
         yield n.warning("permutation", perm, limit, f"permutations among {PERMUTATIONS} one after the other")
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from linger.chip import LIMITS, file_platform
 from linger.errors import ModelError
 
 MAX_FILE_BYTES = 1 << 31  # protobuf's own limit
 MAX_NODES = 100_000
 MAX_ELEMENTS = 1 << 28  # of one tensor: far above any chip's memory, far below what would hurt a host
 MAX_RANK = 8
-PLATFORMS = {"venus": "venus", "arcs": "arcs", "venusA": "venusA", "mars": "arcs"}
 
 AttributeValue = int | float | str | Tensor | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
 
@@ -296,9 +296,9 @@ def _platform(nodes: list[NodeDef]) -> str:
         written = node.attributes.get("platform")
         if written is None:
             continue
-        if not isinstance(written, str) or written not in PLATFORMS:
-            _refuse(node, f"attribute 'platform' must be one of {', '.join(PLATFORMS)}, got {written!r}")
-        if first is not None and PLATFORMS[written] != found:
+        if not isinstance(written, str) or written not in LIMITS:
+            _refuse(node, f"attribute 'platform' must be one of {', '.join(LIMITS)}, got {written!r}")
+        if first is not None and file_platform(written) != found:
             _refuse(node, f"attribute 'platform' is {written!r}, but {first.op_type} {first.name!r} says {found!r}")
-        found, first = PLATFORMS[written], first or node
+        found, first = file_platform(written), first or node
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from linger.nn.nodes.operands import operand, require_8_bits, right_shift
+from linger.nn.nodes.operands import limits, operand, require_8_bits, right_shift
 from linger.ops.mul import mul_codes
 from linger.runtime.graph import NodeReader, reads
 
@@ -15,7 +15,7 @@ def read_mul(node: NodeReader) -> None:
     y, y_exp2 = operand(node, 1, "scale_y", bits=node.codes(1).bits)
     if y.dim() == 0:
         node.constant(1)
-        if node.codes(1).bits not in ((8, 16, 32) if node.platform == "venus" else (8, 16)):
+        if node.codes(1).bits not in limits(node).mul_constant_bits:
             raise node.error(f"the constant factor must be int8 or int16, got int{node.codes(1).bits}")
     elif node.codes(1).bits != 8:
         raise node.error(f"input 1 must be int8, got int{node.codes(1).bits}")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger import ops
-from linger.chip import CURVES
+from linger.chip import curve_of, find_curve
 from linger.nn.arithmetic.mul import write_product
 from linger.nn.functional import FunctionalLayer, common_attributes, platform_here, store
 from linger.runtime import Tape, factory, handles, info, operator_at_site
@@ -25,7 +25,7 @@ class _Quantized(FunctionalLayer):
 
     def __init__(self, n_inputs: int, quant: Any) -> None:
         super().__init__(n_inputs, quant)
-        self.curve = CURVES[self.function][quant.platform]
+        self.curve = curve_of(self.function, quant.platform)
 
     def forward(self, x: Tensor) -> Tensor:
         """The chip's function in forward; the derivative of the exact function at the quantized operand in backward."""
@@ -89,7 +89,7 @@ class SiluProductInt(FunctionalLayer):
         gates: list[ops.Coded] = []
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-            gates[:] = [ops.activation(operands[0], CURVES["sigmoid"][self.quant.platform].table, 8)]
+            gates[:] = [ops.activation(operands[0], curve_of("sigmoid", self.quant.platform).table, 8)]
             return ops.mul(operands[0], gates[0], out)
 
         def write(tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, y: Tensor) -> None:
@@ -107,14 +107,14 @@ def _make_gelu(n_inputs: int, quant: Any) -> GeluInt:
 
 @factory("swish")
 def _make_silu(n_inputs: int, quant: Any) -> SiluInt | SiluProductInt:
-    return (SiluInt if quant.platform in CURVES["swish"] else SiluProductInt)(n_inputs, quant)
+    return (SiluProductInt if find_curve("swish", quant.platform) is None else SiluInt)(n_inputs, quant)
 
 
 def _gelu_at_site(function: str, x: Any) -> Tensor | None:
     fmt = info(x)
     if not isinstance(x, Tensor) or fmt is None:
         return None
-    if platform_here() not in CURVES[function] and (function == "gelu" or fmt.bits > 8):
+    if find_curve(function, platform_here()) is None and (function == "gelu" or fmt.bits > 8):
         return None
     return cast(Tensor, operator_at_site(function, 1)(x))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger import ops
-from linger.chip import CHIPS
+from linger.chip import OPERATORS, limits_of
 from linger.nn.functional import FunctionalLayer, common_attributes, pair_attributes
 from linger.runtime import Tape, factory, handles, info
 
@@ -33,14 +33,14 @@ class GluInt(FunctionalLayer):
         """The chip's integers in forward; the gradient of the exact function where the result does not saturate."""
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-            return ops.glu(operands[0], out, chip=CHIPS[self.quant.platform])
+            return ops.glu(operands[0], out, chip=limits_of(self.quant.platform).formulas)
 
         return self.compute((x,), lambda t: F.glu(t, -1), integers, self._write)
 
     def _write(self, tape: Tape, operands: Sequence[ops.Coded], out: ops.Coded, y: Tensor) -> None:
         (x,) = operands
         name, bits, scale, last = self.name, self.output_quantizer.bits, float(x.scale), y.dim() - 1
-        if tape.platform != "venus":
+        if OPERATORS["GluInt"][tape.platform].kind == "native":
             attributes = common_attributes(tape) | {"dim": last, "x_bits": 8, "o_bits": bits, "scale_x": scale}
             attributes["scale_o"] = float(out.scale)
             tape.node("GluInt", [x.value], [y], attributes, domain="linger", hint=name)

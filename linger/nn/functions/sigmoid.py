@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
-from linger.chip import CURVES
+from linger.chip import curve_of, limits_of
 from linger.errors import UnsupportedError
 from linger.nn.base import accept, calibrate_input, emit
 from linger.nn.functional import FunctionalLayer, common_attributes, store
@@ -40,7 +40,7 @@ class _Curve(FunctionalLayer):
 
     def __init__(self, quant: Any) -> None:
         super().__init__(1, quant)
-        self.curve = CURVES[self.operator][quant.platform]
+        self.curve = curve_of(self.operator, quant.platform)
         bits = self.output_quantizer.bits
         if bits not in self.curve.bits:
             raise UnsupportedError(
@@ -118,7 +118,8 @@ def write_curve(
 ) -> None:
     """Record iqSigmoid or iqTanh; where the node takes 16 bits, a Requant brings int8 codes into them.
 
-    venus reads its operand as Q11 when it is coarser, and the others take 16 bits for iqTanh.
+    Where a chip takes 8 and 16 bits, 16 are right on every engine; some read a coarser operand in a format of their own
+    (:attr:`linger.chip.Limits.curve_finest`).
 
     Args:
         tape: Where the nodes go.
@@ -127,12 +128,12 @@ def write_curve(
         y: Result, int8 at scale 128.
         name: Hint for names.
     """
-    venus = tape.platform == "venus"
-    if bits <= 8 and (venus or node == "iqTanh"):
-        exp2 = math.frexp(scale)[1] - 1
-        if venus and exp2 < _COARSEST:
+    chip = limits_of(tape.platform)
+    if bits <= 8 and 16 in (chip.tanh_bits if node == "iqTanh" else chip.sigmoid_bits):
+        exp2, finest = math.frexp(scale)[1] - 1, chip.curve_finest
+        if finest is not None and exp2 < _COARSEST:
             x, exp2 = write_requant(tape, x, scale, 2.0**_COARSEST, 8, name), _COARSEST
-        finer = max(exp2, 11) if venus else exp2
+        finer = exp2 if finest is None else max(exp2, finest)
         x, scale, bits = write_requant(tape, x, 2.0**exp2, 2.0**finer, 16, name), 2.0**finer, 16
     attributes = common_attributes(tape) | {"x_bits": max(bits, 8), "o_bits": 8, "scale_x": scale, "scale_o": 128.0}
     tape.node(node, [x], [y], attributes, domain="linger", hint=name)

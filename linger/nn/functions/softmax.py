@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.chip import CHIPS, OPERATORS
+from linger.chip import OPERATORS, limits_of
 from linger.nn.functional import FunctionalLayer, common_attributes, platform_here
 from linger.runtime import HANDLERS, Tape, factory, handles, info, operator_at_site
 
@@ -30,7 +30,7 @@ class SoftmaxInt(FunctionalLayer):
         """The chip's integers in forward; the Jacobian product (log-softmax: at the quantized operand) in backward."""
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-            return ops.softmax(operands[0], out, chip=CHIPS[self.quant.platform], log=self.log)
+            return ops.softmax(operands[0], out, chip=limits_of(self.quant.platform).formulas, log=self.log)
 
         return self.compute((x,), lambda t: type(self).real(t, -1), integers, self._write)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from linger.chip import OPERATORS
 from linger.nn.nodes.file_tensor import FileTensor
 from linger.runtime import HANDLERS, NAMES, Tape, handles, info
 
@@ -156,7 +157,7 @@ def _write_shuffle(tape: Tape, call: MoveCall) -> None:
     """The channels of every group in turn: ShuffleChannel where the chip has it, else a change of axes."""
     groups, x = int(call.bound("groups")["groups"]), call.x
     n, channels = int(x.shape[0]), int(x.shape[1])
-    if tape.platform == "venus" and x.dim() == 4:
+    if OPERATORS["ShuffleChannel"][tape.platform].kind == "native" and x.dim() == 4:
         write_shuffle(tape, x, call.result, groups)
         return
     in_file = FileTensor.of(tape, x, info(x), "shuffle")

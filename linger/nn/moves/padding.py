@@ -212,7 +212,7 @@ def read_pad(node: NodeReader) -> None:
     """Zeros around height and width; the engines name their other modes wrongly, and venus alone pads right."""
     value = node.codes(0)
     x = value.codes
-    if node.platform != "venus":
+    if OPERATORS["iqPad"][node.platform].kind != "native":
         raise node.error(f"{node.platform} scrambles the result of iqPad")
     if value.bits != 8 or x.dim() != 4:
         raise node.error(f"needs an int8 input of 4 dimensions, got int{value.bits} {tuple(x.shape)}")

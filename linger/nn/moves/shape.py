@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from linger import ops
+from linger.chip import OPERATORS
 from linger.nn.nodes.file_tensor import FileTensor
 from linger.quantizers import calibrating
 from linger.runtime import Dim, Format, Tape, fixed_output, handles, info, tag
@@ -40,7 +41,7 @@ def _ends_shuffle(tape: Tape, call: MoveCall) -> bool:
     """Whether this reshape ends a shuffle of channels that the chip has a node for; it is then written."""
     known = tape.noted(call.x)
     shuffles = isinstance(known, _Groups) and known.turned and call.result.shape == known.source.shape
-    if not shuffles or tape.platform != "venus":
+    if not shuffles or OPERATORS["ShuffleChannel"][tape.platform].kind != "native":
         return False
     write_shuffle(tape, known.source, call.result, known.groups)
     return True

@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from linger.chip import OPERATORS
 from linger.runtime.graph import NodeReader, reads
 
 
@@ -151,7 +152,7 @@ def read_shuffle(node: NodeReader) -> None:
     """Axis ``axis`` (1) as groups of channels, taken in turn: one of the first group, one of the second ..."""
     x = node.data(0)
     groups, axis = node.integer("groups"), node.integer("axis", 1)
-    if node.platform != "venus":
+    if OPERATORS["ShuffleChannel"][node.platform].kind != "native":
         raise node.error(f"{node.platform} has no ShuffleChannel")
     if x.dim() != 4 or not -4 <= axis < 4:
         raise node.error(f"needs an input of 4 dimensions, got {tuple(x.shape)} and axis {axis}")

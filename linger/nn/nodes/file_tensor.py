@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from linger.chip import SWAP_INNER, limits_of
 from linger.errors import ExportError
 from linger.nn.functional import common_attributes
 from linger.runtime import Format, Tape, Value, scale_value
-
-# Orders of axes that the engines move, as the recorded models hold them.
-_MOVES = {(0, 2, 3, 1), (0, 3, 1, 2), (0, 1, 3, 2), (0, 2, 1), (1, 0, 2)}
-_SWAP = (0, 2, 1, 3)
 
 
 class FileTensor:
@@ -86,8 +83,7 @@ class FileTensor:
         leads = perm[0] == 0
         if blocks == order:
             return self.reshape(*target)
-        direct = tuple(perm)
-        if direct in _MOVES or (direct == _SWAP and self.tape.platform != "venusA"):
+        if tuple(perm) in limits_of(self.tape.platform).transposes:
             return self.node("Transpose", target, {"perm": list(perm)})
         in_file = self
         for i in range(len(blocks)):
@@ -105,8 +101,8 @@ class FileTensor:
             batch = sizes[0] if i > 0 else 1
             return self.reshape(batch, a // batch, b, c, batch=leads)._move(0, 1, 3, 2)
         in_file = self.reshape(a, b, c, d, batch=leads)
-        if self.tape.platform != "venusA":
-            return in_file._move(*_SWAP)
+        if SWAP_INNER in limits_of(self.tape.platform).transposes:
+            return in_file._move(*SWAP_INNER)
         return in_file._move(0, 2, 3, 1)._move(0, 1, 3, 2)  # this engine fails in the exchange of the inner axes
 
     def _move(self, *perm: int) -> FileTensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
+from linger.chip import limits_of
 from linger.ops.gru import STATE_CAP, gru
 from linger.ops.recurrent import Result, Walk, Weights
 
@@ -48,14 +49,14 @@ class GRUInt(RecurrentInt, nn.GRU):
     @property
     def difference(self) -> str:
         """What training has to make up for, for the report of ``init``."""
-        if self.quant.platform not in ("arcs", "mars"):
+        if not limits_of(self.quant.platform).gru_resets_first:
             return ""
         return f"{self.quant.platform} applies the reset gate before the recurrent product: another formula, train it"
 
     def weights(self, d: Direction) -> Weights:
         """Parameters as the chip has them, and the settings of their quantizers."""
         w = super().weights(d)
-        if self.quant.platform != "venus":
+        if not limits_of(self.quant.platform).gru_updates_new:
             return w
         sign = w.w_ih.new_ones(3 * self.hidden_size)
         sign[self.hidden_size : 2 * self.hidden_size] = -1.0
@@ -63,12 +64,12 @@ class GRUInt(RecurrentInt, nn.GRU):
         return w._replace(w_ih=w.w_ih * sign[:, None], w_hh=w.w_hh * sign[:, None], b_ih=b_ih, b_hh=b_hh)
 
     def _compute(self, x: Tensor, rows: InputRows, given: list[Tensor] | None, hx: Any) -> Any:
-        if self.training and self.quant.platform == "venus" and self.quant.method == "TQT":
+        if self.training and limits_of(self.quant.platform).gru_sum_exp2 > 0 and self.quant.method == "TQT":
             self._start_thresholds()
         return super()._compute(x, rows, given, hx)
 
     def _start_thresholds(self) -> None:
-        """The first threshold of TQT (4.3) is too wide for venus, which shifts sums of matrices right only: their own range."""
+        """The first threshold of TQT (4.3) is too wide for a chip that shifts the sums right only: the matrices' own range."""
         if torch.compiler.is_compiling():
             return
         for d in self.directions():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from linger import ops
+from linger.chip import limits_of
 from linger.errors import UnsupportedError
 from linger.nn.base import (
     accept,
@@ -308,7 +309,7 @@ class RecurrentInt(Leaf):
 
         last = []
         for i, parts in enumerate(zip(*states, strict=True)):
-            bits = 8 if i == 0 else 16 if self.quant.platform == "venus" else 32
+            bits = 8 if i == 0 else limits_of(self.quant.platform).cell_bits
             values = [placed(p.value) for p in parts]
             values = values if values[0].dtype == y.dtype or i else [v.to(y.dtype) for v in values]
             formats = [(p.scale, bits, None if calibrating() else placed(p.codes)) for p in parts]
@@ -338,7 +339,7 @@ class RecurrentInt(Leaf):
         states: list[list[States]] = []
         n = 2 if self.bidirectional else 1
         y = x
-        cell = x.new_full((), 2.0 ** (7 if self.quant.platform == "venus" else 15))
+        cell = x.new_full((), 2.0 ** limits_of(self.quant.platform).cell_exp2)
         x_scale, cap = operand_scale(x, self.input_quantizer), self.state_caps[self.quant.platform]
         for layer in range(self.num_layers):
             quantizer = self.output_quantizer_of(layer)

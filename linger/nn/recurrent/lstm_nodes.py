@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from linger.nn.nodes.operands import operand, require_8_bits, weight_bits, weights
-from linger.ops.lstm import CELL_EXP2, lstm_codes
+from linger.nn.nodes.operands import limits, operand, require_8_bits, weight_bits, weights
+from linger.ops.lstm import lstm_codes
 from linger.ops.recurrent import Walk
 from linger.runtime.graph import NodeReader, reads
 
@@ -97,12 +97,12 @@ def read_lstm(node: NodeReader) -> None:
     """5 inputs; 6 with a length; 8 with length and states. Rows behind the length are left out of the result."""
     x, x_exp2, steps = read_sequence(node, (5, 6, 8))
     w = read_parameters(node, node.n_inputs - 4, 4)
-    hidden, venus = node.integer("hidden_size"), node.platform == "venus"
-    exp2, cell = read_exponents(node, x_exp2), CELL_EXP2[node.platform]
-    read_checked(node, exp2, -19 if venus else -3, 14 if venus else 23)
+    hidden, chip = node.integer("hidden_size"), limits(node)
+    exp2, cell = read_exponents(node, x_exp2), chip.cell_exp2
+    read_checked(node, exp2, chip.lstm_sum_exp2, chip.lstm_state_exp2)
     batch, inputs = int(x.shape[0]), int(x.shape[2])
     node.room((batch, steps, hidden), 4 * (inputs + hidden))
-    wide = torch.int16 if venus else torch.int32
+    wide = torch.int16 if chip.cell_bits == 16 else torch.int32
     h0 = c0 = None
     if node.n_inputs == 8:
         h0 = read_state(node, 2, batch, hidden, exp2[3], torch.int8)

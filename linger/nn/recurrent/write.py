@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from linger import ops
-from linger.chip import Violation
+from linger.chip import Violation, limits_of
 from linger.nn.functional import common_attributes
 from linger.runtime import ChipOutput, Operand, Tape, Value, info, remembered
 
@@ -152,7 +152,7 @@ class NodeWriter:
             "input_size": int(w.w_ih.shape[1]),
             "hidden_size": m.hidden_size,
             "num_layers": 1,
-            "batch_first": int(tape.platform == "venus"),
+            "batch_first": int(limits_of(tape.platform).recurrent_batch_first),
             "go_forward": int(not d.reverse),
             "scale_x": float(x.scale),
             "scale_iw": float(scales[0]),
@@ -182,8 +182,8 @@ class NodeWriter:
         if not any(tape.has(s) for s in self.given) and not any(bool(s.detach().any()) for s in self.given):
             return []  # zeros, as without
         at = d.layer * (2 if self.m.bidirectional else 1) + d.reverse
-        cell = 7 if tape.platform == "venus" else 15
-        formats = [(scale, 8), (2.0**cell, 16 if cell == 7 else 32)]
+        chip = limits_of(tape.platform)
+        formats = [(scale, 8), (2.0**chip.cell_exp2, chip.cell_bits)]
         return [self._state(s, at, n, *how) for s, how in zip(self.given, formats, strict=False)]
 
     def _state(self, s: Tensor, at: int, n: int, scale: float, bits: int) -> Operand:
@@ -253,7 +253,7 @@ class NodeWriter:
         elif i == 0 and self.m.num_layers == 1:
             joined = self.cat(parts, 0, self.scales[0])
         else:  # several scales, or int32: side by side in float
-            cell = 2.0 ** (7 if tape.platform == "venus" else 15)
+            cell = 2.0 ** limits_of(tape.platform).cell_exp2
             scales = [cell] * len(parts) if i else self.scales
             floats = [self._linger("Dequant", p, {"scale_o": s}) for p, s in zip(parts, scales, strict=True)]
             joined = self.tape.value(f"{self.name}.states")
@@ -264,7 +264,7 @@ class NodeWriter:
         else:
             tape.bind(value, joined.name)
         if i == 1 and len(parts) == 1:
-            tape.wide[tape.name_of(value)] = _ONNX[16 if tape.platform == "venus" else 32]
+            tape.wide[tape.name_of(value)] = _ONNX[limits_of(tape.platform).cell_bits]
 
     def _leaving(self, i: int, parts: list[Value], joined: Value, name: Value) -> None:
         """Last states of several layers as an output of the file: int8 codes of one scale side by side, else in float."""
