@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .facts import NodeFacts, rule, up
+from .functions import find_curve
+from .operators import OPERATORS
 from .rules_conv import widths
 from .violation import Violation
 
@@ -27,18 +29,19 @@ def sigmoid(n: NodeFacts) -> Iterator[Violation]:
     """Width and scale of the argument; what engine 562ddc7 makes of them."""
     yield from _seven_bits(n)
     q_x, bits, tanh = n.exp2("scale_x"), n.tensor(0).bits, n.op_type == "iqTanh"
-    if n.platform == "venus":
-        if bits not in (None, 16):
-            yield n.error("width of the input", bits, "16", "output_bits: 16 of the layer in front, or a Requant")
-        if q_x is not None and q_x < 11:
-            limit = "at least 2**11: the engine reads coarser codes as 2**11 without scaling them up"
-            yield n.error("scale_x", f"2**{q_x}", limit, "a Requant to 16 bits and 2**11 in front")
-        return
-    allowed = (8, 16) if tanh else (8,)
+    allowed = n.chip.tanh_bits if tanh else n.chip.sigmoid_bits
+    finest, (lowest, highest) = n.chip.curve_finest, n.chip.curve_exp2
     if bits not in (None, *allowed):
-        yield n.error("width of the input", bits, " or ".join(map(str, allowed)), "output_bits of the layer in front")
-    if q_x is not None and not -3 <= q_x <= 27:
-        limit = "2**-3..2**27: its multiplier 2**(27 - q) has 32 bits"
+        remedy = "output_bits" + ("" if 8 in allowed else ": 16") + " of the layer in front"
+        remedy += "" if 8 in allowed else ", or a Requant"
+        yield n.error("width of the input", bits, " or ".join(map(str, allowed)), remedy)
+    if finest is not None:
+        if q_x is not None and q_x < finest:
+            limit = f"at least 2**{finest}: the engine reads coarser codes as 2**{finest} without scaling them up"
+            yield n.error("scale_x", f"2**{q_x}", limit, f"a Requant to 16 bits and 2**{finest} in front")
+        return
+    if q_x is not None and not lowest <= q_x <= highest:
+        limit = f"2**{lowest}..2**{highest}: its multiplier 2**({highest} - q) has 32 bits"
         yield n.error("scale_x", f"2**{q_x}", limit, "an input on a finer scale, or keep the function in float")
     elif tanh:
         limit = "engine 562ddc7 reads its input as int32 and returns 0; later engines compute it"
@@ -53,7 +56,7 @@ def sigmoid(n: NodeFacts) -> Iterator[Violation]:
 @rule("QGelu", "QSwish")
 def gelu(n: NodeFacts) -> Iterator[Violation]:
     """A kernel of venusA for which the packer has no operator."""
-    if n.platform != "venusA":
+    if find_curve("gelu" if n.op_type == "QGelu" else "swish", n.platform) is None:
         yield n.broken("the chip has no such function", "keep it in float")
         return
     limit = "packer 562ddc7 has no such operator; the chip's library has the function"
@@ -63,18 +66,19 @@ def gelu(n: NodeFacts) -> Iterator[Violation]:
 @rule("SoftmaxInt", "LogSoftmaxInt")
 def softmax(n: NodeFacts) -> Iterator[Violation]:
     """Axis, length, widths, and the chips that compute something else."""
-    log, shape, bits = n.op_type == "LogSoftmaxInt", n.shape(0), n.tensor(0).bits
-    if log and n.platform in ("arcs", "mars"):
+    shape, bits = n.shape(0), n.tensor(0).bits
+    native = OPERATORS["SoftmaxInt"][n.platform].kind == "native"
+    if native and OPERATORS[n.op_type][n.platform].kind != "native":
         reason = "the engine takes the logarithm of the raw integers"
         yield n.broken(reason, "softmax on the chip and the logarithm in the application")
         return
-    allowed = (8, 16, 32) if n.platform == "venusA" else (8,)
+    allowed = OPERATORS[n.op_type][n.platform].bits
     if bits is not None and bits not in allowed:
         yield n.error("width of the input", bits, f"one of {allowed}", "output_bits of the layer in front")
     q_o = n.exp2("scale_o")
-    if q_o is not None and q_o > (15 if n.platform != "venus" else 25):
+    if q_o is not None and q_o > (15 if native else 25):
         yield n.error("scale_o", f"2**{q_o}", "at most 2**15", "a coarser scale_o")
-    if n.platform == "venus":
+    if not native:
         limit = "operators whose arithmetic a simulator confirms: +-1 in Q15 is possible"
         yield n.error("operator", n.op_type, limit, "keep it in float")
         return
@@ -83,7 +87,7 @@ def softmax(n: NodeFacts) -> Iterator[Violation]:
     axis = int(n.get("axis", n.get("dim", -1)))
     at, length = axis % len(shape), shape[axis % len(shape)]
     alone = all(s == 1 for s in shape[at + 1 :])
-    arcs_axis = n.platform in ("arcs", "mars") and axis >= 0 and not (axis == 1 and len(shape) == 2)
+    arcs_axis = not n.chip.softmax_axis and axis >= 0 and not (axis == 1 and len(shape) == 2)
     if not alone or arcs_axis and axis != 1:
         limit = (
             "the last axis, written as -1" if arcs_axis else "the last axis: the engine works on all that follows it"
@@ -142,7 +146,7 @@ def layer_norm(n: NodeFacts) -> Iterator[Violation]:
 def glu(n: NodeFacts) -> Iterator[Violation]:
     """Gated linear unit."""
     shape = n.shape(0)
-    if n.platform == "venus":
+    if OPERATORS["GluInt"][n.platform].kind != "native":
         yield n.broken("the engine does not implement it", "a product of one half with the sigmoid of the other")
         return
     if n.platform in ("arcs", "mars"):

@@ -78,7 +78,7 @@ def mul(n: NodeFacts) -> Iterator[Violation]:
 def div(n: NodeFacts) -> Iterator[Violation]:
     """Quotient by a constant; the 32-bit form divides two tensors."""
     wide = n.tensor(0).bits == 32
-    if wide and n.platform == "venus":
+    if wide and n.chip.div_scales is None:
         yield n.error("division of 32-bit tensors", "", "int8 divided by a constant", "a product with the reciprocal")
     if not wide and n.has(1) and n.shape(1) not in (None, ()):
         remedy = "a product with the reciprocal, or keep the division in float"
@@ -168,7 +168,7 @@ def pad(n: NodeFacts) -> Iterator[Violation]:
     """Padding by a node of its own."""
     yield from rank(n, 4)
     mode = str(n.get("mode", "constant"))
-    if n.platform != "venus":
+    if OPERATORS["iqPad"][n.platform].kind != "native":
         reason = "the engine scrambles its result"
         yield n.broken(reason, "export the model again: padding is written in slices and iqCat")
     elif mode != "constant":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .facts import FLOAT, NodeFacts, rule
+from .operators import OPERATORS
 from .platforms import SWAP_INNER
 from .violation import Violation
 
@@ -79,5 +80,5 @@ def venus_only(n: NodeFacts) -> Iterator[Violation]:
     """Two operators of the venus packer, of which one returns zeros."""
     if n.op_type == "Resize" and _on_codes(n):
         yield n.broken("it returns zeros", "a transposed convolution, or keep it in float")
-    elif n.op_type == "ShuffleChannel" and n.platform != "venus":
+    elif n.op_type == "ShuffleChannel" and OPERATORS["ShuffleChannel"][n.platform].kind != "native":
         yield n.broken("only venus has it", "Reshape, Transpose and Reshape: export the model again")

@@ -26,7 +26,7 @@ def _layout(n: NodeFacts, shape: Sequence[int]) -> Iterator[Violation]:
             "export with a batch of 1 and batch_first=True",
             refused=False,
         )
-    elif n.op_type == "LSTMInt" and n.platform == "venus":
+    elif n.op_type == "LSTMInt" and n.chip.recurrent_batch_first:
         if not first:
             yield n.error("batch_first", first, "1", "export the model again")
         if shape[2] < shape[1]:
@@ -38,11 +38,11 @@ def _layout(n: NodeFacts, shape: Sequence[int]) -> Iterator[Violation]:
 
 def _gates(n: NodeFacts, hidden: str) -> Iterator[Violation]:
     """The sums are brought to the format of the gates by a 32-bit multiplier."""
-    top = 11 if n.platform == "venus" else 27
+    least = n.chip.lstm_sum_exp2
     for a, b in (("scale_x", "scale_iw"), (hidden, "scale_hw")):
         q_a, q_b = n.exp2(a), n.exp2(b)
-        if q_a is not None and q_b is not None and top - q_a - q_b > 30:
-            limit = f"at least 2**{top - 30}"
+        if q_a is not None and q_b is not None and q_a + q_b < least:
+            limit = f"at least 2**{least}"
             yield n.error(f"{a} * {b}", f"2**{q_a + q_b}", limit, "finer scales: smaller weights or inputs")
 
 
@@ -76,8 +76,9 @@ def gru(n: NodeFacts) -> Iterator[Violation]:
         yield from _layout(n, shape)
     for a, b in (("scale_x", "scale_iw"), ("scale_o", "scale_hw")):
         q_a, q_b = n.exp2(a), n.exp2(b)
-        if n.platform == "venus" and q_a is not None and q_b is not None and q_a + q_b < 11:
-            limit = "at least 2**11: the chip shifts sums of a GRU right only"
+        least = n.chip.gru_sum_exp2
+        if least > 0 and q_a is not None and q_b is not None and q_a + q_b < least:
+            limit = f"at least 2**{least}: the chip shifts sums of a GRU right only"
             yield n.error(f"{a} * {b}", f"2**{q_a + q_b}", limit, "finer scales: smaller weights or inputs")
     if n.platform == "venus":
         limit = "engine 562ddc7 halves the state in every step; later revisions use 16-bit gates"
