@@ -128,6 +128,10 @@ OPERATORS: dict[str, Operator] = {
         "nn.MaxPool1d/2d, adaptive pooling, amax, amin",
         _native("ceil mode pads at the end; larger kernels in a row, other windows behind a Gather; no places"),
     ),
+    "Max": _row(
+        "torch.maximum, torch.minimum, torch.max(x, y)",
+        _rewrite("iqCat brings both to the scale of the result, where MaxPool compares exactly"),
+    ),
     # ---- element-wise
     "Relu": _row("nn.ReLU", _native("fused into the layer in front")),
     "iqAdd": _row(

@@ -46,6 +46,7 @@ WRITTEN = {
     "LayerNormInt": (nn.LayerNorm(8), ROWS),
     "AvgPool2dInt": (lambda x: F.avg_pool2d(x, 2), MAP),
     "MaxPool": (lambda x: F.max_pool2d(x, 2), MAP),
+    "Max": (lambda x, y: torch.maximum(x, y), FLAT),
     "Relu": (lambda x: F.relu(x + x), FLAT),
     "iqAdd": (lambda x, y: x + y, FLAT),
     "iqSub": (lambda x, y: x - y, FLAT),

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from linger.chip import limits_of
+from linger.nn.functional import both_operands
 from linger.nn.moves.register import named_arguments
 from linger.nn.nodes.broadcast import write_channels
 from linger.nn.nodes.file_tensor import FileTensor
 from linger.runtime import NAMES, ChipOutput, Format, NodeReader, Tape, current_tape, handles, info, reads, tag
 
 from .maximum import maximum_over
+from .of_two import fit, of_two
 
 
 def _complement(in_file: FileTensor) -> FileTensor:
@@ -105,7 +107,8 @@ def _argmax(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 def _max(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     found, tape = _place(args, kwargs), current_tape()
     if found is None:
-        return NotImplemented
+        pair = both_operands(args, kwargs)
+        return of_two(pair[0], pair[1], NAMES[func] == "min") if pair and fit(*pair[:2]) else NotImplemented
     x, fmt, axes, keepdim = found
     result = func(*args, **kwargs)
     values, places = tag(result[0], fmt.like(None)), result[1]
