@@ -53,7 +53,9 @@ def lowest(name):
 
 def trained(call, *inputs, scale=5.0, platform="venusA", tmp_path=None, more=""):
     (tmp_path / "c.yaml").write_text(f"platform: {platform}\n{more}")
-    model = linger.init(Pair(call, [t.shape for t in inputs], scale), str(tmp_path / "c.yaml"), example_inputs=inputs).train()
+    model = linger.init(
+        Pair(call, [t.shape for t in inputs], scale), str(tmp_path / "c.yaml"), example_inputs=inputs
+    ).train()
     model(*inputs)
     return model.eval()
 
