@@ -145,6 +145,27 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circle == {}, f"these wait for each other: {circle}; move what both need into a file of its own"
 
 
+def _assigned(path: Path, name: str) -> ast.Dict:
+    """The dictionary that a module assigns to a name."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and isinstance(node.value, ast.Dict):
+            return node.value
+    raise AssertionError(f"{path}: no {name}")
+
+
+def test_layers_and_operators_name_no_chip():
+    """A chip is a row of ``chip/platforms.py``: what it can and how it computes are fields, not comparisons with its name."""
+    names = {ast.literal_eval(key) for key in _assigned(LINGER / "chip/platforms.py", "LIMITS").keys if key is not None}
+    files = [path for path in PYTHON if path.relative_to(LINGER).parts[0] in ("nn", "ops")]
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert names == {"arcs", "mars", "venusA", "venus"} and found == []
+
+
 def test_import_of_linger_needs_no_onnx_and_is_lazy_about_it():
     offenders = [
         f"{path.relative_to(ROOT)}:{node.lineno}"

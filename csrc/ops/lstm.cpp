@@ -8,9 +8,6 @@ using lgr::Tensor;
 
 constexpr int kOrder[] = {0, 1, 2, 3};
 
-int32_t cell_exp2(int64_t chip) { return chip == LGR_VENUS ? 7 : 15; }
-int32_t cell_bits(int64_t chip) { return chip == LGR_VENUS ? 16 : 32; }
-
 // value, codes, scale, h_n, its codes, c_n, its codes, peak, saturated, saved, codes of h0 and c0
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
                            Tensor, Tensor, Tensor>;
@@ -24,9 +21,9 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
                          {x, x_scale, w_ih, ih_scale, w_hh, hh_scale, h_scale, offsets, counts,
                           chip, reverse, batch, stride});
     const lgr_recurrent &p = layer.p;
-    const int32_t cell = cell_exp2(chip);
+    const lgr_lstm_cell cell = lgr_lstm_cell_format(p.chip);
     const Tensor h_given = layer.state(h0, p.q_h, 8),
-                 c_given = layer.state(c0, cell, cell_bits(chip));
+                 c_given = layer.state(c0, cell.exp2, cell.bits);
     const lgr_recurrent_weights w = layer.pack(b_ih, b_hh);
     lgr::RecurrentResults out(layer, save);
     Tensor cn = layer.states(aoti_torch_dtype_int32()),
@@ -45,8 +42,9 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
             });
         *saturated.mutable_data_ptr<int64_t>() = seen.saturated;
         out.finish(layer, seen, "lstm");
-        lgr::check(lgr_dequantize_s32_f32(io.cn, cn.numel(), cell, cv.mutable_data_ptr<float>()),
-                   "lstm");
+        lgr::check(
+            lgr_dequantize_s32_f32(io.cn, cn.numel(), cell.exp2, cv.mutable_data_ptr<float>()),
+            "lstm");
     }
     return {out.value, out.codes, out.scale, out.h,     out.h_codes, cv,
             cn,        out.peak,  saturated, out.saved, h_given,     c_given};

@@ -28,8 +28,6 @@ from linger.ops.spec import Coded, Output
 
 _gru = torch.ops.linger.gru.default
 _backward = torch.ops.linger.gru_backward.default
-STATE_CAP = {"arcs": 23, "mars": 23, "venusA": 23, "venus": 15}
-"""Largest exponent of the hidden state: the candidate is shifted right only."""
 
 
 def gru(x: Coded, w: Weights, h_scale: Tensor, out: Output, walk: Walk, h0: Tensor | None = None) -> Result:
@@ -125,7 +123,7 @@ class _GRU(torch.autograd.Function):
         )
         wants = want_ih, want_it, want_hh, want_ht
         g_ih, g_it, g_hh, g_ht = both_gradients((dw_ih, ih), (dw_hh, hh), wants)
-        g_t = threshold_grad(slope, scale, threshold, ctx.bits, STATE_CAP[ctx.walk.chip]) if want_t else None
+        g_t = threshold_grad(slope, scale, threshold, ctx.bits, ctx.walk.chip.state_exp2) if want_t else None
         biases = db_ih if want_bi else None, db_hh if want_bh else None
         given = dh0.view(ctx.walk.batch, -1) if want_h else None
         return dx if want_x else None, g_ih, g_hh, *biases, given, g_it, g_ht, g_t, None
@@ -170,4 +168,4 @@ def _fake_gru_backward(
     return dx, fresh(*w_ih.shape), fresh(*w_hh.shape), *biases, fresh(1, batch, hidden), fresh()
 
 
-__all__ = ["STATE_CAP", "gru", "gru_codes"]
+__all__ = ["gru", "gru_codes"]

@@ -28,10 +28,6 @@ from linger.ops.spec import Coded, Output
 
 _lstm = torch.ops.linger.lstm.default
 _backward = torch.ops.linger.lstm_backward.default
-CELL_EXP2 = {"arcs": 15, "mars": 15, "venusA": 15, "venus": 7}
-"""Exponent of the cell state, fixed by the chip."""
-STATE_CAP = {"arcs": 23, "mars": 23, "venusA": 23, "venus": 14}
-"""Largest exponent of the hidden state: the product of a gate and tanh is shifted right only."""
 
 
 def lstm(
@@ -62,7 +58,7 @@ def lstm(
     """
     results = run("lstm", 4, _LSTM, _forward, x, w, h_scale, out, walk, (h0, c0))
     y, codes, scale, h_n, h_codes, c_n, c_codes, peak, saturated = results
-    cell_scale = torch.full((), 2.0 ** CELL_EXP2[walk.chip])
+    cell_scale = torch.full((), 2.0**walk.chip.cell_exp2)
     states = States(h_n, h_codes, scale), States(c_n, c_codes, cell_scale)
     return Result(Coded(y, codes, scale), *states, peak, saturated)
 
@@ -137,7 +133,7 @@ class _LSTM(torch.autograd.Function):
         )
         wants = want_ih, want_it, want_hh, want_ht
         g_ih, g_it, g_hh, g_ht = both_gradients((dw_ih, ih), (dw_hh, hh), wants)
-        g_t = threshold_grad(slope, scale, saved[15], ctx.bits, STATE_CAP[ctx.walk.chip]) if want_t else None
+        g_t = threshold_grad(slope, scale, saved[15], ctx.bits, ctx.walk.chip.state_exp2) if want_t else None
         biases = db if want_bi else None, db.clone() if want_bh else None
         given = dh0.view(ctx.walk.batch, -1) if want_h else None, dc0.view(ctx.walk.batch, -1) if want_c else None
         return dx if want_x else None, g_ih, g_hh, *biases, *given, g_it, g_ht, g_t, None
@@ -187,4 +183,4 @@ def _fake_lstm_backward(
     return dx, fresh(*w_ih.shape), fresh(*w_hh.shape), fresh(4 * hidden), *states, fresh()
 
 
-__all__ = ["CELL_EXP2", "STATE_CAP", "lstm", "lstm_codes"]
+__all__ = ["lstm", "lstm_codes"]

@@ -17,9 +17,21 @@ from linger.ops.weighted import Weight, quantize_weight, weight_gradients
 _hidden_scale = torch.ops.linger.hidden_scale.default
 _hidden_observe = torch.ops.linger.hidden_observe.default
 
-CHIPS = {"arcs": 0, "mars": 0, "venusA": 1, "venus": 2}
-"""Row of a chip's formulas in the kernels."""
 _SAVED = {4: (15, 15, 11), 3: (12, 15, 8)}
+
+
+class Formulas(NamedTuple):
+    """How a chip computes a recurrent layer.
+
+    Attributes:
+        row: Of the native formulas, ``enum lgr_chip``.
+        state_exp2: Largest exponent of the hidden state: what feeds it is shifted right only.
+        cell_exp2: Exponent of an LSTM's cell state.
+    """
+
+    row: int
+    state_exp2: int
+    cell_exp2: int
 
 
 class Walk(NamedTuple):
@@ -30,7 +42,7 @@ class Walk(NamedTuple):
         counts: int32 ``[T]``, how many entries have this step; never rising.
         batch: Number of entries.
         stride: 1 for time-major and packed rows, T for batch-first.
-        chip: Platform name.
+        chip: The chip's formulas.
         reverse: From the last step to the first.
     """
 
@@ -38,13 +50,13 @@ class Walk(NamedTuple):
     counts: Tensor
     batch: int
     stride: int
-    chip: str
+    chip: Formulas
     reverse: bool
 
     @property
     def arguments(self) -> tuple[Any, ...]:
         """As the native operators take it."""
-        return self.offsets, self.counts, CHIPS[self.chip], self.reverse, self.batch, self.stride
+        return self.offsets, self.counts, self.chip.row, self.reverse, self.batch, self.stride
 
 
 class Weights(NamedTuple):
@@ -273,7 +285,7 @@ def saved_weights(saved: tuple[Tensor, ...]) -> tuple[Weight, Weight]:
     return Weight(*saved[:4]), Weight(*saved[4:8])
 
 
-def whole(x: Tensor, chip: str, reverse: bool = False) -> Walk:
+def whole(x: Tensor, chip: Formulas, reverse: bool = False) -> Walk:
     """Every step of ``x (T, B, D)``."""
     steps, batch = int(x.shape[0]), int(x.shape[1])
     offsets = torch.arange(steps, dtype=torch.int64) * batch
@@ -297,4 +309,4 @@ def _fake_hidden_observe(*_: Any) -> None:
     return None
 
 
-__all__ = ["CHIPS", "Result", "States", "Walk", "Weights", "hidden_observe", "hidden_scale", "whole"]
+__all__ = ["Formulas", "Result", "States", "Walk", "Weights", "hidden_observe", "hidden_scale", "whole"]

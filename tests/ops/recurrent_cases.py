@@ -9,9 +9,7 @@ import recurrent_oracle as oracle
 import torch
 
 from linger import ops
-from linger.ops.gru import STATE_CAP as GRU_CAP
 from linger.ops.gru import gru
-from linger.ops.lstm import STATE_CAP as LSTM_CAP
 from linger.ops.lstm import lstm
 from linger.ops.recurrent import Weights, hidden_scale
 
@@ -37,7 +35,7 @@ class Float:
         if packed:
             self.lengths = torch.randint(1, steps + 1, (batch,), generator=g).sort(descending=True).values
             self.lengths[0] = steps
-        self.walk, self.rows = oracle.packed_walk(self.lengths, platform, reverse)
+        self.walk, self.rows = oracle.packed_walk(self.lengths, platform, reverse, n)
         self.padded = torch.randn(steps, batch, d, generator=g)
         bound = 2.0 * hidden**-0.5
         self.x_scale = torch.tensor(2.0**5)
@@ -67,7 +65,7 @@ class Float:
 
     def run(self):
         ih, hh, out = self.outs
-        self.h_scale = hidden_scale(out, (LSTM_CAP if self.kind == "lstm" else GRU_CAP)[self.platform])
+        self.h_scale = hidden_scale(out, self.walk.chip.state_exp2)
         w = Weights(*self.w, ih, hh)
         x = ops.Coded(self.x, self.codes, self.x_scale)
         states = (self.h0, self.c0) if self.given else (None, None)

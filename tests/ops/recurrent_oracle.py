@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from linger.ops.recurrent import Walk
+from linger.chip import LIMITS
+from linger.ops.recurrent import Formulas, Walk
 
 D64 = torch.float64
 TABLES = {("arcs", 0): 0, ("arcs", 1): 1, ("venusA", 0): 2, ("venusA", 1): 3, ("venus", 0): 4, ("venus", 1): 5}
@@ -198,10 +199,16 @@ def gru(layer, leaves, h, state_codes):
     return torch.stack(ys), h, peak
 
 
-def packed_walk(lengths, platform, reverse=False):
+def formulas(platform, gates=4):
+    """A chip's row, as the layers of LSTM (4) and GRU (3) give it."""
+    row = LIMITS[platform]
+    return Formulas(row.formulas, row.lstm_state_exp2 if gates == 4 else row.gru_state_exp2, row.cell_exp2)
+
+
+def packed_walk(lengths, platform, reverse=False, gates=4):
     """Walk of a packed batch, entries in falling order of length, and the (step, entry) of each row."""
     steps = int(lengths.max())
     counts = torch.tensor([int((lengths > t).sum()) for t in range(steps)], dtype=torch.int32)
     rows = [(t, r) for t in range(steps) for r in range(int(counts[t]))]
     offsets = torch.cumsum(counts.long(), 0) - counts
-    return Walk(offsets, counts, len(lengths), 1, platform, reverse), rows
+    return Walk(offsets, counts, len(lengths), 1, formulas(platform, gates), reverse), rows

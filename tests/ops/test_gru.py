@@ -45,7 +45,7 @@ def expected(platform, operands, reverse, lengths=None):
 def test_integers_match_the_oracle(platform, shape, extreme, reverse, isa):
     operands = case(platform, shape, len(isa) + shape[0], extreme)
     x, w_ih, w_hh, b_ih, b_hh, exp2, h0 = operands
-    y, h = gru_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, platform, reverse), h0)
+    y, h = gru_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, oracle.formulas(platform, 3), reverse), h0)
     want = expected(platform, operands, reverse)
     assert torch.equal(y.long(), want[0])
     assert torch.equal(h[0].long(), want[1])
@@ -57,7 +57,7 @@ def test_saturated_sums_one_shift_from_their_format(platform, isa):
     operands[5] = (7, 5, 5, 7) if platform == "venus" else (7, 21, 21, 7)  # Q12 to Q11, Q28 to Q27
     operands[3].fill_(2**31 - 1)
     x, w_ih, w_hh, b_ih, b_hh, exp2, h0 = operands
-    y, _ = gru_codes(x, w_ih, w_hh, b_ih, b_hh, exp2, whole(x, platform), h0)
+    y, _ = gru_codes(x, w_ih, w_hh, b_ih, b_hh, exp2, whole(x, oracle.formulas(platform, 3)), h0)
     assert torch.equal(y.long(), expected(platform, operands, False)[0])
 
 
@@ -67,7 +67,7 @@ def test_rows_of_packed_input(platform, reverse, isa):
     operands = case(platform, (9, 6, 10, 18), 5)
     x, w_ih, w_hh, b_ih, b_hh, exp2, h0 = operands
     lengths = torch.tensor([6, 6, 5, 4, 4, 4, 3, 1, 1])
-    walk, rows = oracle.packed_walk(lengths, platform, reverse)
+    walk, rows = oracle.packed_walk(lengths, platform, reverse, gates=3)
     packed = torch.stack([x[t, r] for t, r in rows])
     y, h = gru_codes(packed, w_ih, w_hh, b_ih, b_hh, tuple(exp2), walk, h0)
     want = expected(platform, operands, reverse, lengths)
@@ -100,7 +100,12 @@ def test_recorded_vectors(isa):
         x = torch.from_numpy(a["in_0"][0].copy())
         steps = len(x)
         walk = Walk(
-            torch.arange(steps), torch.ones(steps, dtype=torch.int32), 1, 1, recorded.platform, not q["go_forward"]
+            torch.arange(steps),
+            torch.ones(steps, dtype=torch.int32),
+            1,
+            1,
+            oracle.formulas(recorded.platform, 3),
+            not q["go_forward"],
         )
         w = [torch.from_numpy(a[f"w_{i}"]) for i in range(4)]
         y, h = gru_codes(x, *w, (q["q_x"], q["q_iw"], q["q_hw"], q["q_h"]), walk)
@@ -168,13 +173,13 @@ def test_errors_name_argument_expected_and_got():
         gru(x._replace(scale=torch.tensor(-8.0)), w, model.h_scale, out, model.walk)
     operands = case("arcs", (3, 4, 5, 6), 0)
     with pytest.raises(RuntimeError, match="offsets and counts must stay inside x"):
-        gru_codes(*operands[:5], tuple(operands[5]), whole(operands[0], "arcs")._replace(stride=2))
+        gru_codes(*operands[:5], tuple(operands[5]), whole(operands[0], oracle.formulas("arcs", 3))._replace(stride=2))
 
 
 def test_fake_kernels():
     x, w_ih, w_hh, b_ih, b_hh, exp2, h0 = case("venusA", (3, 4, 5, 6), 0)
     ex, ei, eh, e = (torch.tensor(2.0**k) for k in exp2)
-    walk = whole(x, "venusA").arguments
+    walk = whole(x, oracle.formulas("venusA", 3)).arguments
     call = (x, ex, w_ih, ei, w_hh, eh, b_ih, b_hh, e, h0, *walk)
     torch.library.opcheck(torch.ops.linger.gru.default, (*call, True))
     results = torch.ops.linger.gru(*call, True)
@@ -185,7 +190,7 @@ def test_fake_kernels():
 
 def test_backward_refuses_what_forward_did_not_save():
     x, w_ih, w_hh, _, _, _, h0 = case("arcs", (3, 4, 10, 20), 2)
-    one, walk = torch.tensor(128.0), whole(x, "arcs").arguments
+    one, walk = torch.tensor(128.0), whole(x, oracle.formulas("arcs", 3)).arguments
     results = torch.ops.linger.gru(x, one, w_ih, one, w_hh, one, None, None, one, h0, *walk, True)
     y, codes, pre, h_codes = (results[i] for i in (0, 1, 6, 7))
     for i in range(3):
@@ -208,7 +213,7 @@ def test_a_code_rounded_twice_is_not_saturated(platform, isa):
     out, codes = ops_oracle.output(ops_oracle.stats(), threshold=threshold), random_codes(g, 1, batch, 2)
     scale = hidden_scale(out)
     x = ops.Coded(codes / 2.0**6, codes, torch.tensor(2.0**6))
-    y = gru(x, Weights(*w, None, None, *finest), scale, out, whole(codes, platform)).out
+    y = gru(x, Weights(*w, None, None, *finest), scale, out, whole(codes, oracle.formulas(platform, 3))).out
     assert 0 < int(y.codes.abs().max()) < 127
     lost = [
         abs(float(torch.autograd.grad(v, threshold, retain_graph=True)[0])) * scale.item() / math.log(2.0)

@@ -47,7 +47,7 @@ def expected(platform, operands, reverse, lengths=None):
 def test_integers_match_the_oracle(platform, shape, extreme, reverse, isa):
     operands = case(platform, shape, len(isa) + shape[0], extreme)
     x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = operands
-    got = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, platform, reverse), h0, c0)
+    got = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, oracle.formulas(platform), reverse), h0, c0)
     want, _, _ = expected(platform, operands, reverse)
     assert torch.equal(got[0].long(), want[0])
     assert torch.equal(got[1][0].long(), want[1])
@@ -60,7 +60,7 @@ def test_saturated_sums_one_shift_from_their_format(platform, isa):
     operands[5] = (7, 5, 5, 7) if platform == "venus" else (7, 21, 21, 7)  # Q12 to Q11, Q28 to Q27
     operands[3].fill_(2**31 - 1)
     x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = operands
-    got = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, exp2, whole(x, platform), h0, c0)
+    got = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, exp2, whole(x, oracle.formulas(platform)), h0, c0)
     want, _, _ = expected(platform, operands, False)
     assert torch.equal(got[0].long(), want[0])
     assert torch.equal(got[2][0].long(), want[2])
@@ -80,19 +80,21 @@ def test_rows_of_packed_and_batch_first_input(platform, reverse, isa):
     assert torch.equal(h[0].long(), want[1])
     assert torch.equal(c[0].long(), want[2])
     first = x.transpose(0, 1).contiguous()
-    by_batch = Walk(torch.arange(6), torch.full((6,), 9, dtype=torch.int32), 9, 6, platform, reverse)
+    by_batch = Walk(torch.arange(6), torch.full((6,), 9, dtype=torch.int32), 9, 6, oracle.formulas(platform), reverse)
     y_first, *_ = lstm_codes(first, w_ih, w_hh, b_ih, b_hh, tuple(exp2), by_batch, h0, c0)
-    y_time, *_ = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, platform, reverse), h0, c0)
+    y_time, *_ = lstm_codes(
+        x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, oracle.formulas(platform), reverse), h0, c0
+    )
     assert torch.equal(y_first.transpose(0, 1), y_time)
 
 
 def test_entries_of_a_large_batch_are_independent(isa):
     x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = case("arcs", (150, 4, 10, 20), 3)
-    y, _, c = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, "arcs"), h0, c0)
+    y, _, c = lstm_codes(x, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(x, oracle.formulas("arcs")), h0, c0)
     for i in (0, 63, 64, 128, 149):
         alone = x[:, i : i + 1].contiguous()
         states = h0[i : i + 1], c0[i : i + 1]
-        one = lstm_codes(alone, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(alone, "arcs"), *states)
+        one = lstm_codes(alone, w_ih, w_hh, b_ih, b_hh, tuple(exp2), whole(alone, oracle.formulas("arcs")), *states)
         assert torch.equal(one[0][:, 0], y[:, i])
         assert torch.equal(one[2][0, 0], c[0, i])
 
@@ -139,7 +141,12 @@ def test_recorded_vectors():
         x = torch.from_numpy(a["in_0"][0][: q["valid_steps"]].copy())
         steps = len(x)
         walk = Walk(
-            torch.arange(steps), torch.ones(steps, dtype=torch.int32), 1, 1, recorded.platform, not q["go_forward"]
+            torch.arange(steps),
+            torch.ones(steps, dtype=torch.int32),
+            1,
+            1,
+            oracle.formulas(recorded.platform),
+            not q["go_forward"],
         )
         w = [torch.from_numpy(a[f"w_{i}"]) for i in range(4)]
         states = [torch.from_numpy(a[f"in_{i}"]) for i in (2, 3)] if "in_2" in a else [None, None]
@@ -156,7 +163,7 @@ def test_saturated_cells_are_counted(isa):
     bias = torch.full((64,), 8 << 14, dtype=torch.int32)  # every gate is open
     c0 = torch.full((2, 16), int(2.5 * 2**15), dtype=torch.int32)
     one = torch.tensor(2.0**7)
-    walk = whole(x, "arcs")
+    walk = whole(x, oracle.formulas("arcs"))
     results = torch.ops.linger.lstm(x, one, w[0], one, w[1], one, bias, bias, one, None, c0, *walk.arguments, False)
     assert int(results[8]) == 32 * 3
 
@@ -208,7 +215,7 @@ def test_threshold_gradients(platform, isa):
 
 def test_walks_that_leave_the_input_are_refused():
     x, w_ih, w_hh, b_ih, b_hh, exp2, _, _ = case("arcs", (3, 4, 5, 6), 0)
-    good = whole(x, "arcs")
+    good = whole(x, oracle.formulas("arcs"))
     three = torch.tensor([3, 3, 3, 3], dtype=torch.int32)
     for walk in (
         good._replace(offsets=good.offsets + 1),
@@ -264,13 +271,14 @@ def test_errors_name_argument_expected_and_got():
 def test_fake_kernels():
     x, w_ih, w_hh, b_ih, b_hh, exp2, h0, c0 = case("arcs", (3, 4, 5, 6), 0)
     ex, ei, eh, e = (torch.tensor(2.0**k) for k in exp2)
-    call = (x, ex, w_ih, ei, w_hh, eh, b_ih, b_hh, e, h0, c0, *whole(x, "arcs").arguments)
+    call = (x, ex, w_ih, ei, w_hh, eh, b_ih, b_hh, e, h0, c0, *whole(x, oracle.formulas("arcs")).arguments)
     torch.library.opcheck(torch.ops.linger.lstm.default, (*call, True))
     results = torch.ops.linger.lstm(*call, True)
     weights = (x, ex, w_ih, ei, w_hh, eh, e, h0, c0, results[1], results[9])
     grads = torch.randn(4, 3, 6), None, torch.randn(1, 3, 6)
     torch.library.opcheck(
-        torch.ops.linger.lstm_backward.default, (*grads, *weights, *whole(x, "arcs").arguments, True, False)
+        torch.ops.linger.lstm_backward.default,
+        (*grads, *weights, *whole(x, oracle.formulas("arcs")).arguments, True, False),
     )
     out = ops_oracle.output(ops_oracle.stats(), observe=True)
     torch.library.opcheck(torch.ops.linger.hidden_scale.default, (*out.stats[:3], None, 8, 23))
@@ -279,7 +287,7 @@ def test_fake_kernels():
 
 def test_backward_refuses_what_forward_did_not_save():
     x, w_ih, w_hh, _, _, _, h0, c0 = case("arcs", (3, 4, 10, 20), 2)
-    one, walk = torch.tensor(128.0), whole(x, "arcs").arguments
+    one, walk = torch.tensor(128.0), whole(x, oracle.formulas("arcs")).arguments
     call = (x, one, w_ih, one, w_hh, one, None, None, one, h0, c0)
     y, codes, _, _, _, _, _, _, _, kept, h_codes, c_codes = torch.ops.linger.lstm(*call, *walk, True)
     saved = {"h0": h_codes, "c0": c_codes, "codes": codes, "saved": kept}

@@ -10,6 +10,12 @@
 extern "C" {
 #endif
 
+/* Format of the cell state: exponent and width. */
+typedef struct lgr_lstm_cell {
+    int32_t exp2, bits;
+} lgr_lstm_cell;
+lgr_lstm_cell lgr_lstm_cell_format(int32_t chip);
+
 /* Rows are those of lgr_recurrent; a pointer marked * may be NULL. */
 typedef struct lgr_lstm_io {
     const int8_t *x; /* [rows][d] */

@@ -7,6 +7,11 @@
 #include "kernels/recurrent/recurrent_twin.h"
 #include <string.h>
 
+lgr_lstm_cell lgr_lstm_cell_format(int32_t chip)
+{
+    return chip == LGR_VENUS ? (lgr_lstm_cell){7, 16} : (lgr_lstm_cell){15, 32};
+}
+
 void lgr_lstm_forward_ref(const lgr_recurrent *p, const lgr_recurrent_weights *w,
                           const lgr_lstm_io *io, int32_t r0, int32_t r1, void *scratch,
                           lgr_recurrent_seen *seen)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from linger import ops
 from linger.chip import limits_of
-from linger.ops.gru import STATE_CAP, gru
+from linger.ops.gru import gru
 from linger.ops.recurrent import Result, Walk, Weights
 
 from .layer import RecurrentInt
@@ -40,7 +40,6 @@ class GRUInt(RecurrentInt, nn.GRU):
 
     gates = 3
     op_type = "GRUInt"
-    state_caps = STATE_CAP
 
     def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

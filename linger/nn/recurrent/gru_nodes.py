@@ -29,7 +29,7 @@ def read_gru(node: NodeReader) -> None:
     batch, inputs = int(x.shape[0]), int(x.shape[2])
     node.room((batch, steps, hidden), 3 * (inputs + hidden))
     h0 = read_state(node, 2, batch, hidden, exp2[3], torch.int8) if node.n_inputs == 7 else None
-    rows, order = read_walk(node, x, steps)
+    rows, order = read_walk(node, x, steps, 3)
     y, h = gru_codes(rows, w[0], w[1], w[2], w[3], exp2, order, h0)
     node.put(0, y, exp2[3])
     if node.n_outputs > 1:

@@ -27,12 +27,12 @@ from linger.nn.base import (
 )
 from linger.nn.constrained.recurrent import FloatRows, run_float
 from linger.nn.moves.rows import mark_rows
-from linger.ops.recurrent import Result, States, Walk, Weights, hidden_observe, hidden_scale
+from linger.ops.recurrent import Formulas, Result, States, Walk, Weights, hidden_observe, hidden_scale
 from linger.quantizers import Quantizer, calibrating, clamp_weight_once, in_recomputation
 from linger.runtime import Leaf, current_tape, info
 
 from .packing import Padded, padded
-from .states import InputRows, both_directions, drop_between_layers, tag_state
+from .states import InputRows, both_directions, drop_between_layers, formulas_of, tag_state
 from .write import Direction, NodeWriter
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ class RecurrentInt(Leaf):
 
     gates: ClassVar[int]
     op_type: ClassVar[str]
-    state_caps: ClassVar[dict[str, int]]
     quant: LayerSettings
     fused_relu: bool
     input_quantizer: Quantizer
@@ -136,6 +135,11 @@ class RecurrentInt(Leaf):
         """Quantizer of the output and state of one layer."""
         return cast("Quantizer", getattr(self, Direction(layer, False).quantizer("output")))
 
+    @property
+    def formulas(self) -> Formulas:
+        """How the layer's chip computes it."""
+        return formulas_of(self.quant.platform, self.gates)
+
     # ---- what a subclass adds
 
     def step(
@@ -207,7 +211,7 @@ class RecurrentInt(Leaf):
         """What a batch without entries gives; nothing is observed."""
         n, last = 2 if self.bidirectional else 1, self.output_quantizer_of(self.num_layers - 1)
         y = x.new_zeros(*x.shape[:-1], n * self.hidden_size)
-        y = tag_state(y, hidden_scale(last.output(), self.state_caps[self.quant.platform]), 8, y.to(torch.int8))
+        y = tag_state(y, hidden_scale(last.output(), self.formulas.state_exp2), 8, y.to(torch.int8))
         states = [x.new_zeros(self.num_layers * n, 0, self.hidden_size) for _ in range(self.gates - 2)]
         return y, states[0] if self.gates == 3 else tuple(states)
 
@@ -253,15 +257,15 @@ class RecurrentInt(Leaf):
                 operand = drop_between_layers(operand, y, self.dropout)
             quantizer = self.output_quantizer_of(layer)
             note_use(quantizer)
-            out, cap = quantizer.output(), self.state_caps[self.quant.platform]
-            scale = self._scale_of(layer, out, cap)
+            out, formulas = quantizer.output(), self.formulas
+            scale = self._scale_of(layer, out, formulas.state_exp2)
             results = []
             for d in self.directions(layer):
                 at = layer * (2 if self.bidirectional else 1) + d.reverse
                 mine = (None,) * (self.gates - 2) if given is None else tuple(s[at] for s in given)
-                walk = rows.walk(self.quant.platform, d.reverse)
+                walk = rows.walk(formulas, d.reverse)
                 results.append(self.step(operand, self.weights(d), scale, out, walk, mine))
-            self._observe(results, out, cap, operand)
+            self._observe(results, out, formulas.state_exp2, operand)
             out_rows = both_directions([r.out for r in results])
             y = emit(out_rows, quantizer)
             states += [[s for s in (r.h, r.c) if s is not None] for r in results]
@@ -340,7 +344,7 @@ class RecurrentInt(Leaf):
         n = 2 if self.bidirectional else 1
         y = x
         cell = x.new_full((), 2.0 ** limits_of(self.quant.platform).cell_exp2)
-        x_scale, cap = operand_scale(x, self.input_quantizer), self.state_caps[self.quant.platform]
+        x_scale, cap = operand_scale(x, self.input_quantizer), self.formulas.state_exp2
         for layer in range(self.num_layers):
             quantizer = self.output_quantizer_of(layer)
             quantizer.bound_calibration(partial(hidden_scale, quantizer.output(), cap))

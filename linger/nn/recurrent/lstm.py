@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from linger import ops
-from linger.ops.lstm import STATE_CAP, lstm
+from linger.ops.lstm import lstm
 from linger.ops.recurrent import Result, Walk, Weights
 
 from .layer import RecurrentInt
@@ -34,7 +34,6 @@ class LSTMInt(RecurrentInt, nn.LSTM):
 
     gates = 4
     op_type = "LSTMInt"
-    state_caps = STATE_CAP
 
     def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

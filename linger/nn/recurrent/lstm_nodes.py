@@ -10,6 +10,8 @@ from linger.ops.lstm import lstm_codes
 from linger.ops.recurrent import Walk
 from linger.runtime.graph import NodeReader, reads
 
+from .states import formulas_of
+
 
 def _bias(node: NodeReader, i: int, n: int) -> Tensor:
     value = node.constant(i)
@@ -68,13 +70,15 @@ def read_state(node: NodeReader, i: int, batch: int, hidden: int, exp2: int, dty
     return given.codes.reshape(batch, hidden)
 
 
-def read_walk(node: NodeReader, x: Tensor, steps: int) -> tuple[Tensor, Walk]:
+def read_walk(node: NodeReader, x: Tensor, steps: int, gates: int) -> tuple[Tensor, Walk]:
     """The valid rows (B, L, D), and their order."""
     batch = int(x.shape[0])
     rows = x[:, :steps].contiguous()
     counts = torch.full((steps,), batch, dtype=torch.int32)
     reverse = node.integer("go_forward", 1) == 0
-    return rows, Walk(torch.arange(steps, dtype=torch.int64), counts, batch, steps, node.platform, reverse)
+    return rows, Walk(
+        torch.arange(steps, dtype=torch.int64), counts, batch, steps, formulas_of(node.platform, gates), reverse
+    )
 
 
 def read_exponents(node: NodeReader, x_exp2: int) -> tuple[int, int, int, int]:
@@ -107,7 +111,7 @@ def read_lstm(node: NodeReader) -> None:
     if node.n_inputs == 8:
         h0 = read_state(node, 2, batch, hidden, exp2[3], torch.int8)
         c0 = read_state(node, 3, batch, hidden, cell, wide).to(torch.int32)
-    rows, order = read_walk(node, x, steps)
+    rows, order = read_walk(node, x, steps, 4)
     y, h, c = lstm_codes(rows, w[0], w[1], w[2], w[3], exp2, order, h0, c0)
     node.put(0, y, exp2[3])
     if node.n_outputs > 1:

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from linger import ops
-from linger.ops.recurrent import Walk
+from linger.chip import limits_of
+from linger.ops.recurrent import Formulas, Walk
 from linger.runtime import CellFormat, Format, fixed_output, info, tag
 
 
@@ -30,9 +31,15 @@ class InputRows(NamedTuple):
     packed: PackedSequence | None
     unbatched: bool
 
-    def walk(self, platform: str, reverse: bool) -> Walk:
+    def walk(self, chip: Formulas, reverse: bool) -> Walk:
         """For one direction."""
-        return Walk(self.offsets, self.counts, self.batch, self.stride, platform, reverse)
+        return Walk(self.offsets, self.counts, self.batch, self.stride, chip, reverse)
+
+
+def formulas_of(platform: str, gates: int) -> Formulas:
+    """How a chip computes an LSTM (4 gates) or a GRU (3)."""
+    chip = limits_of(platform)
+    return Formulas(chip.formulas, chip.lstm_state_exp2 if gates == 4 else chip.gru_state_exp2, chip.cell_exp2)
 
 
 def tag_state(value: Tensor, scale: Tensor, bits: int, codes: Tensor | None) -> Tensor:
@@ -56,4 +63,4 @@ def drop_between_layers(x: ops.Coded, y: Tensor, p: float) -> ops.Coded:
     return ops.quantize(F.dropout(x.value, p), fixed_output(fmt.scale, fmt.bits))
 
 
-__all__ = ["InputRows", "both_directions", "drop_between_layers", "tag_state"]
+__all__ = ["InputRows", "both_directions", "drop_between_layers", "formulas_of", "tag_state"]
