@@ -13,11 +13,10 @@ from linger.ops import checks
 from linger.ops.gradients import dequantized
 from linger.ops.output import Tensors, fake, settings
 from linger.ops.spec import Coded, Output
-from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, weight_gradients, weighted
+from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, native_gradients, weighted
 
 _conv = torch.ops.linger.conv.default
 _conv_codes = torch.ops.linger.conv_codes.default
-_conv_grad = torch.ops.linger.conv_grad.default
 _float_backward = torch.ops.aten.convolution_backward.default
 
 
@@ -72,16 +71,7 @@ class Convolution(Weighted):
         codes, scale, *weight = kept
         if not codes.is_cpu:
             return super().gradients_behind(grad, mask, layout, kept, want)
-        w = Weight(*weight)
-        want_x, want_w, want_b, want_t = want
-        weights = want_w or want_t
-        w_mask = w.mask if want_w and not want_t else None  # a threshold's gradient needs all of the weight's
-        wanted = want_x + 2 * weights + 4 * want_b
-        gx, gw, gb = _conv_grad(grad, mask, codes, scale, w.codes, w.scale, w_mask, *self.geometry, wanted)
-        gt = None
-        if want_t:
-            gw, gt = weight_gradients(gw, w, want_w, True)
-        return gx if want_x else None, gw if want_w else None, gb if want_b else None, gt
+        return native_gradients(self.geometry, grad, mask, codes, scale, Weight(*weight), want)
 
     def float_gradients(
         self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
@@ -234,8 +224,8 @@ def _fake_conv_grad(
     dy: Tensor, mask: Tensor | None, x: Tensor, x_scale: Tensor, w: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     want = rest[-1]
-    n, c, h, wd = x.shape
-    gx = dy.new_empty_strided((n, c, h, wd), (h * wd * c, 1, wd * c, c)) if want & 1 else dy.new_empty([0])
+    n, c, *size = x.shape
+    gx = dy.new_empty((n, *size, c)).movedim(-1, 1) if want & 1 else dy.new_empty([0])
     gw = torch.empty_like(w, dtype=torch.float32) if want & 2 else dy.new_empty([0])
     return gx, gw, dy.new_empty([w.shape[0] if want & 4 else 0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,12 +11,13 @@ from torch.nn import functional as F
 
 from linger.ops import checks
 from linger.ops.gradients import dequantized
-from linger.ops.output import fake, settings
+from linger.ops.output import Tensors, fake, settings
 from linger.ops.spec import Coded, Output
-from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, weighted
+from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, native_gradients, weighted
 
 _linear = torch.ops.linger.linear.default
 _linear_codes = torch.ops.linger.linear_codes.default
+_POINTWISE = ([1, 1], [0, 0, 0, 0], [1, 1], 1)  # rows are pixels of a 1x1 convolution
 
 
 def linear(
@@ -98,6 +100,17 @@ class _Product(Weighted):
 
     def row(self, grad: Tensor) -> int:
         return grad.shape[-1]
+
+    def gradients_behind(
+        self, grad: Tensor, mask: Tensor, layout: tuple[int, ...] | None, kept: Tensors, want: Sequence[bool]
+    ) -> tuple[Any, ...]:
+        codes, scale, *weight = kept
+        if not codes.is_cpu:
+            return super().gradients_behind(grad, mask, layout, kept, want)
+        w = Weight(*weight)
+        o, k = w.codes.shape
+        gx, *others = native_gradients(_POINTWISE, grad.reshape(-1, o), mask, codes.reshape(-1, k), scale, w, want)
+        return None if gx is None else gx.view(codes.shape), *others
 
     def float_gradients(
         self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]

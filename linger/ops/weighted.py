@@ -17,6 +17,7 @@ _quantize_weight = torch.ops.linger.quantize_weight.default
 _weight_key = torch.ops.linger.weight_key.default
 _mask_grad_in_place = torch.ops.linger.mask_grad_.default
 _conv_pack = torch.ops.linger.conv_pack.default
+_conv_grad = torch.ops.linger.conv_grad.default
 
 
 class Weight(NamedTuple):
@@ -94,6 +95,25 @@ def _of_weight(gw: Any, gb: Any, w: Weight, want_w: bool, want_t: bool, threshol
     if want_w or want_t:
         gw, gt = weight_gradients(gw, w, want_w, want_t, threshold)
     return gw, gb, gt
+
+
+def native_gradients(
+    geometry: Sequence[Any], grad: Tensor, mask: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: Sequence[bool]
+) -> tuple[Any, ...]:
+    """Gradients of x, weight, bias and the weight's threshold by the native operator, which reads codes and masks.
+
+    Nothing is dequantized, masked or reordered. ``geometry``: stride, padding, dilation and groups of a convolution of images,
+    sequences or rows.
+    """
+    want_x, want_w, want_b, want_t = want
+    weights = want_w or want_t
+    w_mask = w.mask if want_w and not want_t else None  # a threshold's gradient needs all of the weight's
+    wanted = want_x + 2 * weights + 4 * want_b
+    gx, gw, gb = _conv_grad(grad, mask, x, x_scale, w.codes, w.scale, w_mask, *geometry, wanted)
+    gt = None
+    if want_t:
+        gw, gt = weight_gradients(gw, w, want_w, True)
+    return gx if want_x else None, gw if want_w else None, gb if want_b else None, gt
 
 
 class KeptWeight:

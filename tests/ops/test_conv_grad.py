@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from linger import _C, ops
 from linger.ops import Coded, Geometry
+from linger.ops.conv import Convolution
+from linger.ops.linear import _PRODUCT
+from linger.ops.weighted import Weight
 
 from . import bilinear_oracle as oracle
 from .test_conv import some_shape
@@ -93,6 +96,29 @@ def test_strided_1x1(stride, channels, isa):
     geometry = Geometry(stride=stride)
     case = _operands(channels, x=(4, channels, 12, 12), w=(10, channels, 1, 1), geometry=geometry)
     _assert_near(_native(case), _in_float64(case))
+
+
+@pytest.mark.parametrize("size", [(1, 5, 3), (7, 16, 16), (300, 33, 17), (128, 96, 48), (0, 4, 4)])
+def test_rows_are_a_matrix_product(size, isa):
+    n, k, o = size
+    torch.manual_seed(n)
+    x, w, dy = oracle.codes("random", (n, k)), oracle.codes("random", (o, k)), torch.randn(n, o)
+    mask, w_mask = torch.rand(n, o) < 0.7, torch.rand(o, k) < 0.9
+    masks = oracle.row_mask(mask), _flat_bits(w_mask)
+    got = _conv_grad(dy, masks[0], x, _EIGHTH, w, _EIGHTH / 2, masks[1], *Geometry(), 7)
+    d = (dy * mask).double()
+    _assert_near(got, (d @ w.double() / 4, d.t() @ (x.double() / 8) * w_mask, d.sum(0)))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_sequences_are_rows_of_one_image(stride, isa):
+    case = _operands(4, x=(3, 8, 1, 40), w=(12, 8, 1, 5), geometry=Geometry((1, stride), (0, 2, 0, 2)))
+    args = (case["dy"], None, case["x"], _EIGHTH, case["w"], _EIGHTH, None)
+    want = _conv_grad(*args, *case["geometry"], 7)
+    got = _conv_grad(*(t.squeeze(2) if t is not None and t.dim() else t for t in args), *case["geometry"], 7)
+    assert got[0].transpose(1, 2).is_contiguous()
+    for a, b in zip(got, want, strict=True):
+        assert torch.equal(a, b.squeeze(2) if b.dim() > 1 else b)
 
 
 SHAPES = {
@@ -181,19 +207,46 @@ def test_backward_copies_neither_x_nor_dy(kernel):
     assert taken < 1.3 * 4 * x.codes.numel()  # dx, and sums of the weight's gradient
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_form_for_other_devices_gives_the_same(seed):
+    case = _operands(seed)
+    if case["dy"].stride(-1) == 0:
+        case["dy"] = case["dy"].contiguous()
+    case["mask"], case["w_mask"] = torch.ones(case["dy"].shape).bool(), torch.ones(case["w"].shape).bool()
+    weight = Weight(case["w"], _EIGHTH / 2, torch.empty(0), torch.empty(0))
+    found = Convolution(case["geometry"]).float_gradients(case["dy"], case["x"], _EIGHTH, weight, (True, True, True))
+    _assert_near(found, tuple(g.double() for g in _native(case)))
+    rows, matrix = case["x"].flatten(1), oracle.codes("random", (6, case["x"][0].numel()))
+    dy = torch.randn(rows.shape[0], 6)
+    weight = Weight(matrix, _EIGHTH / 2, torch.empty(0), torch.empty(0))
+    found = _PRODUCT.float_gradients(dy, rows, _EIGHTH, weight, (True, True, True))
+    want = _conv_grad(dy, None, rows, _EIGHTH, matrix, _EIGHTH / 2, None, *Geometry(), 7)
+    _assert_near(found, tuple(g.double() for g in want))
+
+
 def test_opcheck():
     case = _operands(9)
     masks = oracle.row_mask(case["mask"].permute(0, 2, 3, 1)), None
     args = (case["dy"], masks[0], case["x"], _EIGHTH, case["w"], _EIGHTH, masks[1], *map(list, case["geometry"][:3]))
     for want in (7, 2, 5):
         torch.library.opcheck(_conv_grad, (*args, case["geometry"].groups, want))
+    rows = (
+        torch.randn(3, 2),
+        None,
+        oracle.codes("random", (3, 5)),
+        _EIGHTH,
+        oracle.codes("random", (2, 5)),
+        _EIGHTH,
+        None,
+    )
+    torch.library.opcheck(_conv_grad, (*rows, *map(list, Geometry()[:3]), 1, 7))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"x": torch.zeros(1, 4, 5, 5)}, "conv_grad: x and w must be int8 codes, dy float32"),
-        ({"x": torch.zeros(4, 5, 5, dtype=torch.int8)}, "conv_grad: dy, x and w must have 4 dimensions, got 4, 3 and 4"),
+        ({"x": torch.zeros(4, 5, 5, dtype=torch.int8)}, "must have 2, 3 or 4 dimensions, all the same, got 4, 3 and 4"),
         ({"w": torch.zeros(3, 2, 3, 3, dtype=torch.int8)}, "conv_grad: x has 4 channels, w 3 x 2 with 1 groups"),
         ({"dy": torch.zeros(1, 3, 3, 4)}, "conv_grad: dy must have the shape of the result, 1 x 3 x 3 x 3"),
         ({"mask": torch.zeros(17, dtype=torch.uint8)}, "conv_grad: mask must have 18 bytes, got 17"),

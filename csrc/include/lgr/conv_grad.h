@@ -1,6 +1,6 @@
 /* conv_grad.h - float gradients of an integer convolution, from int8 codes and mask bits.
  *
- * They are those of the float convolution of the dequantized operands. Codes enter the products as whole float32 numbers and the
+ * They are those of the float convolution of the dequantized operands; a linear layer is a 1x1 convolution over rows. Codes enter the products as whole float32 numbers and the
  * powers of two of the scales leave them at the end, both exact: no dequantized copy, no masked copy of dy.
  * A sum is one chain of additions in a fixed order, cut into slices by the shape alone: the same bits for every number of
  * threads and every split of the units; AVX2 + FMA and AVX-512 give the same bits too, plain C (no FMA) others in the last places.

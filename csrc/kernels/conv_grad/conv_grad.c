@@ -1,4 +1,4 @@
-/* conv_grad.c - checks, the plan, and what happens once per call: weights in the order of the products, sums of the slices. */
+/* conv_grad.c - checks, the plan, the weights in the order of the products, the choice of the twin. */
 #include "kernels/conv_grad/conv_grad_isa.h"
 #include "kernels/conv/conv_isa.h"
 #include "lgr/cpu.h"
@@ -9,7 +9,7 @@
 #define MOST_PARTS 4 /* dense: of gx and gw together */
 #define UNIT_PRODUCTS ((int64_t)1 << 19) /* worth a unit of their own */
 #define SUM_FLOATS ((int64_t)1 << 22) /* of all slices */
-#define PIXELS_PER_SLICE 128 /* adding a slice's sum costs as much as one pixel */
+#define PIXELS_PER_SLICE 256 /* clearing and adding the sums of a slice costs a few pixels */
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -178,60 +178,25 @@ void lgr_conv_grad_pack(const lgr_conv_grad *g, int64_t b0, int64_t b1)
     }
 }
 
-/* The slices' sums of one run of places, in the order of the slices; the result is in the first. */
-static void add_slices(const lgr_conv_grad *g, float *sum, int64_t n)
-{
-    for (int64_t s = 1; s < g->slices; ++s) {
-        const float *more = sum + s * g->sums;
-        for (int64_t i = 0; i < n; ++i) sum[i] += more[i];
-    }
-}
-/* Places of a run are tap columns (patches: taps) x channels. */
-static void put_run(const lgr_conv_grad *g, const float *sum, int64_t o, int64_t t, float step)
-{
-    const lgr_conv_params *p = &g->p;
-    const int64_t channels = g->cg, n = g->run / channels;
-    for (int64_t k = 0; k < n; ++k, ++t)
-        for (int64_t c = 0; c < channels; ++c) {
-            const int64_t at =
-                o * g->ws_o + c * g->ws_c + t / p->kw * g->ws_h + t % p->kw * g->ws_w;
-            const int pass = !g->w_mask || (g->w_mask[at >> 3] >> (at & 7) & 1);
-            g->gw[at] = pass ? *sum++ * step : (++sum, 0.0f);
-        }
-}
-
-void lgr_conv_grad_end(const lgr_conv_grad *g, int64_t o0, int64_t o1)
-{
-    const lgr_conv_params *p = &g->p;
-    const int64_t padded = lgr_conv_up(p->o, 16), taps = p->kh * p->kw;
-    const float step = g->x_exp2 == LGR_EXP2_NAN ? 0.0f : lgr_exp2_scale(-g->x_exp2);
-    float *sums = g->shared + g->packed, *gb = sums + g->sums - padded;
-    if (o0 >= o1) return;
-    add_slices(g, gb + o0, o1 - o0);
-    if (g->gb) memcpy(g->gb + o0, gb + o0, (size_t)(o1 - o0) * 4);
-    if (g->gw == NULL) return;
-    for (int64_t r = 0; r < g->runs; ++r) {
-        if (g->depthwise) add_slices(g, sums + r * padded + o0, o1 - o0);
-        for (int64_t o = o0; o < o1; ++o) {
-            float *sum = sums + (g->depthwise ? r * padded + o : (r * p->o + o) * g->run_pad);
-            if (!g->depthwise) add_slices(g, sum, g->run);
-            put_run(g, sum, o, r * (taps / g->runs), step);
-        }
-    }
-}
-
-void lgr_conv_grad_run(const lgr_conv_grad *g, int64_t u0, int64_t u1, void *scratch)
+static const lgr_conv_grad_isa *isa(void)
 {
     const unsigned flags = lgr_cpu_flags();
-    lgr_conv_grad_fn *run = lgr_conv_grad_ref;
     (void)flags;
-#if LGR_HAVE_AVX2
-    if (flags & LGR_CPU_AVX2) run = lgr_conv_grad_avx2fma;
-#endif
 #if LGR_HAVE_AVX512VNNI
-    if (flags & LGR_CPU_AVX512VNNI) run = lgr_conv_grad_avx512vnni;
+    if (flags & LGR_CPU_AVX512VNNI) return &lgr_conv_grad_isa_avx512vnni;
 #endif
+#if LGR_HAVE_AVX2
+    if (flags & LGR_CPU_AVX2) return &lgr_conv_grad_isa_avx2fma;
+#endif
+    return &lgr_conv_grad_isa_ref;
+}
+void lgr_conv_grad_run(const lgr_conv_grad *g, int64_t u0, int64_t u1, void *scratch)
+{
     uint8_t *at = scratch;
     at += (64 - (uintptr_t)at % 64) % 64;
-    for (; u0 < u1; ++u0) run(g, u0, (float *)(void *)at);
+    for (; u0 < u1; ++u0) isa()->run(g, u0, (float *)(void *)at);
+}
+void lgr_conv_grad_end(const lgr_conv_grad *g, int64_t o0, int64_t o1)
+{
+    if (o0 < o1) isa()->end(g, o0, o1);
 }

@@ -1,12 +1,16 @@
-/* conv_grad_isa.h - the signature of the twins, and the phases of a strided axis, which packing and products share. */
+/* conv_grad_isa.h - what a twin supplies, and the phases of a strided axis, which packing and products share. */
 #ifndef LGR_CONV_GRAD_ISA_H
 #define LGR_CONV_GRAD_ISA_H
 #include "lgr/conv_grad.h"
 #include "lgr/qmath.h"
 #include <string.h>
 
-typedef void lgr_conv_grad_fn(const lgr_conv_grad *g, int64_t unit, float *scratch);
-lgr_conv_grad_fn lgr_conv_grad_ref, lgr_conv_grad_avx2fma, lgr_conv_grad_avx512vnni;
+typedef struct lgr_conv_grad_isa {
+    void (*run)(const lgr_conv_grad *g, int64_t unit, float *scratch); /* aligned to 64 bytes */
+    void (*end)(const lgr_conv_grad *g, int64_t o0, int64_t o1); /* o0 < o1 */
+} lgr_conv_grad_isa;
+extern const lgr_conv_grad_isa lgr_conv_grad_isa_ref, lgr_conv_grad_isa_avx2fma,
+    lgr_conv_grad_isa_avx512vnni;
 
 /* Input positions r, r + stride, ... of one axis meet the same taps: first, first + step, ...; the first one at dy position
  * at + t for the t-th of these positions, each further one `move` before. */

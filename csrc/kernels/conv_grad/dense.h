@@ -1,8 +1,8 @@
 /* dense.h - the two dense products of a band of images in scratch. */
 #include "kernels/conv_grad/dense_tiles.h"
 
-#define BLOCK                                                                                      \
-    192 /* pixels of gw whose lines of x and dy stay in L1 while all tiles pass over them */
+/* pixels of gw whose lines of x and dy stay in L1 while all tiles pass over them */
+#define BLOCK 192
 
 /* Channels of blocks [b0, b1) of 16. */
 static void gx_dense(const work *k, int64_t b0, int64_t b1)

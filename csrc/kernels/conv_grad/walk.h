@@ -1,5 +1,5 @@
 /* walk.h - one unit: dy masked and x widened into scratch, band by band, then the products. In the lanes of the including twin,
- * which defines TILE_M, the rows of a register tile, EACH_TILE(f), f(1) ... f(TILE_M), and TWIN, the function's name. */
+ * which defines TILE_M, the rows of a register tile, EACH_TILE(f), f(1) ... f(TILE_M), and TWIN, the name of its functions. */
 #include "kernels/conv_grad/conv_grad_isa.h"
 
 /* Where a unit is: images and rows of dy that are in scratch, and its sums. */
@@ -14,6 +14,7 @@ typedef struct work {
 
 #include "kernels/conv_grad/dense.h"
 #include "kernels/conv_grad/depthwise.h"
+#include "kernels/conv_grad/finish.h"
 
 LGR_VEC vf spread_load(const float *p, int64_t stride, int64_t n)
 {
@@ -143,7 +144,7 @@ static void fill_patches(const work *k, int64_t m)
 {
     const lgr_conv_grad *g = k->g;
     const lgr_conv_params *p = &g->p;
-    const int64_t run = p->kw * p->c, row = g->x_cols * g->x_pixel;
+    const int64_t wide = p->kw * p->c, row = g->x_cols * g->x_pixel;
     const float *x = k->x + m * g->x_image;
     float *to = k->patches + m * g->patch_image;
     for (int64_t r = 0; r < k->rows && k->row + r < g->oh; ++r)
@@ -151,8 +152,8 @@ static void fill_patches(const work *k, int64_t m)
             const float *from = x + r * p->stride_h * row + z * p->stride_w * g->x_pixel;
             for (int64_t i = 0; i < p->kh;
                  ++i) /* whole vectors: what is too much is written over */
-                for (int64_t j = 0; j < run; j += FL)
-                    f_store(to + i * run + j, f_load(from + i * p->dil_h * row + j));
+                for (int64_t j = 0; j < wide; j += FL)
+                    f_store(to + i * wide + j, f_load(from + i * p->dil_h * row + j));
         }
 }
 
@@ -185,7 +186,7 @@ static void clear(const lgr_conv_grad *g, const piece *of, float *sums)
         memset(sums + (r * outputs + of->o0) * width, 0, (size_t)((of->o1 - of->o0) * width) * 4);
 }
 
-void TWIN(const lgr_conv_grad *g, int64_t unit, float *scratch)
+static void run(const lgr_conv_grad *g, int64_t unit, float *scratch)
 {
     const lgr_conv_params *p = &g->p;
     const int64_t slice = unit / g->parts, padded = (p->o + 15) / 16 * 16;
@@ -224,3 +225,5 @@ void TWIN(const lgr_conv_grad *g, int64_t unit, float *scratch)
         }
     }
 }
+
+const lgr_conv_grad_isa TWIN = {.run = run, .end = finish};
