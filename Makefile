@@ -22,7 +22,7 @@ test-slow: build test-c
 
 # Both forms of dopt, with TensorFlow and onnxruntime in an environment of their own.
 test-tf: build $(VENV)-tf/.ready
-	PYTHONPATH=. $(VENV)-tf/bin/python -m pytest tests/dopt
+	PYTHONPATH=. $(VENV)-tf/bin/python -m pytest tests/dopt tests/examples/test_dopt_examples.py
 
 test-c: $(VENV)/.ready
 	$(MAKE) -s -j$(shell nproc 2>/dev/null || echo 2) -C tests/c

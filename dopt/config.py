@@ -22,6 +22,7 @@ __all__ = [
     "replace",
     "warn_if_float",
     "write",
+    "write_content",
 ]
 
 INT8, FLOAT = "Quant_INT8-8", "float"
@@ -47,6 +48,15 @@ def write(dst: str | os.PathLike[str], layers: Mapping[str, str], op_types: Iter
     content: dict[str, Any] = {f"quant_strategy_for op '{op}'": [INT8] for op in op_types}
     content |= more
     content["layer_strategy"] = {n: {"op_type": op, "quant_strategy": FLOAT} for n, op in layers.items()}
+    write_content(dst, content)
+
+
+def write_content(dst: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Writes a configuration as it stands.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+    """
     replace(Path(dst), json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
@@ -69,8 +79,8 @@ def replace(path: Path, content: str | bytes) -> None:
     part.replace(path)
 
 
-def read(path: str | os.PathLike[str], layers: Mapping[str, str]) -> dict[str, Any]:
-    """The file's content, checked against the layers (name -> op_type) of the model at hand.
+def read(path: str | os.PathLike[str], layers: Mapping[str, str] | None) -> dict[str, Any]:
+    """The file's content, checked against the layers (name -> op_type) of the model at hand; None: there is no model.
 
     Raises:
         ConfigError: No such file, no JSON, or a layer or strategy that the model does not have.
@@ -84,18 +94,19 @@ def read(path: str | os.PathLike[str], layers: Mapping[str, str]) -> dict[str, A
         raise ConfigError(f"{path}: 'layer_strategy' is missing; generate_config_file(...) writes a complete file")
     for name, entry in strategies.items():
         where = f"{path}: layer '{name}'"
-        if name not in layers:
+        if layers is not None and name not in layers:
             near = nearest(name, layers) or "; the model has none"
             raise ConfigError(f"{where} is not a layer of the model that can be quantized{near}")
         if not isinstance(entry, dict):
             raise ConfigError(f"{where}: expected an object with op_type and quant_strategy, got {entry!r}")
-        if entry.get("op_type", layers[name]) != layers[name]:
-            raise ConfigError(f"{where}: op_type is {entry['op_type']!r}, the model's layer is {layers[name]!r}")
+        op_type = entry.get("op_type") if layers is None else layers[name]
+        if entry.get("op_type", op_type) != op_type:
+            raise ConfigError(f"{where}: op_type is {entry['op_type']!r}, the model's layer is {op_type!r}")
         strategy = entry.get("quant_strategy")
         if not isinstance(strategy, str) or strategy not in STRATEGIES:
             raise ConfigError(
                 f"{where}: quant_strategy {strategy!r} is not one of {', '.join(map(repr, STRATEGIES))}, "
-                f"which {layers[name]} layers can have"
+                f"which {op_type} layers can have"
             )
     return content
 
