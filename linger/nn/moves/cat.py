@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -14,7 +15,7 @@ from linger.chip import LIMITS, MAX_LEFT_BITS
 from linger.nn.functional import FunctionalLayer, common_attributes, move_coded, real_operands
 from linger.nn.nodes.file_tensor import FileTensor
 from linger.nn.nodes.requant import write_requant
-from linger.runtime import Tape, Value, current_tape, factory, handles, info, operator_at_site
+from linger.runtime import HANDLERS, Tape, Value, current_tape, factory, handles, info, operator_at_site
 
 from .register import record_float_move
 
@@ -35,6 +36,8 @@ class CatInt(FunctionalLayer):
     def forward(self, xs: Sequence[Tensor], dim: int, new: tuple[int, ...] = ()) -> Tensor:
         """Chip integers in forward; the gradient of ``torch.cat`` where nothing saturates."""
         axis = dim % (xs[0].dim() + len(new))
+        if new == (axis,) and xs[0].dim() >= 4:
+            return self._stacked(xs, axis)
         joined: list[ops.Coded] = []
 
         def real(*values: Tensor) -> Tensor:
@@ -52,6 +55,23 @@ class CatInt(FunctionalLayer):
             self._write(tape, joined, axis, out, y)
 
         return self.compute(xs, real, integers, write)
+
+    def _stacked(self, xs: Sequence[Tensor], axis: int) -> Tensor:
+        """A new axis in results of more than four, which no chip has: rows side by side have two."""
+        shape = (*xs[0].shape[:axis], len(xs), *xs[0].shape[axis:])
+        rows = math.prod(xs[0].shape[:axis])
+        joined: list[ops.Coded] = []
+
+        def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
+            joined[:] = [through(x, torch.reshape, (rows, -1)) for x in operands]
+            return ops.cat(joined, 1, out, left=MAX_LEFT_BITS)
+
+        def real(*values: Tensor) -> Tensor:
+            return torch.cat([v.reshape(rows, -1) for v in values], 1)
+
+        y = self.compute(xs, real, integers, lambda tape, operands, out, y: self._write(tape, joined, 1, out, y))
+        with torch._C.DisableTorchFunction():
+            return cast(Tensor, HANDLERS[torch.reshape](torch.reshape, (y, shape), {}))
 
     def _write(self, tape: Tape, xs: Sequence[ops.Coded], dim: int, out: ops.Coded, y: Tensor) -> None:
         if any(x.codes.dtype != torch.int8 for x in xs) or self.output_quantizer.bits != 8:
