@@ -6,7 +6,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 
@@ -22,6 +22,7 @@ from linger.runtime import Ahead, ChipOutput, Node, Tape, Value, info, state
 
 from .arguments import arguments, copied, tensors_in
 from .serialise import GraphPort, build_model, live_nodes
+from .states import as_state, check_states, state_formats, warn_untouched
 from .validate import validate
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def export(
     opset_version: int = 12,
     dynamic_axes: Any = None,
     is_input_quant: bool = False,
+    states: Mapping[str, str] | None = None,
     **obsolete: Any,
 ) -> None:
     """Write an initialised model as the ONNX file that the packer takes.
@@ -66,6 +68,8 @@ def export(
         dynamic_axes: ``{name: {axis: symbol}}`` or ``{name: [axes]}``, as ``torch.onnx.export`` takes it. An output that is
             not named follows the inputs where axis and size are the same.
         is_input_quant: Graph inputs are int8, without Quant nodes.
+        states: ``{input name: output name}`` of inputs that are earlier outputs (caches of streaming models): such an input
+            has the scale of its output, so that the file in a loop computes what the model does in a loop.
         **obsolete: Arguments of older exporters; accepted and ignored.
 
     Raises:
@@ -93,7 +97,8 @@ def export(
 
     tape = Tape(file_platform(settings.platform), write_float)
     tape.parameters = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
-    ports = record_forward(model, args, tape, list(input_names or []), list(output_names or []), kwargs)
+    loop = check_states(states, input_names or (), output_names or ())
+    ports = record_forward(model, args, tape, list(input_names or []), list(output_names or []), kwargs, loop)
     if tape.without_data:
         raise ExportError(
             f"export: these quantizers have seen no data (running_x > 0 fails): {', '.join(tape.without_data)}. Train the "
@@ -109,6 +114,7 @@ def export(
     proto = build_model(tape, nodes, *ports, opset_version, dynamic_axes or {}, is_input_quant)
     validate(proto)
     _warn(settings, found)
+    warn_untouched(nodes, (p.name for p in ports[0]))
     _report_conditions(settings.platform, found)
     _report_floats(float_nodes(nodes, float_inputs(ports[0], tape)))
     _write(proto, f)
@@ -156,6 +162,7 @@ def record_forward(
     input_names: list[str],
     output_names: list[str],
     kwargs: dict[str, Any] | None = None,
+    states: Mapping[str, str] | None = None,
 ) -> tuple[list[GraphPort], list[GraphPort]]:
     """Run the model once under the tape; returns the inputs and outputs of the graph."""
     inputs: list[GraphPort] = []
@@ -165,7 +172,11 @@ def record_forward(
         name = input_names[i] if i < len(input_names) else tape.fresh(f"input{i or ''}")
         tape.bind(t, name)
         inputs.append(GraphPort(name, t))
-        return t
+        if name not in formats:
+            return t
+        quantized = as_state(t, formats[name])
+        tape.quant(t, quantized, formats[name].bits, float(formats[name].scale))
+        return quantized
 
     positional, keywords = arguments(model, args, kwargs)
     if state.frames or state.tape is not None:
@@ -173,6 +184,7 @@ def record_forward(
     for name in (*input_names, *output_names):
         tape.reserve(name)
     with _evaluating(model):
+        formats = state_formats(model, (positional, keywords), states or {}, input_names, output_names)
         positional, keywords = copied(positional, bind), copied(keywords, bind)
         if not inputs:
             raise ExportError("export: no argument of the model is a tensor, so that the file would have no input")

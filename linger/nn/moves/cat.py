@@ -63,7 +63,7 @@ class CatInt(FunctionalLayer):
         joined: list[ops.Coded] = []
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
-            joined[:] = [through(x, torch.reshape, (rows, -1)) for x in operands]
+            joined[:] = [move_coded(x, torch.reshape, (rows, -1)) for x in operands]
             return ops.cat(joined, 1, out, left=MAX_LEFT_BITS)
 
         def real(*values: Tensor) -> Tensor:
