@@ -12,6 +12,7 @@ from linger.ops.conv_transpose import Spacing, conv_transpose
 from linger.ops.div import div, div_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
 from linger.ops.fake_quantize import fake_quantize, fake_quantize_weight
+from linger.ops.float_conv import conv2d as float_conv2d
 from linger.ops.fold_bn import fold_bn
 from linger.ops.glu import glu, glu_codes
 from linger.ops.layer_norm import layer_norm, layer_norm_codes
@@ -57,6 +58,7 @@ __all__ = [
     "fake_kernel",
     "fake_quantize",
     "fake_quantize_weight",
+    "float_conv2d",
     "fold_bn",
     "glu",
     "glu_codes",

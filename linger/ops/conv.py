@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from linger.ops import checks
+from linger.ops.float_conv import conv2d
 from linger.ops.gradients import dequantized
 from linger.ops.output import Tensors, fake, settings
 from linger.ops.spec import Coded, Output
@@ -106,7 +107,7 @@ class Convolution(Weighted):
         """The float convolution."""
         stride, (top, left, bottom, right), dilation, groups = self.geometry
         padded = F.pad(x, (left, right, top, bottom))
-        return F.conv2d(padded, w, bias, tuple(stride), 0, tuple(dilation), groups)
+        return conv2d(padded, w, bias, tuple(stride), 0, tuple(dilation), groups)
 
 
 def conv(

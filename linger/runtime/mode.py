@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from linger import ops
+
 from . import islands
 from .ahead import Ahead, settled, unchanged
 from .guards import unrounded
@@ -38,6 +40,11 @@ def written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
         in_place |= getattr(func, "__module__", "") == "torch.nn.functional" and any(a is True for a in args)
     target = args[0] if args else kwargs.get("input")
     return target if isinstance(target, Tensor) and (in_place or kwargs.get("inplace") is True) else None
+
+
+_KEPT_CLEAR: dict[Any, Any] = {
+    torch.conv2d: ops.float_conv2d
+}  # the same function, without a fault of torch in its gradients
 
 
 def _reciprocal_times(y: Tensor, x: Any) -> Any:
@@ -85,7 +92,7 @@ class Interception(TorchFunctionMode):
                 return same
             args, kwargs = settled(func, args, kwargs)
         if state.float_depth:
-            return func(*args, **kwargs)
+            return _KEPT_CLEAR.get(func, func)(*args, **kwargs)
         handler = HANDLERS.get(func)
         tape = state.tape
         if handler is not None and not _switched_off(func):
@@ -106,7 +113,8 @@ class Interception(TorchFunctionMode):
         target = written(func, args, kwargs)
         if target is None and any(fmt.guard is not None for fmt in formats):
             args, kwargs = unrounded(args), {k: unrounded(v) for k, v in kwargs.items()}
-        result = func(*args, **kwargs) if tape is None else tape.float_call(func, args, kwargs)
+        run = _KEPT_CLEAR.get(func, func)
+        result = run(*args, **kwargs) if tape is None else tape.float_call(func, args, kwargs)
         if not traced and tape is None and target is None:
             watch(func, tensors([*args, *kwargs.values()]), result, sys._getframe(1))
         if flowing:

@@ -329,9 +329,12 @@ def convolve(m: Any, x: Tensor, w: Tensor, b: Tensor | None, output_size: list[i
         m: Gives stride, padding and its mode, dilation, groups, output padding.
         output_size: As in ``nn.ConvTranspose2d.forward``.
     """
-    if not m.transposed:
-        return cast(Tensor, m._conv_forward(x, w, b))
     n = len(m.kernel_size)
+    if not m.transposed:
+        padding = m.padding
+        if m.padding_mode != "zeros":
+            x, padding = F.pad(x, m._reversed_padding_repeated_twice, mode=m.padding_mode), 0
+        return (F.conv1d if n == 1 else ops.float_conv2d)(x, w, b, m.stride, padding, m.dilation, m.groups)
     extra = m._output_padding(x, output_size, m.stride, m.padding, m.kernel_size, n, m.dilation)
     run = F.conv_transpose1d if n == 1 else F.conv_transpose2d
     return run(x, w, b, m.stride, m.padding, extra, m.groups, m.dilation)
