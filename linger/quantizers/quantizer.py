@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 METHODS = ("MOM", "TQT")
 ROLES = ("activation", "weight", "bias")
 SMALLEST_RANGE = 1e-6  # a range never gets below this: an all-zero tensor has a scale too
+FLOOR = -19.93  # log2 of the smallest range: a TQT threshold that has seen only zeros; lgr_threshold_at_floor
 FIRST_THRESHOLD = 2.1  # log2; what TQT starts from before any data
 
 
@@ -66,6 +67,7 @@ class Quantizer(nn.Module):
     n_batches: Tensor
     learning_data: nn.Parameter
     is_init_mom_clamp_weight: Tensor
+    _young = False  # TQT: the threshold has seen only zeros, or its first real maxima
 
     def __init__(
         self,
@@ -110,6 +112,8 @@ class Quantizer(nn.Module):
             clamp: Training clamp to ±clamp in real units, 0 for none.
             relu: The result goes through a fused ReLU: the largest value counts, not the largest absolute value.
         """
+        if self._young:
+            self._grow()
         state = cast("dict[str, Tensor]", self._buffers)  # a plain dict: nn.Module's attribute access is slow
         stats = ops.Stats(state[self._limit], state[self._flag], state["scale"], state["n_batches"], state["_skipped"])
         move = self.training and not self.frozen and not calibrating() and not in_recomputation()
@@ -209,6 +213,7 @@ class Quantizer(nn.Module):
         limit = limit.detach().to(self.scale.device, torch.float32).reshape(1).clamp_min(SMALLEST_RANGE)
         if self.method == "TQT":
             self.learning_data.copy_(torch.log2(limit))
+            self._look()
         self._observe(limit)
         self.n_batches += n_batches - 1
 
@@ -216,6 +221,29 @@ class Quantizer(nn.Module):
         """Lets the kernel derive the scale, so that the exponent rule exists once."""
         self.get_buffer(self._flag).fill_(False)  # the kernel takes the value itself, not an average with the old one
         ops.quantize(limit.reshape(1), self.output()._replace(observe=True))
+
+    def _look(self) -> None:
+        """Remembers whether a threshold that was just written is at its floor, or left it lately: it is no range yet."""
+        if self.method == "TQT":
+            self.get_buffer("_running").zero_()
+            readable = not self.learning_data.is_meta
+            self._young = readable and (bool(self.learning_data <= FLOOR) or int(self.get_buffer(self._flag)) > 1)
+
+    @torch.no_grad()
+    def _grow(self) -> None:
+        """Writes the maximum that the last training step has found into a threshold at its floor, or one that left it lately.
+
+        Between two steps: DDP has given every process the same buffer by then.
+        """
+        limit, t, flag = self.get_buffer("_running"), self.learning_data, self.get_buffer(self._flag)
+        if torch.compiler.is_compiling():  # nothing is read on the host there
+            real = (limit > SMALLEST_RANGE) & ((t <= FLOOR) | (flag > 1))
+            t.copy_(torch.where(real, torch.maximum(torch.log2(limit), t), t))
+        elif float(limit) > SMALLEST_RANGE:
+            t.copy_(torch.maximum(torch.log2(limit), t))
+            if int(flag) <= 1:
+                limit.zero_()
+                self._young = False
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -225,7 +253,7 @@ class Quantizer(nn.Module):
             buffer.fill_(name == "scale")
         if self.method == "TQT":
             self.learning_data.fill_(FIRST_THRESHOLD)
-        self._ready = self._clamped = False
+        self._ready = self._clamped = self._young = False
 
     def state(self) -> State:
         """A copy of the statistics, for :meth:`restore`."""
@@ -243,6 +271,7 @@ class Quantizer(nn.Module):
         for current, saved in zip(mine, state, strict=True):
             current.copy_(saved)
         self._ready = False
+        self._look()
 
     @torch.no_grad()
     def adopt(self, before: State, method: str) -> None:
@@ -267,6 +296,7 @@ class Quantizer(nn.Module):
             limit.fill_(exp2 if self.method == "TQT" else 2.0**exp2)
         smallest = math.log2(SMALLEST_RANGE) if self.method == "TQT" else SMALLEST_RANGE
         limit.clamp_min_(smallest)  # log2(0) of an all-zero tensor ends here
+        self._look()
         if not bool(limit.isfinite()):
             raise ValueError(f"{where}: the range must be finite, got {float(limit)}")
         self._observe(limit.detach().clone())
@@ -296,6 +326,8 @@ class Quantizer(nn.Module):
             ):  # load_state_dict(assign=True) gives a model on "meta" its tensors
                 with torch.no_grad():
                     mine.copy_(torch.as_tensor(value).reshape(mine.shape))
+                    if name == "learning_data":
+                        self._look()
                 return
         super().__setattr__(name, value)
 
@@ -334,6 +366,13 @@ class Quantizer(nn.Module):
             mine = self._buffers[name]
             if mine is not None and mine.is_meta:
                 self._buffers[name] = torch.zeros_like(mine, device=self.scale.device)
+        if prefix + "learning_data" in state_dict:
+            self._look()
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        if self._young:
+            self._grow()
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _translate(self, state: dict[str, Any], prefix: str) -> None:
         """Rewrites statistics of the other method: threshold = log2 of the average, flags alike."""

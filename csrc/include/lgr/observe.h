@@ -36,7 +36,8 @@ LGR_INLINE float lgr_range_peak(lgr_range r, int relu, float clamp)
     return clamp > 0.0f && m > clamp ? clamp : m;
 }
 
-/* The state of one quantizer; every pointer is one element. threshold == NULL: MOM, otherwise TQT. */
+/* The state of one quantizer; every pointer is one element. threshold == NULL: MOM, otherwise TQT, where running is 0 or the range
+ * that stands for a threshold at its floor. */
 typedef struct lgr_stats {
     float *running;
     uint8_t *is_init;
@@ -74,12 +75,35 @@ LGR_INLINE int lgr_threshold_moves(float t, int bits, int32_t cap)
     return raw >= 0.0f && raw <= 23.0f && raw <= (float)cap;
 }
 
+/* A range at its floor has seen only zeros: it is no average, and the first real maximum replaces it. What starts at zero grows
+ * from step to step, faster than an average follows (and what is cut does not train): for the next LGR_YOUNG batches a larger
+ * maximum replaces it too. is_init counts them: 1 + those that are left. */
+enum { LGR_YOUNG = 100 };
+/* log2(1e-6) = -19.93157 */
+LGR_INLINE int lgr_threshold_at_floor(float t) { return t <= -19.93f; }
+/* TQT: the threshold in force. For one at its floor, or young, the maximum in running stands when it is larger: the caller writes
+ * it into the parameter before the next forward (a kernel does not move parameters, and processes have to agree on it). */
+LGR_INLINE float lgr_threshold_now(const lgr_stats *s)
+{
+    const float t = *s->threshold;
+    if (!s->running || !(*s->running > 1e-6f)) return t;
+    const float k = (float)lgr_log2_nearest(*s->running);
+    return lgr_threshold_at_floor(t) || (*s->is_init > 1 && k > t) ? k : t;
+}
+/* Whether m > 1e-6 replaces the range that s has instead of entering its average; s counts. */
+LGR_INLINE int lgr_stats_replaced(const lgr_stats *s, int at_floor, float m)
+{
+    if (m > 1e-6f && at_floor) *s->is_init = 1 + LGR_YOUNG;
+    else if (*s->is_init > 1) --*s->is_init;
+    return m > 1e-6f && (at_floor || (*s->is_init > 1 && m > *s->running));
+}
+
 /* The exponent that is known before the data has been seen: the threshold's, or the stored one (a guess when the
  * statistics are about to move). LGR_EXP2_NONE when there is none; LGR_EXP2_NAN for a damaged state. A scale that is no
  * power of two is an average of states (EMA copies of a model): the averaged maximum then says the exponent. */
 LGR_INLINE int32_t lgr_stats_guess(const lgr_stats *s, int bits, int32_t cap)
 {
-    if (s->threshold) return lgr_threshold_exp2(*s->threshold, bits, cap);
+    if (s->threshold) return lgr_threshold_exp2(lgr_threshold_now(s), bits, cap);
     if (!*s->is_init) return LGR_EXP2_NONE;
     const int32_t e = lgr_scale_exp2(*s->scale);
     if (e == LGR_EXP2_NAN) return e;
@@ -110,7 +134,10 @@ LGR_INLINE int32_t lgr_stats_step(const lgr_stats *s, int bits, int32_t cap, int
                                   float peak)
 {
     const int finite = peak < INFINITY; /* false for NaN */
-    const int32_t t = s->threshold ? lgr_threshold_exp2(*s->threshold, bits, cap) : 0;
+    if (s->threshold && s->running && observe && finite &&
+        lgr_stats_replaced(s, lgr_threshold_at_floor(*s->threshold) && !(*s->running > 1e-6f), peak))
+        *s->running = peak;
+    const int32_t t = s->threshold ? lgr_threshold_exp2(lgr_threshold_now(s), bits, cap) : 0;
     if (peak != peak || t == LGR_EXP2_NAN) {
         if (observe) ++*s->n_skipped;
         return LGR_EXP2_NAN;
@@ -119,18 +146,19 @@ LGR_INLINE int32_t lgr_stats_step(const lgr_stats *s, int bits, int32_t cap, int
     if (s->threshold) {
         if (observe && finite) {
             *s->scale = lgr_exp2_scale(t);
-            *s->is_init = 1;
+            if (!*s->is_init) *s->is_init = 1;
             ++*s->n_batches;
         }
         return t;
     }
     if (observe && finite) {
         const float m = peak > 1e-6f ? peak : 1e-6f, old = *s->running;
-        const int follow = *s->is_init && old > 0.0f && old < INFINITY;
-        *s->running = follow ? 0.9f * old + 0.1f * m : m;
+        const int known = *s->is_init && old > 0.0f && old < INFINITY;
+        const int replaced = known && lgr_stats_replaced(s, !(old > 1e-6f), m);
+        *s->running = known && !replaced ? 0.9f * old + 0.1f * m : m;
         const int32_t e = lgr_peak_exp2(*s->running, bits), capped = lgr_capped(e, cap);
         *s->scale = lgr_exp2_scale(capped);
-        *s->is_init = 1;
+        if (!*s->is_init) *s->is_init = 1;
         ++*s->n_batches;
         return capped;
     }
