@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 METHODS = ("MOM", "TQT")
 ROLES = ("activation", "weight", "bias")
 SMALLEST_RANGE = 1e-6  # a range never gets below this: an all-zero tensor has a scale too
-FLOOR = -19.93  # log2 of the smallest range: a TQT threshold that has seen only zeros; lgr_threshold_at_floor
+FLOOR = (-19.94, -19.93)  # around log2 of the smallest range: a TQT threshold that has seen only zeros; observe.h
 FIRST_THRESHOLD = 2.1  # log2; what TQT starts from before any data
 
 
@@ -227,7 +227,9 @@ class Quantizer(nn.Module):
         if self.method == "TQT":
             self.get_buffer("_running").zero_()
             readable = not self.learning_data.is_meta
-            self._young = readable and (bool(self.learning_data <= FLOOR) or int(self.get_buffer(self._flag)) > 1)
+            low, high = FLOOR
+            at_floor = readable and low <= float(self.learning_data.detach()) <= high
+            self._young = at_floor or (readable and int(self.get_buffer(self._flag)) > 1)
 
     @torch.no_grad()
     def _grow(self) -> None:
@@ -237,7 +239,7 @@ class Quantizer(nn.Module):
         """
         limit, t, flag = self.get_buffer("_running"), self.learning_data, self.get_buffer(self._flag)
         if torch.compiler.is_compiling():  # nothing is read on the host there
-            real = (limit > SMALLEST_RANGE) & ((t <= FLOOR) | (flag > 1))
+            real = (limit > SMALLEST_RANGE) & (((t >= FLOOR[0]) & (t <= FLOOR[1])) | (flag > 1))
             t.copy_(torch.where(real, torch.maximum(torch.log2(limit), t), t))
         elif float(limit) > SMALLEST_RANGE:
             t.copy_(torch.maximum(torch.log2(limit), t))

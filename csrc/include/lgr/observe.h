@@ -79,8 +79,8 @@ LGR_INLINE int lgr_threshold_moves(float t, int bits, int32_t cap)
  * from step to step, faster than an average follows (and what is cut does not train): for the next LGR_YOUNG batches a larger
  * maximum replaces it too. is_init counts them: 1 + those that are left. */
 enum { LGR_YOUNG = 100 };
-/* log2(1e-6) = -19.93157 */
-LGR_INLINE int lgr_threshold_at_floor(float t) { return t <= -19.93f; }
+/* log2(1e-6) = -19.93157: what a calibration writes; nobody else does. */
+LGR_INLINE int lgr_threshold_at_floor(float t) { return t >= -19.94f && t <= -19.93f; }
 /* TQT: the threshold in force. For one at its floor, or young, the maximum in running stands when it is larger: the caller writes
  * it into the parameter before the next forward (a kernel does not move parameters, and processes have to agree on it). */
 LGR_INLINE float lgr_threshold_now(const lgr_stats *s)
