@@ -301,7 +301,9 @@ class Quantizer(nn.Module):
         self._look()
         if not bool(limit.isfinite()):
             raise ValueError(f"{where}: the range must be finite, got {float(limit)}")
-        self._observe(limit.detach().clone())
+        self._observe(
+            torch.zeros_like(limit) if self.method == "TQT" else limit.detach().clone()
+        )  # t says its own scale
         if scaled:
             self.scale.fill_(scale)
 

@@ -12,8 +12,9 @@ def range_of(quantizer: Quantizer) -> float:
 
 
 def spread(largest: float, n: int = 20) -> torch.Tensor:
-    """Magnitudes largest, largest - 1, ... with alternating signs: the 10th largest is largest - 9."""
-    return (largest - torch.arange(n, dtype=torch.float32)) * (1 - 2 * (torch.arange(n) % 2))
+    """Magnitudes largest, largest - 1, ... with alternating signs among 500 elements: the 10th largest is largest - 9."""
+    some = (largest - torch.arange(n, dtype=torch.float32)) * (1 - 2 * (torch.arange(n) % 2))
+    return torch.cat((some, torch.zeros(500 - n)))
 
 
 def assert_untouched(quantizer: Quantizer) -> None:

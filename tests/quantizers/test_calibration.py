@@ -24,8 +24,8 @@ from linger.quantizers.quantizer import FIRST_THRESHOLD
     [
         ("abs_max", [20.0], 20),
         ("abs_max", [20.0, 30.0, 25.0], 30),
-        ("top_10", [20.0], 20),
-        ("top_10", [20.0, 30.0, 25.0], 25),
+        ("top_10", [20.0], 11),
+        ("top_10", [20.0, 30.0, 25.0], 16),
     ],
 )
 def test_several_batches(method, name, ranges, want, train):
