@@ -88,9 +88,11 @@ class _Conv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.window
         with checks.no_autocast(grad):  # in its region the forward ran in the type of `grad`
+            real, weight = x.to(grad.dtype), w.to(grad.dtype)
             gx, gw, gb = conv2d_gradients(
-                grad, x.to(grad.dtype), w.to(grad.dtype), *ctx.window, ctx.needs_input_grad[:3]
+                grad, real, weight, stride, padding, dilation, groups, ctx.needs_input_grad[:3]
             )
         gx, gw = (g if g is None else g.to(t.dtype) for g, t in ((gx, x), (gw, w)))
         return gx, gw, gb if gb is None else gb.to(ctx.bias_dtype), *(None,) * 4
