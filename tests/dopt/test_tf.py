@@ -29,7 +29,7 @@ def test_the_cases_pass(mode: str) -> None:
     where = ["-o", "python_files=case_*.py", "--confcutdir", CASES, f"--rootdir={ROOT}", CASES]
     result = run(sys.executable, "-m", "pytest", *settings, *where, DOPT_TEST_MODE=mode)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
-    assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 50 and "skipped" not in result.stdout
+    assert int(re.search(r"(\d+) passed", result.stdout)[1]) >= 36 and "skipped" not in result.stdout
 
 
 @needs_tensorflow
