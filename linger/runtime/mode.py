@@ -102,7 +102,7 @@ class Interception(TorchFunctionMode):
         if func in SILENT:
             return func(*args, **kwargs) if tape is None else tape.read(func, args, kwargs)
         traced = torch.compiler.is_compiling()
-        formats = [fmt for t in tensors([*args, *kwargs.values()]) if (fmt := info(t)) is not None]
+        formats = [fmt for fmt in map(info, tensors([*args, *kwargs.values()])) if fmt is not None]
         flowing = False
         if not traced:
             flowing = bool(formats) or any(map(islands.flows, tensors([*args, *kwargs.values()])))

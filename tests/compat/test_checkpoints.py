@@ -156,8 +156,8 @@ def test_what_is_no_checkpoint_is_said(name, how, tmp_path):
 def test_near_names_are_suggested():
     model = linger.init(Two())
     state = dict(model.state_dict())
-    state["a.weigth"] = state.pop("a.weight")
-    with pytest.raises(RuntimeError, match=r"a\.weigth"):
+    state["a.wieght"] = state.pop("a.weight")
+    with pytest.raises(RuntimeError, match=r"a\.wieght"):
         model.load_state_dict(state)
 
 

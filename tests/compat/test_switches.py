@@ -112,7 +112,7 @@ def test_switches_survive_a_file_and_travel_with_checkpoints(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("operators: {addd: false}", "operators.addd: no operator has this name; nearest: add"),
+        ("operators: {addx: false}", "operators.addx: no operator has this name; nearest: add"),
         ("operators: {add: maybe}", "operators.add: must be true .* or false"),
         ("operators: [add]", "operators must be a mapping"),
     ],

@@ -108,9 +108,19 @@ def _run(owner: nn.Module, x: Tensor) -> Tensor:
     return y
 
 
+def _of_float_layer(weight: Tensor, owner: nn.Module) -> bool:
+    """Whether a weight belongs to a layer of torch that stays in float: the call is the layer's own, or shares its fate."""
+    return any(m._parameters.get("weight") is weight for m in owner.modules() if type(m) in _FLOAT_LAYERS)
+
+
+_FLOAT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)  # converted ones have a class of ours
+
+
 def _held(weight: object, owner: nn.Module) -> bool:
     """Whether a weight is a Parameter, a view of one, or a buffer of the running module: it is none that the forward computes."""
     if not isinstance(weight, Tensor) or info(weight) is not None or not weight.is_floating_point():
+        return False
+    if _of_float_layer(weight, owner):
         return False
     return (
         isinstance(weight, nn.Parameter)
