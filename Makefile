@@ -1,5 +1,5 @@
 # The same commands here and in CI. Everything is set up on the first call: see `ready` below.
-#   make demo | test | test-slow | test-tf | test-c | test-c-arm | test-cuda-emulated | lint | format | bench | docs | build | clean
+#   make demo | test | test-slow | test-tf | test-c | test-c-arm | test-cuda-emulated | test-cuda-operators | lint | format | bench | docs | build | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,12 @@ test-c-arm:
 # The CUDA kernels, run on the CPU by an emulator under sanitizers: no GPU, no toolkit.
 test-cuda-emulated: $(VENV)/.ready
 	$(MAKE) -s -j$(shell nproc 2>/dev/null || echo 2) -C tests/c/cuda
+
+# The operators' Python tests, unchanged, on the CUDA kernels and adapters, emulated. OPERATOR_TESTS=tests/ops: all of them.
+OPERATOR_TESTS ?= tests/ops/test_linear.py tests/ops/test_relu.py tests/ops/test_mul.py tests/ops/test_cat.py tests/ops/test_glu.py
+test-cuda-operators: build
+	$(MAKE) -s -j$(shell nproc 2>/dev/null || echo 2) -C tests/c/cuda PYTHON=$(CURDIR)/$(PY) operators
+	LGR_EMULATED_LIBRARY=build/test-cuda/operators/emulated.so $(PY) -m pytest -p tests.emulated $(OPERATOR_TESTS)
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check .

@@ -1,6 +1,6 @@
 """Handwritten digits: from float training to the chip's integers.
 
-    python examples/digits.py [--platform arcs|venusA|venus|mars] [--qat-method MOM|TQT]
+    python examples/digits.py [--platform arcs|venusA|venus|mars] [--qat-method MOM|TQT] [--device cuda]
 
 Trains a small residual network on the 1797 digits that ship with scikit-learn, first in float, then constrained, then
 quantized; exports it to ONNX and runs the exported file. The last two lines of the table are the same integers.
@@ -47,11 +47,11 @@ class Model(nn.Module):
         return self.fc(x.view(x.size(0), -1))
 
 
-def load_data():
+def load_data(device="cpu"):
     """Images in [-1, 1], three quarters to train on, one quarter held out."""
     digits = load_digits()
-    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
-    labels = torch.tensor(digits.target)
+    images = torch.tensor(digits.images, dtype=torch.float32, device=device).unsqueeze(1) / 8 - 1
+    labels = torch.tensor(digits.target, device=device)
     train, test = train_test_split(range(len(labels)), test_size=0.25, random_state=0, stratify=digits.target)
     return (images[train], labels[train]), (images[test], labels[test])
 
@@ -86,19 +86,19 @@ def edit(config_file, **changes):
     config_file.write_text(text)
 
 
-def main(platform="venusA", qat_method="MOM", epochs=(20, 8, 8), folder=None):
+def main(platform="venusA", qat_method="MOM", epochs=(20, 8, 8), folder=None, device="cpu"):
     """Runs all stages; returns the images each stage gets wrong, the differing integers and the file."""
     folder = Path(folder or tempfile.mkdtemp(prefix="digits-"))
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    training, (images, labels) = load_data()
+    training, (images, labels) = load_data(device)
     wrong = {}
 
     def count(stage, scores):
         wrong[stage] = int((scores.argmax(1) != labels).sum())
 
     # An ordinary float model
-    model = Model()
+    model = Model().to(device)
     train(model, training, epochs[0], 1e-2, "float")
     count("float", predict(model, images))
     torch.save(model.state_dict(), folder / "float.pt")
@@ -113,7 +113,7 @@ def main(platform="venusA", qat_method="MOM", epochs=(20, 8, 8), folder=None):
     torch.save(model.state_dict(), folder / "constrained.pt")
 
     # Stage 2: quantization-aware training
-    model = Model()
+    model = Model().to(device)
     model = linger.init(model, config_file=str(config_file))
     model.load_state_dict(torch.load(folder / "constrained.pt"))
     with linger.calibration():
@@ -135,9 +135,10 @@ def main(platform="venusA", qat_method="MOM", epochs=(20, 8, 8), folder=None):
             dynamic_axes={"input": {0: "batch"}, "output": {0: "batch"}},
         )
     runner = linger.onnx.OnnxRunner(str(model_file))
-    count("exported (runner)", torch.from_numpy(runner.run(images)["output"]))
-    integers = torch.from_numpy(runner.run(images, integers=True)["output"])
-    differing = int((integers != scores * model.fc.output_quantizer.scale).sum())
+    pixels = images.cpu()
+    count("exported (runner)", torch.from_numpy(runner.run(pixels)["output"]).to(device))
+    integers = torch.from_numpy(runner.run(pixels, integers=True)["output"])
+    differing = int((integers != (scores * model.fc.output_quantizer.scale).cpu()).sum())
     return {
         "wrong": wrong,
         "images": len(labels),
@@ -169,7 +170,8 @@ if __name__ == "__main__":
     parser.add_argument("--platform", choices=["arcs", "venusA", "venus", "mars"], default="venusA")
     parser.add_argument("--qat-method", choices=["MOM", "TQT"], default="MOM")
     parser.add_argument("--folder", help="where config, checkpoints and the ONNX file go (default: a temporary folder)")
+    parser.add_argument("--device", default="cpu", help="where it trains: cpu, cuda, cuda:1 ...")
     options = parser.parse_args()
-    result = main(options.platform, options.qat_method, folder=options.folder)
+    result = main(options.platform, options.qat_method, folder=options.folder, device=options.device)
     show(result, f"Handwritten digits on {options.platform}, {options.qat_method}")
     print(f"exported: {result['file']}")

@@ -1,5 +1,6 @@
 // activation.cpp - sigmoid, tanh, GELU and swish of quantized tensors, and their gradients. No arithmetic here.
 #include "lgr/activation.h"
+#include "lgr/chip_functions_cuda.h"
 #include "ops/output.h"
 
 namespace {
@@ -32,6 +33,10 @@ class Curve : public lgr::NoBias {
                                   &out, seen);
         });
     }
+    lgr_status cuda(const lgr_output_cuda &q, void *stream) const {
+        return lgr_activation_cuda(table_, width_, x_.const_data_ptr(), bytes_, exp2_.data(),
+                                   exp2_.given(), &q, stream);
+    }
 
   private:
     const char *op_;
@@ -47,6 +52,16 @@ std::tuple<Tensor, Tensor, Tensor> activation(const Tensor &x, const Tensor &x_s
     const int32_t b = lgr::to_bits(bits, op);
     Curve curve(op, x, x_scale, table, bits);
     const lgr::Results out(b, false, false, 0, [&](int32_t dtype) { return curve.fresh(dtype); });
+    LGR_ON_GPU(x) {
+        const Tensor now = lgr::scalar_at(x, aoti_torch_dtype_float32());
+        lgr::GpuOutput to(op, out.codes, curve.sums());
+        to.fix(b, b - 1, b - 1);
+        to.q.out = out.rows();
+        to.q.scale_now = now.mutable_data_ptr<float>();
+        const lgr::DeviceQueue queue(x);
+        lgr::check(curve.cuda(to.q, queue.stream()), op);
+        return {*out.value, out.codes, now};
+    }
     const bool nan = lgr::exp2_of(x_scale, op) == LGR_EXP2_NAN;
     if (!nan)
         curve.run(lgr::epilogue(op, {b - 1, b - 1, b, LGR_FLOOR_ADD, 0, 0, 0.0}), out.rows(),
@@ -73,8 +88,18 @@ Tensor activation_grad(const Tensor &grad, const Tensor &x, const Tensor &x_scal
     const bool plain = lgr::is_dense(x) && lgr::same_strides(grad, x);
     const Tensor g = plain ? grad : lgr::contiguous(grad), in = plain ? x : lgr::contiguous(x);
     const Tensor dx = lgr::fresh_like(g, aoti_torch_dtype_float32());
-    const int32_t exp2 = lgr::exp2_of(x_scale, op), t = lgr::to_i32(table, "table"),
-                  bytes = lgr::code_bytes(in, op);
+    const int32_t t = lgr::to_i32(table, "table"), bytes = lgr::code_bytes(in, op);
+    LGR_ON_GPU(g) {
+        lgr::same_device(op, g, {{"x", in}});
+        const lgr::DeviceQueue queue(g);
+        lgr::check(lgr_activation_grad_cuda(t, g.const_data_ptr<float>(), in.const_data_ptr(),
+                                            bytes, lgr::scale_at(op, g, "x_scale", x_scale),
+                                            g.numel(), dx.mutable_data_ptr<float>(),
+                                            queue.stream()),
+                   op);
+        return dx;
+    }
+    const int32_t exp2 = lgr::exp2_of(x_scale, op);
     const float *from = g.const_data_ptr<float>();
     const char *codes = static_cast<const char *>(in.const_data_ptr());
     float *to = dx.mutable_data_ptr<float>();
@@ -87,11 +112,11 @@ Tensor activation_grad(const Tensor &grad, const Tensor &x, const Tensor &x_scal
 
 LGR_OPERATORS({"activation(Tensor x, Tensor x_scale, int table, int bits) -> "
                "(Tensor value, Tensor codes, Tensor scale_now)",
-               LGR_BOX(activation)},
+               LGR_BOX(activation), lgr::Devices::CPU_AND_CUDA},
               {"activation_quantized(Tensor x, Tensor x_scale, int table, " LGR_OUTPUT
                ") -> " LGR_CODED,
-               LGR_BOX(activation_quantized)},
+               LGR_BOX(activation_quantized), lgr::Devices::CPU_AND_CUDA},
               {"activation_codes(Tensor x, int exp2, int table, int bits) -> Tensor",
-               LGR_BOX(activation_codes)},
+               LGR_BOX(activation_codes), lgr::Devices::CPU_AND_CUDA},
               {"activation_grad(Tensor grad, Tensor x, Tensor x_scale, int table) -> Tensor",
-               LGR_BOX(activation_grad)});
+               LGR_BOX(activation_grad), lgr::Devices::CPU_AND_CUDA});

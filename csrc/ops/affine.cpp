@@ -1,5 +1,6 @@
 // affine.cpp - a quantized tensor times one number plus another. No arithmetic here.
 #include "lgr/affine.h"
+#include "lgr/affine_cuda.h"
 #include "ops/output.h"
 
 namespace {
@@ -36,6 +37,9 @@ class Affine : public lgr::NoBias {
             return lgr_affine(x + at, n, at, total, w_, b, &ep, &out, seen);
         });
     }
+    lgr_status cuda(const lgr_output_cuda &q, void *stream) const {
+        return lgr_affine_cuda(x_.const_data_ptr<int8_t>(), w_, &q, stream);
+    }
 
   private:
     Tensor x_;
@@ -52,6 +56,18 @@ lgr::Coded affine(const Tensor &x, const Tensor &x_scale, int64_t w, int64_t w_e
 }
 
 Tensor affine_bias(const Tensor &b, const Tensor &x_scale, int64_t w_exp2) {
+    LGR_ON_GPU(b) {
+        STD_TORCH_CHECK(b.scalar_type() == lgr::ScalarType::Float && lgr::is_dense(b),
+                        "affine_bias: b must be float32");
+        const Tensor code = lgr::fresh_like(b, aoti_torch_dtype_int32());
+        const lgr::DeviceQueue queue(b);
+        lgr::check(lgr_affine_bias_cuda(b.const_data_ptr<float>(), b.numel(),
+                                        lgr::scale_at("affine_bias", b, "x_scale", x_scale),
+                                        lgr::to_i32(w_exp2, "w_exp2"),
+                                        code.mutable_data_ptr<int32_t>(), queue.stream()),
+                   "affine_bias");
+        return code;
+    }
     const int32_t of = addend_code("affine_bias", b, x_scale, lgr::to_i32(w_exp2, "w_exp2"));
     const Tensor code = lgr::fresh_like(b, aoti_torch_dtype_int32());
     *code.mutable_data_ptr<int32_t>() = of;
@@ -61,6 +77,6 @@ Tensor affine_bias(const Tensor &b, const Tensor &x_scale, int64_t w_exp2) {
 
 LGR_OPERATORS({"affine(Tensor x, Tensor x_scale, int w, int w_exp2, Tensor b, " LGR_OUTPUT
                ") -> " LGR_CODED,
-               LGR_BOX(affine)},
-              {"affine_bias(Tensor b, Tensor x_scale, int w_exp2) -> Tensor",
-               LGR_BOX(affine_bias)});
+               LGR_BOX(affine), lgr::Devices::CPU_AND_CUDA},
+              {"affine_bias(Tensor b, Tensor x_scale, int w_exp2) -> Tensor", LGR_BOX(affine_bias),
+               lgr::Devices::CPU_AND_CUDA});

@@ -1,6 +1,7 @@
 // avg_pool.cpp - average pooling of codes, planar or interleaved. No arithmetic here.
 #include "lgr/avg_pool.h"
-#include "ops/box.h"
+#include "lgr/avg_pool_cuda.h"
+#include "ops/device.h"
 #include <vector>
 
 namespace {
@@ -57,12 +58,19 @@ struct Job {
     }
     Tensor make(int64_t n, int64_t c, int64_t oh, int64_t ow, int32_t dtype) const {
         const int64_t sizes[] = {n, c, oh, ow};
-        return interleaved ? lgr::fresh_channels_last(n, c, oh, ow, dtype)
-                           : lgr::fresh(sizes, 4, dtype);
+        return interleaved ? lgr::fresh_channels_last(n, c, oh, ow, dtype, lgr::place_of(in))
+                           : lgr::fresh(sizes, 4, dtype, lgr::place_of(in));
     }
-    void run(float *value) {
+    void run(float *value, const Tensor *scale) {
         const void *src = in.const_data_ptr();
         void *dst = codes.mutable_data_ptr();
+        LGR_ON_GPU(in) {
+            const float *at = scale ? lgr::scale_at("avg_pool", in, "scale", *scale) : nullptr;
+            const lgr::DeviceQueue queue(in);
+            return lgr::check(lgr_avg_pool_cuda(src, &p, at, dst, value, queue.stream()),
+                              "avg_pool");
+        }
+        if (scale) p.exp2 = lgr::exp2_of(*scale, "avg_pool");
         const int64_t work =
             p.oh * p.ow * p.c * p.kh * p.kw + 1; // sums per image: 32 Ki are worth a thread
         const lgr_avg_pool_params q = p;
@@ -75,16 +83,15 @@ struct Job {
 std::tuple<Tensor, Tensor> avg_pool(const Tensor &x, const Tensor &scale, Ints kernel, Ints stride,
                                     Ints padding) {
     Job job(x, kernel, stride, padding);
-    job.p.exp2 = lgr::exp2_of(scale, "avg_pool");
     const Tensor value =
         job.make(x.size(0), x.size(1), job.p.oh, job.p.ow, aoti_torch_dtype_float32());
-    job.run(value.mutable_data_ptr<float>());
+    job.run(value.mutable_data_ptr<float>(), &scale);
     return {value, job.codes};
 }
 
 Tensor avg_pool_codes(const Tensor &x, Ints kernel, Ints stride, Ints padding) {
     Job job(x, kernel, stride, padding);
-    job.run(nullptr);
+    job.run(nullptr, nullptr);
     return job.codes;
 }
 } // namespace
@@ -92,6 +99,6 @@ Tensor avg_pool_codes(const Tensor &x, Ints kernel, Ints stride, Ints padding) {
 LGR_OPERATORS(
     {"avg_pool(Tensor x, Tensor scale, int[] kernel, int[] stride, int[] padding) -> (Tensor "
      "value, Tensor codes)",
-     LGR_BOX(avg_pool)},
+     LGR_BOX(avg_pool), lgr::Devices::CPU_AND_CUDA},
     {"avg_pool_codes(Tensor x, int[] kernel, int[] stride, int[] padding) -> Tensor",
-     LGR_BOX(avg_pool_codes)});
+     LGR_BOX(avg_pool_codes), lgr::Devices::CPU_AND_CUDA});

@@ -140,10 +140,14 @@ class Operators {
           cpu_(Kind::IMPL, "linger", "CPU", file, 0), cuda_(Kind::IMPL, "linger", "CUDA", file, 0) {
         for (const Operator &one : all) {
             const std::string schema = one.schema, name = schema.substr(0, schema.find('('));
+            const bool twin = LGR_HAVE_CUDA && one.devices == Devices::CPU_AND_CUDA;
+#if LGR_EMULATE
+            if (twin) cpu_.impl(name.c_str(), one.adapter); // in place of the CPU's own
+#else
             schemas_.def(one.schema);
             cpu_.impl(name.c_str(), one.adapter);
-            if (LGR_HAVE_CUDA && one.devices == Devices::CPU_AND_CUDA)
-                cuda_.impl(name.c_str(), one.adapter);
+            if (twin) cuda_.impl(name.c_str(), one.adapter);
+#endif
         }
     }
 

@@ -1,6 +1,8 @@
 // chip_functions.cpp - the chips' functions on their own fixed formats, int32 to int32. No arithmetic here.
+#include "lgr/chip_functions_cuda.h"
 #include "lgr/softmax.h"
-#include "ops/box.h"
+#include "lgr/softmax_cuda.h"
+#include "ops/device.h"
 
 namespace {
 using lgr::ScalarType;
@@ -19,6 +21,12 @@ Tensor chip_function(const Tensor &x, int64_t table, int64_t bits) {
     const Tensor out = lgr::fresh_like(in, aoti_torch_dtype_int32());
     const int32_t *src = in.const_data_ptr<int32_t>();
     int32_t *dst = out.mutable_data_ptr<int32_t>();
+    LGR_ON_GPU(in) {
+        const lgr::DeviceQueue queue(in);
+        lgr::check(lgr_chip_function_cuda(t, b, src, in.numel(), dst, queue.stream()),
+                   "chip_function");
+        return out;
+    }
     lgr::for_blocks(in.numel(), "chip_function", [=](int64_t at, int64_t n) {
         return lgr_chip_function(t, b, src + at, n, dst + at);
     });
@@ -36,6 +44,12 @@ Tensor chip_softmax(const Tensor &x, int64_t chip, bool log) {
     if (in.numel() == 0) return out;
     const int32_t *src = in.const_data_ptr<int32_t>();
     int32_t *dst = out.mutable_data_ptr<int32_t>();
+    LGR_ON_GPU(in) {
+        const lgr::DeviceQueue queue(in);
+        lgr::check(lgr_softmax_cuda(c, log, src, in.numel() / n, n, dst, queue.stream()),
+                   "chip_softmax");
+        return out;
+    }
     const int64_t grain = lgr::kBlock / n + 1;
     lgr::for_range(in.numel() / n, grain, "chip_softmax", [=](int64_t from, int64_t to) {
         const int32_t *s = src + from * n;
@@ -46,5 +60,7 @@ Tensor chip_softmax(const Tensor &x, int64_t chip, bool log) {
 }
 } // namespace
 
-LGR_OPERATORS({"chip_function(Tensor x, int table, int bits) -> Tensor", LGR_BOX(chip_function)},
-              {"chip_softmax(Tensor x, int chip, bool log) -> Tensor", LGR_BOX(chip_softmax)});
+LGR_OPERATORS({"chip_function(Tensor x, int table, int bits) -> Tensor", LGR_BOX(chip_function),
+               lgr::Devices::CPU_AND_CUDA},
+              {"chip_softmax(Tensor x, int chip, bool log) -> Tensor", LGR_BOX(chip_softmax),
+               lgr::Devices::CPU_AND_CUDA});

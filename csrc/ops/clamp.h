@@ -1,7 +1,8 @@
 // clamp.h - the clamp passes that clamp.cpp and fold_bn.cpp share.
 #pragma once
 #include "lgr/clamp.h"
-#include "ops/tensor.h"
+#include "lgr/clamp_cuda.h"
+#include "ops/device.h"
 #include <vector>
 
 namespace lgr {
@@ -33,5 +34,30 @@ inline float weight_limit(const Tensor &x, double value, double factor, const ch
         return bad;
     });
     return lgr_mean_limit(part, blocks, n, factor);
+}
+// The same on a GPU. limit_at: where the limit is, or nullptr.
+inline Tensor clamp_on_gpu(const Tensor &x, float limit, const float *limit_at, const Tensor &y,
+                           const char *op) {
+    const Tensor mask = scratch_at(x, lgr_mask_bytes(x.numel()));
+    const DeviceQueue queue(x);
+    check(lgr_clamp_f32_cuda(x.const_data_ptr<float>(), x.numel(), limit, limit_at,
+                             y.mutable_data_ptr<float>(), mask.mutable_data_ptr<uint8_t>(),
+                             queue.stream()),
+          op);
+    return mask;
+}
+// factor * mean|x|, one float32; parts: those of a sum that is known, or nullptr.
+inline Tensor mean_limit_on_gpu(const Tensor &x, double factor, const Tensor *parts,
+                                const char *op) {
+    const Tensor limit = scalar_at(x, aoti_torch_dtype_float32()),
+                 sums = parts ? *parts
+                              : fresh_1d((x.numel() + kBlock - 1) / kBlock,
+                                         aoti_torch_dtype_float64(), place_of(x));
+    const DeviceQueue queue(x);
+    check(lgr_mean_limit_cuda(parts ? nullptr : x.const_data_ptr<float>(), x.numel(), factor,
+                              sums.mutable_data_ptr<double>(), sums.numel(),
+                              limit.mutable_data_ptr<float>(), queue.stream()),
+          op);
+    return limit;
 }
 } // namespace lgr

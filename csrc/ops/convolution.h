@@ -1,6 +1,7 @@
 // convolution.h - the integer engine behind convolution and linear, as a Kernel of output.h. No arithmetic here.
 #pragma once
 #include "lgr/conv.h"
+#include "lgr/conv_cuda.h"
 #include "ops/output.h"
 
 namespace lgr {
@@ -61,6 +62,17 @@ class Convolution {
                         op, ": x and w must be int8 codes");
         check(lgr_conv_check(&p), op);
         job_.p = p;
+        same_device(op, x, {{"w", w}});
+        LGR_ON_GPU(x) {
+            STD_TORCH_CHECK(lgr_conv_cuda_has(&p), op,
+                            ": on a GPU a result has fewer than 2^31 pixels and a sum fewer than "
+                            "2^31 products");
+            taps_ =
+                w.dim() == 4
+                    ? torch::stable::contiguous(w, torch::headeronly::MemoryFormat::ChannelsLast)
+                    : lgr::contiguous(w);
+            return;
+        }
         job_.engine = lgr_conv_pick(&p);
         packed_ = ready && Packed::serves(*ready, p, job_.engine) ? *ready
                                                                   : Packed::make(p, job_.engine, w);
@@ -97,6 +109,16 @@ class Convolution {
             if (extremes) extremes->merge(seen);
         });
     }
+    lgr_status cuda(const lgr_output_cuda &q, void *stream) const {
+        const lgr_conv_params &p = job_.p;
+        const Sums s = sums();
+        const int64_t apart = lgr_conv_cuda_apart(&p) ? s.rows * s.o : 0;
+        const Tensor products = fresh_1d(apart, aoti_torch_dtype_int32(), place_of(x_));
+        const lgr_conv_cuda_job job = {p, x_.const_data_ptr<int8_t>(),
+                                       taps_.const_data_ptr<int8_t>(),
+                                       apart ? products.mutable_data_ptr<int32_t>() : nullptr, q};
+        return lgr_conv_cuda(&job, stream);
+    }
 
   protected:
     const lgr_conv_params &params() const { return job_.p; }
@@ -109,5 +131,6 @@ class Convolution {
     bool sat32_;
     lgr_conv_job job_;
     Tensor packed_ = absent(aoti_torch_dtype_uint8()), init_ = packed_;
+    Tensor taps_ = packed_; // on a GPU: the weights, [o][kh][kw][c / groups]
 };
 } // namespace lgr

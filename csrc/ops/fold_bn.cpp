@@ -1,5 +1,6 @@
 // fold_bn.cpp - batch normalisation folded into weights, and its gradients. No arithmetic here.
 #include "lgr/fold_bn.h"
+#include "lgr/fold_bn_cuda.h"
 #include "ops/clamp.h"
 #include "ops/box.h"
 
@@ -41,6 +42,7 @@ struct Fold {
         STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float && t.numel() == channels,
                         "fold_bn: ", name, " must be float32 with ", channels, " elements, got ",
                         t.numel());
+        lgr::same_device("fold_bn", w, {{name, t}});
         return lgr::contiguous(t);
     }
     static const float *data(const OptTensor &t) {
@@ -57,13 +59,37 @@ struct Fold {
     int64_t grain() const { return 2 * lgr::kBlock / (p.n_in * p.inner + 1) + 1; }
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor>
-fold_bn(const Tensor &w, const OptTensor &b, const OptTensor &gamma, const OptTensor &beta,
-        const Tensor &mean, const Tensor &var, double eps, int64_t groups, bool transposed,
-        double clamp_weight, double clamp_factor, double clamp_bias) {
+using Folded = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+Folded fold_on_gpu(const Fold &f, const Tensor &wf, const Tensor &bf, double clamp_weight,
+                   double clamp_factor, double clamp_bias) {
+    const bool mean = !(clamp_weight > 0.0) && clamp_factor > 0.0;
+    const Tensor sums =
+        lgr::fresh_1d(mean ? f.channels : 0, aoti_torch_dtype_float64(), lgr::place_of(f.w));
+    const lgr_fold_bn_in in = f.in();
+    const lgr::DeviceQueue queue(f.w);
+    lgr::check(
+        lgr_fold_bn_f32_cuda(&f.p, &in, wf.mutable_data_ptr<float>(), bf.mutable_data_ptr<float>(),
+                             mean ? sums.mutable_data_ptr<double>() : nullptr, queue.stream()),
+        "fold_bn");
+    Tensor w_mask = lgr::scratch_at(f.w, 0), b_mask = lgr::scratch_at(f.w, 0);
+    OptTensor limit;
+    if (mean) limit = lgr::mean_limit_on_gpu(f.w, clamp_factor, &sums, "fold_bn");
+    if (clamp_weight > 0.0 || mean)
+        w_mask = lgr::clamp_on_gpu(wf, static_cast<float>(clamp_weight), lgr::data_at<float>(limit),
+                                   wf, "fold_bn");
+    if (clamp_bias > 0.0)
+        b_mask = lgr::clamp_on_gpu(bf, static_cast<float>(clamp_bias), nullptr, bf, "fold_bn");
+    return {wf, bf, w_mask, b_mask};
+}
+
+Folded fold_bn(const Tensor &w, const OptTensor &b, const OptTensor &gamma, const OptTensor &beta,
+               const Tensor &mean, const Tensor &var, double eps, int64_t groups, bool transposed,
+               double clamp_weight, double clamp_factor, double clamp_bias) {
     const Fold f(w, b, gamma, beta, mean, var, eps, groups, transposed);
     const Tensor wf = lgr::fresh_like(f.w, aoti_torch_dtype_float32());
-    const Tensor bf = lgr::fresh_1d(f.channels, aoti_torch_dtype_float32());
+    const Tensor bf = lgr::fresh_1d(f.channels, aoti_torch_dtype_float32(), lgr::place_of(f.w));
+    LGR_ON_GPU(f.w) return fold_on_gpu(f, wf, bf, clamp_weight, clamp_factor, clamp_bias);
     std::vector<double> sums(static_cast<size_t>(f.channels));
     const lgr_fold_bn_in in = f.in();
     const lgr_fold_bn_params p = f.p;
@@ -100,9 +126,11 @@ fold_bn_backward(const Tensor &gw, const Tensor &gb, const Tensor &w, const OptT
                     "fold_bn_backward: b_mask has a wrong size");
     const Tensor gwc = lgr::contiguous(gw), gbc = lgr::contiguous(gb);
     const int32_t f32 = aoti_torch_dtype_float32();
-    const Tensor dw = lgr::fresh_like(f.w, f32), db = lgr::fresh_1d(f.channels, f32),
-                 dgamma = lgr::fresh_1d(f.channels, f32), dbeta = lgr::fresh_1d(f.channels, f32),
-                 dmean = lgr::fresh_1d(f.channels, f32), dvar = lgr::fresh_1d(f.channels, f32);
+    lgr::same_device("fold_bn_backward", f.w,
+                     {{"gw", gw}, {"gb", gb}, {"w_mask", w_mask}, {"b_mask", b_mask}});
+    const auto vector = [&] { return lgr::fresh_1d(f.channels, f32, lgr::place_of(f.w)); };
+    const Tensor dw = lgr::fresh_like(f.w, f32), db = vector(), dgamma = vector(), dbeta = vector(),
+                 dmean = vector(), dvar = vector();
     lgr_fold_bn_grad g = {};
     g.gw = gwc.const_data_ptr<float>();
     g.gb = gbc.const_data_ptr<float>();
@@ -116,6 +144,11 @@ fold_bn_backward(const Tensor &gw, const Tensor &gb, const Tensor &w, const OptT
     g.var = dvar.mutable_data_ptr<float>();
     const lgr_fold_bn_in in = f.in();
     const lgr_fold_bn_params p = f.p;
+    LGR_ON_GPU(f.w) {
+        const lgr::DeviceQueue queue(f.w);
+        lgr::check(lgr_fold_bn_backward_f32_cuda(&p, &in, &g, queue.stream()), "fold_bn_backward");
+        return {dw, db, dgamma, dbeta, dmean, dvar};
+    }
     lgr::for_range(f.channels, f.grain(), "fold_bn_backward", [=](int64_t from, int64_t to) {
         return lgr_fold_bn_backward_f32(&p, &in, from, to, &g);
     });
@@ -128,9 +161,9 @@ LGR_OPERATORS(
      "float eps, int groups, "
      "bool transposed, float clamp_weight, float clamp_factor, float clamp_bias) -> "
      "(Tensor w_folded, Tensor b_folded, Tensor w_mask, Tensor b_mask)",
-     LGR_BOX(fold_bn)},
+     LGR_BOX(fold_bn), lgr::Devices::CPU_AND_CUDA},
     {"fold_bn_backward(Tensor gw, Tensor gb, Tensor w, Tensor? b, Tensor? gamma, Tensor mean, "
      "Tensor var, "
      "Tensor w_mask, Tensor b_mask, float eps, int groups, bool transposed) -> "
      "(Tensor gw_in, Tensor gb_in, Tensor ggamma, Tensor gbeta, Tensor gmean, Tensor gvar)",
-     LGR_BOX(fold_bn_backward)});
+     LGR_BOX(fold_bn_backward), lgr::Devices::CPU_AND_CUDA});

@@ -1,4 +1,5 @@
 // glu.cpp - gated linear unit of int8 codes along the last axis, and its gradient. No arithmetic here.
+#include "lgr/chip_functions_cuda.h"
 #include "lgr/glu.h"
 #include "ops/output.h"
 
@@ -31,6 +32,10 @@ struct Gate : lgr::NoBias {
             return lgr_glu(chip, from, e, rows, half, left, at, n, &ep, &out, seen);
         });
     }
+    lgr_status cuda(const lgr_output_cuda &q, void *stream) const {
+        return lgr_glu_cuda(chip, x.const_data_ptr<int8_t>(), exp2.data(), exp2.given(), half, left,
+                            &q, stream);
+    }
     const char *op;
     Tensor x;
     lgr::Exponent exp2;
@@ -52,6 +57,19 @@ Tensor glu_codes(const Tensor &x, int64_t exp2, int64_t chip, int64_t left, int6
 
 Tensor glu_grad(const Tensor &grad, const Tensor &x, const Tensor &x_scale) {
     const Gate gate("glu_grad", x, x_scale, LGR_ARCS, 0);
+    LGR_ON_GPU(grad) {
+        const Tensor g = lgr::contiguous(grad), dx = lgr::fresh_like(gate.x, aoti_torch_dtype_float32());
+        STD_TORCH_CHECK(g.scalar_type() == lgr::ScalarType::Float && g.numel() * 2 == x.numel(),
+                        "glu_grad: grad must be float32 and have half the elements of x");
+        lgr::same_device("glu_grad", g, {{"x", x}});
+        const lgr::DeviceQueue queue(g);
+        lgr::check(lgr_glu_grad_cuda(g.const_data_ptr<float>(), gate.x.const_data_ptr<int8_t>(),
+                                     lgr::scale_at("glu_grad", g, "x_scale", x_scale),
+                                     gate.half > 0 ? g.numel() / gate.half : 0, gate.half,
+                                     dx.mutable_data_ptr<float>(), queue.stream()),
+                   "glu_grad");
+        return dx;
+    }
     const int32_t exp2 = gate.exp2.read("glu_grad");
     return lgr::gradient_in_rows(
         "glu_grad", grad, x, gate.half, 2 * gate.half,
@@ -63,7 +81,8 @@ Tensor glu_grad(const Tensor &grad, const Tensor &x, const Tensor &x_scale) {
 } // namespace
 
 LGR_OPERATORS({"glu(Tensor x, Tensor x_scale, int chip, " LGR_OUTPUT ") -> " LGR_CODED,
-               LGR_BOX(glu)},
+               LGR_BOX(glu), lgr::Devices::CPU_AND_CUDA},
               {"glu_codes(Tensor x, int exp2, int chip, int left, int shift, int bits) -> Tensor",
-               LGR_BOX(glu_codes)},
-              {"glu_grad(Tensor grad, Tensor x, Tensor x_scale) -> Tensor", LGR_BOX(glu_grad)});
+               LGR_BOX(glu_codes), lgr::Devices::CPU_AND_CUDA},
+              {"glu_grad(Tensor grad, Tensor x, Tensor x_scale) -> Tensor", LGR_BOX(glu_grad),
+               lgr::Devices::CPU_AND_CUDA});

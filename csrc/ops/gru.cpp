@@ -1,5 +1,6 @@
 // gru.cpp - one direction of a GRU layer on codes, and its gradients. No arithmetic here.
 #include "lgr/gru.h"
+#include "ops/recurrent_gpu.h"
 #include "ops/recurrent_results.h"
 
 namespace {
@@ -19,9 +20,14 @@ Results gru(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Te
             const OptTensor &b_hh, const Tensor &h_scale, const OptTensor &h0,
             const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
             int64_t stride, bool save) {
-    lgr::Recurrent layer("gru", 3,
-                         {x, x_scale, w_ih, ih_scale, w_hh, hh_scale, h_scale, offsets, counts,
-                          chip, reverse, batch, stride});
+    const lgr::RecurrentArgs operands = {x,       x_scale, w_ih, ih_scale, w_hh,  hh_scale, h_scale,
+                                         offsets, counts,  chip, reverse,  batch, stride};
+    LGR_ON_GPU(x) {
+        const lgr::RecurrentOnGpu layer("gru", 3, operands);
+        const auto r = layer.forward(b_ih, b_hh, h0, std::nullopt, save);
+        return {r.value, r.codes, r.scale, r.h, r.h_codes, r.peak, r.saved, r.h0_codes};
+    }
+    lgr::Recurrent layer("gru", 3, operands);
     const lgr_recurrent &p = layer.p;
     const Tensor h_given = layer.state(h0, p.q_h, 8);
     const lgr_recurrent_weights w = layer.pack(b_ih, b_hh);
@@ -48,9 +54,23 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
                        const Tensor &h0, const Tensor &codes, const Tensor &saved,
                        const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse,
                        int64_t batch, int64_t stride, bool want_x, bool want_slope) {
-    const lgr::Recurrent layer("gru_backward", 3,
-                               {x, x_scale, w_ih, ih_scale, w_hh, hh_scale, h_scale, offsets,
-                                counts, chip, reverse, batch, stride});
+    const lgr::RecurrentArgs operands = {x,       x_scale, w_ih, ih_scale, w_hh,  hh_scale, h_scale,
+                                         offsets, counts,  chip, reverse,  batch, stride};
+    LGR_ON_GPU(x) {
+        const lgr::RecurrentOnGpu layer("gru_backward", 3, operands);
+        const Tensor none = lgr::absent(aoti_torch_dtype_int32(), lgr::place_of(x));
+        const auto g = layer.backward({dy, dhn, std::nullopt, h0, none, codes, saved});
+        const Tensor of_x = layer.planes(g, 1, 3), sums = layer.total(of_x); // r z n
+        const auto [dw, db] = layer.hidden_gradients(g);
+        return {layer.dx(of_x, want_x),
+                layer.product(of_x, layer.inputs()),
+                dw,
+                sums,
+                db,
+                g.dh0,
+                g.slope};
+    }
+    const lgr::Recurrent layer("gru_backward", 3, operands);
     const lgr_recurrent &p = layer.p;
     lgr::RecurrentBackward both(layer, kOrder, kHidden, want_x);
     double slope = 0.0;
@@ -84,9 +104,9 @@ LGR_OPERATORS({"gru(" LGR_RECURRENT_SCHEMA
                "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, " LGR_WALK_SCHEMA
                ", bool save) -> (Tensor value, Tensor codes, Tensor scale, Tensor h_n, "
                "Tensor h_codes, Tensor peak, Tensor saved, Tensor h0_codes)",
-               LGR_BOX(gru)},
+               LGR_BOX(gru), lgr::Devices::CPU_AND_CUDA},
               {"gru_backward(Tensor? dy, Tensor? dhn, " LGR_RECURRENT_SCHEMA
                "Tensor h_scale, Tensor h0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
                ", bool want_x, bool want_slope) -> (Tensor dx, Tensor dw_ih, Tensor dw_hh, "
                "Tensor db_ih, Tensor db_hh, Tensor dh0, Tensor slope)",
-               LGR_BOX(gru_backward)});
+               LGR_BOX(gru_backward), lgr::Devices::CPU_AND_CUDA});

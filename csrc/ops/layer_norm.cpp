@@ -1,5 +1,6 @@
 // layer_norm.cpp - normalisation of rows of int8 codes with its output quantizer. No arithmetic here.
 #include "lgr/layer_norm.h"
+#include "lgr/layer_norm_cuda.h"
 #include "ops/output.h"
 #include <algorithm>
 
@@ -23,12 +24,16 @@ class Norm {
     Norm(const char *op, const Tensor &x, const lgr::Exponent &exp2, int64_t eps_shift,
          const Tensor &gamma, const Tensor *gamma_scale, const OptTensor *beta, int64_t bits)
         : op_(op), x_(lgr::contiguous(x)), exp2_(exp2), gamma_scale_(gamma_scale), beta_(beta),
-          gamma_(widened(op, gamma, gamma.numel())), zeros_(gamma_.size()),
-          eps_shift_(lgr::to_i32(eps_shift, "eps_shift")), p_() {
+          gamma_codes_(lgr::contiguous(gamma)), eps_shift_(lgr::to_i32(eps_shift, "eps_shift")),
+          p_() {
         STD_TORCH_CHECK(x_.scalar_type() == lgr::ScalarType::Char, op, ": x must be int8 codes");
         p_.n = gamma.numel();
         STD_TORCH_CHECK(p_.n > 0 && x_.numel() % p_.n == 0, op, ": x must hold rows of ", p_.n);
         p_.bits = lgr::to_i32(bits, "norm_bits");
+        lgr::same_device(op, x_, {{"gamma", gamma}});
+        LGR_ON_GPU(x_) return;
+        gamma_ = widened(op, gamma, p_.n);
+        zeros_.resize(gamma_.size());
         p_.gamma = gamma_.data();
         p_.beta = zeros_.data();
     }
@@ -51,6 +56,18 @@ class Norm {
                           return lgr_layer_norm(x, from, to, &p_, &ep, &out, scratch, seen);
                       });
     }
+    lgr_status cuda(const lgr_output_cuda &q, void *stream) const {
+        lgr_layer_norm_cuda_job job = {};
+        job.x = x_.const_data_ptr<int8_t>();
+        job.rows = x_.numel() / p_.n;
+        job.gamma = gamma_codes_.const_data_ptr();
+        job.gamma_bytes = lgr::code_bytes(gamma_codes_, op_);
+        job.bits = p_.bits;
+        job.x_scale = exp2_.data();
+        job.eps_exp2 = exp2_.given() + eps_shift_;
+        job.q = q;
+        return lgr_layer_norm_cuda(&job, stream);
+    }
 
   private:
     const char *op_;
@@ -58,6 +75,7 @@ class Norm {
     lgr::Exponent exp2_;
     const Tensor *gamma_scale_;
     const OptTensor *beta_;
+    Tensor gamma_codes_;
     std::vector<int32_t> gamma_, zeros_;
     int32_t eps_shift_;
     lgr_layer_norm_params p_;
@@ -80,7 +98,7 @@ Tensor layer_norm_codes(const Tensor &x, const Tensor &gamma, const Tensor &beta
 LGR_OPERATORS({"layer_norm(Tensor x, Tensor x_scale, Tensor gamma, Tensor gamma_scale, "
                "Tensor? beta, " LGR_STATE ", int eps_shift, int norm_bits, " LGR_FORMAT
                ") -> " LGR_CODED,
-               LGR_BOX(layer_norm)},
+               LGR_BOX(layer_norm), lgr::Devices::CPU_AND_CUDA},
               {"layer_norm_codes(Tensor x, Tensor gamma, Tensor beta, int eps_exp2, int norm_bits, "
                "int shift, int bits) -> Tensor",
-               LGR_BOX(layer_norm_codes)});
+               LGR_BOX(layer_norm_codes), lgr::Devices::CPU_AND_CUDA});

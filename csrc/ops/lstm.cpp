@@ -1,5 +1,6 @@
 // lstm.cpp - one direction of an LSTM layer on codes, and its gradients. No arithmetic here.
 #include "lgr/lstm.h"
+#include "ops/recurrent_gpu.h"
 #include "ops/recurrent_results.h"
 
 namespace {
@@ -17,9 +18,15 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
              const OptTensor &b_hh, const Tensor &h_scale, const OptTensor &h0, const OptTensor &c0,
              const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
              int64_t stride, bool save) {
-    lgr::Recurrent layer("lstm", 4,
-                         {x, x_scale, w_ih, ih_scale, w_hh, hh_scale, h_scale, offsets, counts,
-                          chip, reverse, batch, stride});
+    const lgr::RecurrentArgs operands = {x,       x_scale, w_ih, ih_scale, w_hh,  hh_scale, h_scale,
+                                         offsets, counts,  chip, reverse,  batch, stride};
+    LGR_ON_GPU(x) {
+        const lgr::RecurrentOnGpu layer("lstm", 4, operands);
+        const auto r = layer.forward(b_ih, b_hh, h0, c0, save);
+        return {r.value,    r.codes, r.scale,      r.h,     r.h_codes,  *r.c,
+                *r.c_codes, r.peak,  *r.saturated, r.saved, r.h0_codes, *r.c0_codes};
+    }
+    lgr::Recurrent layer("lstm", 4, operands);
     const lgr_recurrent &p = layer.p;
     const lgr_lstm_cell cell = lgr_lstm_cell_format(p.chip);
     const Tensor h_given = layer.state(h0, p.q_h, 8),
@@ -60,9 +67,21 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
                         const Tensor &codes, const Tensor &saved, const Tensor &offsets,
                         const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
                         int64_t stride, bool want_x, bool want_slope) {
-    const lgr::Recurrent layer("lstm_backward", 4,
-                               {x, x_scale, w_ih, ih_scale, w_hh, hh_scale, h_scale, offsets,
-                                counts, chip, reverse, batch, stride});
+    const lgr::RecurrentArgs operands = {x,       x_scale, w_ih, ih_scale, w_hh,  hh_scale, h_scale,
+                                         offsets, counts,  chip, reverse,  batch, stride};
+    LGR_ON_GPU(x) {
+        const lgr::RecurrentOnGpu layer("lstm_backward", 4, operands);
+        const auto g = layer.backward({dy, dhn, dcn, h0, c0, codes, saved});
+        const Tensor gates = layer.planes(g, 0, 4);
+        return {layer.dx(gates, want_x),
+                layer.product(gates, layer.inputs()),
+                layer.product(gates, g.before),
+                layer.total(gates),
+                g.dh0,
+                g.dc0,
+                g.slope};
+    }
+    const lgr::Recurrent layer("lstm_backward", 4, operands);
     const lgr_recurrent &p = layer.p;
     lgr::RecurrentBackward both(layer, kOrder, kOrder, want_x);
     Tensor dc0 = layer.states(aoti_torch_dtype_float32());
@@ -107,10 +126,10 @@ LGR_OPERATORS({"lstm(" LGR_RECURRENT_SCHEMA
                "(Tensor value, Tensor codes, Tensor scale, Tensor h_n, Tensor h_codes, Tensor c_n, "
                "Tensor c_codes, Tensor peak, Tensor saturated, Tensor saved, "
                "Tensor h0_codes, Tensor c0_codes)",
-               LGR_BOX(lstm)},
+               LGR_BOX(lstm), lgr::Devices::CPU_AND_CUDA},
               {"lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, " LGR_RECURRENT_SCHEMA
                "Tensor h_scale, Tensor h0, Tensor c0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
                ", bool want_x, bool want_slope) -> "
                "(Tensor dx, Tensor dw_ih, Tensor dw_hh, Tensor db, Tensor dh0, Tensor dc0, "
                "Tensor slope)",
-               LGR_BOX(lstm_backward)});
+               LGR_BOX(lstm_backward), lgr::Devices::CPU_AND_CUDA});

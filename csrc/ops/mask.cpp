@@ -22,12 +22,10 @@ void masked(const Tensor &grad, const Tensor &mask, int64_t row, const Tensor &o
     const float *g = grad.const_data_ptr<float>();
     const uint8_t *m = mask.const_data_ptr<uint8_t>();
     float *to = out.mutable_data_ptr<float>();
-#if LGR_HAVE_CUDA
-    if (!grad.is_cpu()) {
+    LGR_ON_GPU(grad) {
         const lgr::DeviceQueue queue(grad);
         return lgr::check(lgr_mask_grad_f32_cuda(g, m, n, row, to, queue.stream()), "mask_grad");
     }
-#endif
     if (row == 0) {
         lgr::for_blocks(n, "mask_grad", [=](int64_t at, int64_t k) {
             return lgr_mask_grad_f32(g + at, m + at / 8, k, to + at);
@@ -75,8 +73,7 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
                                           lgr::kBlock; // fixed places, whatever the threads
     const Tensor out = lgr::fresh_1d(1, aoti_torch_dtype_float32(), lgr::place_of(g));
     float *to = out.mutable_data_ptr<float>();
-#if LGR_HAVE_CUDA
-    if (!g.is_cpu()) {
+    LGR_ON_GPU(g) {
         const Tensor sums = lgr::fresh_1d(blocks, aoti_torch_dtype_float64(), lgr::place_of(g));
         const lgr::DeviceQueue queue(g);
         lgr::check(lgr_threshold_grad_f32_cuda(gp, sp, n, scale.const_data_ptr<float>(),
@@ -84,7 +81,6 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
                    "threshold_grad");
         return out;
     }
-#endif
     std::vector<double> parts(static_cast<size_t>(blocks));
     double *part = parts.data();
     lgr::for_range(blocks, 2, "threshold_grad", [=](int64_t b, int64_t e) {
@@ -102,6 +98,7 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
 
 LGR_OPERATORS({"mask_grad(Tensor grad, Tensor mask, SymInt row=0) -> Tensor", LGR_BOX(mask_grad),
                lgr::Devices::CPU_AND_CUDA},
-              {"mask_grad_(Tensor(a!) grad, Tensor mask) -> ()", LGR_BOX(mask_grad_)},
+              {"mask_grad_(Tensor(a!) grad, Tensor mask) -> ()", LGR_BOX(mask_grad_),
+               lgr::Devices::CPU_AND_CUDA},
               {"threshold_grad(Tensor grad, Tensor slope, Tensor scale) -> Tensor",
                LGR_BOX(threshold_grad), lgr::Devices::CPU_AND_CUDA});

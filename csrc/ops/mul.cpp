@@ -1,5 +1,6 @@
 // mul.cpp - element-wise product of two quantized tensors of one shape. No arithmetic here.
 #include "lgr/mul.h"
+#include "lgr/mul_cuda.h"
 #include "ops/output.h"
 #include "ops/pair.h"
 
@@ -24,6 +25,9 @@ class Products : public lgr::NoBias {
             return lgr_mul(in_.at_x(at), in_.at_y(at), in_.bytes, n, at, total, &ep, &out, seen);
         });
     }
+    lgr_status cuda(const lgr_output_cuda &q, void *stream) const {
+        return lgr_mul_cuda(in_.at_x(0), in_.at_y(0), in_.bytes, &q, stream);
+    }
 
   private:
     const char *op_;
@@ -45,5 +49,6 @@ Tensor mul_codes(const Tensor &x, const Tensor &y, int64_t shift, int64_t bits) 
 
 LGR_OPERATORS({"mul(Tensor x, Tensor x_scale, Tensor y, Tensor y_scale, " LGR_OUTPUT
                ") -> " LGR_CODED,
-               LGR_BOX(mul)},
-              {"mul_codes(Tensor x, Tensor y, int shift, int bits) -> Tensor", LGR_BOX(mul_codes)});
+               LGR_BOX(mul), lgr::Devices::CPU_AND_CUDA},
+              {"mul_codes(Tensor x, Tensor y, int shift, int bits) -> Tensor", LGR_BOX(mul_codes),
+               lgr::Devices::CPU_AND_CUDA});

@@ -31,14 +31,11 @@ inline int32_t power_of(const Tensor &scale, const char *op, const char *name) {
     return e;
 }
 
-class Recurrent {
+// The operands of one direction of one layer, checked; p: their geometry, without exponents.
+class RecurrentShape {
   public:
-    Recurrent(const char *op, int gates, const RecurrentArgs &a)
-        : ex(power_of(a.x_scale, op, "x_scale")), e_ih(power_of(a.ih_scale, op, "ih_scale")),
-          e_hh(power_of(a.hh_scale, op, "hh_scale")), e_h(power_of(a.h_scale, op, "h_scale")),
-          nan(ex == LGR_EXP2_NAN || e_ih == LGR_EXP2_NAN || e_hh == LGR_EXP2_NAN ||
-              e_h == LGR_EXP2_NAN),
-          op_(op), gates_(gates), x_(lgr::contiguous(a.x)), w_ih_(lgr::contiguous(a.w_ih)),
+    RecurrentShape(const char *op, int gates, const RecurrentArgs &a)
+        : op_(op), gates_(gates), x_(lgr::contiguous(a.x)), w_ih_(lgr::contiguous(a.w_ih)),
           w_hh_(lgr::contiguous(a.w_hh)), offsets_(lgr::contiguous(a.offsets)),
           counts_(lgr::contiguous(a.counts)) {
         for (const Tensor *t : {&x_, &w_ih_, &w_hh_})
@@ -59,13 +56,41 @@ class Recurrent {
         p.d = to_i32(w_ih_.size(1), "D");
         p.h = to_i32(w_hh_.size(1), "H");
         p.reverse = a.reverse;
-        p.exp2_ih = nan ? 0 : ex + e_ih;
-        p.q_h = nan ? 7 : e_h;
-        p.exp2_hh = nan ? 0 : e_h + e_hh;
         p.rows = p.d ? x_.numel() / p.d : 0;
         p.row_stride = a.stride;
         p.off = offsets_.const_data_ptr<int64_t>();
         p.n = counts_.const_data_ptr<int32_t>();
+    }
+    const Tensor &input() const { return x_; }
+    Tensor rows_like(int32_t dtype) const { // [..., H]
+        std::vector<int64_t> sizes(x_.sizes().begin(), x_.sizes().end());
+        sizes.back() = p.h;
+        return fresh(sizes.data(), x_.dim(), dtype, place_of(x_));
+    }
+    Tensor states(int32_t dtype) const { // [1, batch, H]
+        const int64_t sizes[] = {1, p.batch, p.h};
+        return fresh(sizes, 3, dtype, place_of(x_));
+    }
+
+    lgr_recurrent p{};
+
+  protected:
+    const char *op_;
+    int gates_;
+    Tensor x_, w_ih_, w_hh_, offsets_, counts_;
+};
+
+class Recurrent : public RecurrentShape {
+  public:
+    Recurrent(const char *op, int gates, const RecurrentArgs &a)
+        : RecurrentShape(op, gates, a), ex(power_of(a.x_scale, op, "x_scale")),
+          e_ih(power_of(a.ih_scale, op, "ih_scale")), e_hh(power_of(a.hh_scale, op, "hh_scale")),
+          e_h(power_of(a.h_scale, op, "h_scale")),
+          nan(ex == LGR_EXP2_NAN || e_ih == LGR_EXP2_NAN || e_hh == LGR_EXP2_NAN ||
+              e_h == LGR_EXP2_NAN) {
+        p.exp2_ih = nan ? 0 : ex + e_ih;
+        p.q_h = nan ? 7 : e_h;
+        p.exp2_hh = nan ? 0 : e_h + e_hh;
         STD_TORCH_CHECK(lgr_recurrent_check(&p, gates) == LGR_OK, op,
                         ": offsets and counts must stay inside x (", p.rows, " rows, batch ",
                         p.batch, ", ", p.steps, " steps), and the exponents ", p.exp2_ih, ", ",
@@ -74,17 +99,7 @@ class Recurrent {
         blocks = (p.h + LGR_UNITS - 1) / LGR_UNITS;
     }
 
-    const Tensor &input() const { return x_; }
     const int8_t *x() const { return x_.const_data_ptr<int8_t>(); }
-    Tensor rows_like(int32_t dtype) const { // [..., H]
-        std::vector<int64_t> sizes(x_.sizes().begin(), x_.sizes().end());
-        sizes.back() = p.h;
-        return fresh(sizes.data(), x_.dim(), dtype);
-    }
-    Tensor states(int32_t dtype) const { // [1, batch, H]
-        const int64_t sizes[] = {1, p.batch, p.h};
-        return fresh(sizes, 3, dtype);
-    }
     // For backward; empty where nothing is kept.
     Tensor saved(bool wanted) const {
         return fresh_1d(wanted && !nan ? saved_bytes() : 0, aoti_torch_dtype_uint8());
@@ -243,7 +258,6 @@ class Recurrent {
         return covered != p.rows;
     }
 
-    lgr_recurrent p{};
     int32_t ex, e_ih, e_hh, e_h; // exponents, LGR_EXP2_NAN for NaN
     bool nan; // an operand holds a NaN: so does every result
     lgr_recurrent_engine engine;
@@ -275,9 +289,7 @@ class Recurrent {
         return lgr_recurrent_vector(gates_, codes.data(), p.h, out);
     }
 
-    const char *op_;
-    int gates_;
-    Tensor x_, w_ih_, w_hh_, offsets_, counts_, vectors_, packed_[2];
+    Tensor vectors_, packed_[2];
 };
 
 } // namespace lgr

@@ -1,6 +1,7 @@
 // scale_bias.cpp - one factor and offset per channel. No arithmetic here.
 #include "lgr/scale_bias.h"
-#include "ops/box.h"
+#include "lgr/scale_bias_cuda.h"
+#include "ops/device.h"
 
 namespace {
 using lgr::ScalarType;
@@ -25,6 +26,13 @@ Tensor scale_bias_codes(const Tensor &x, const Tensor &w, const Tensor &b, int64
     const int8_t *src = in.const_data_ptr<int8_t>(), *wp = weight.const_data_ptr<int8_t>();
     const int32_t *bp = bias.const_data_ptr<int32_t>();
     int8_t *dst = out.mutable_data_ptr<int8_t>();
+    lgr::same_device("scale_bias_codes", x, {{"w", w}, {"b", b}});
+    LGR_ON_GPU(in) {
+        const lgr::DeviceQueue queue(in);
+        lgr::check(lgr_scale_bias_s8_s8_cuda(src, wp, bp, outer, c, inner, s, dst, queue.stream()),
+                   "scale_bias_codes");
+        return out;
+    }
     lgr::for_range(outer, 2 * lgr::kBlock / (c * inner + 1) + 1, "scale_bias_codes",
                    [=](int64_t from, int64_t to) {
                        return lgr_scale_bias_s8_s8(src + from * c * inner, wp, bp, to - from, c,
@@ -35,4 +43,4 @@ Tensor scale_bias_codes(const Tensor &x, const Tensor &w, const Tensor &b, int64
 } // namespace
 
 LGR_OPERATORS({"scale_bias_codes(Tensor x, Tensor w, Tensor b, int shift) -> Tensor",
-               LGR_BOX(scale_bias_codes)});
+               LGR_BOX(scale_bias_codes), lgr::Devices::CPU_AND_CUDA});

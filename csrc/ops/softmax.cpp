@@ -1,5 +1,6 @@
 // softmax.cpp - softmax and log-softmax of quantized tensors along the last axis, and their gradients. No arithmetic here.
 #include "lgr/softmax.h"
+#include "lgr/softmax_cuda.h"
 #include "ops/output.h"
 
 namespace {
@@ -35,6 +36,10 @@ class Softmax : public lgr::NoBias {
                                                    seen);
                       });
     }
+    lgr_status cuda(const lgr_output_cuda &q, void *stream) const {
+        return lgr_softmax_codes_cuda(chip_, log_, x_.const_data_ptr(), bytes_, exp2_.data(),
+                                      exp2_.given(), rows_, &q, stream);
+    }
 
   private:
     const char *op_;
@@ -63,6 +68,20 @@ Tensor softmax_grad(const Tensor &grad, const Tensor &codes, const Tensor &scale
     STD_TORCH_CHECK(lgr::same_sizes(grad, codes) && grad.dim() > 0, op,
                     ": grad must have the shape of the codes");
     const int64_t n = grad.size(grad.dim() - 1);
+    LGR_ON_GPU(grad) {
+        const Tensor g = lgr::contiguous(grad), in = lgr::contiguous(codes),
+                     dx = lgr::fresh_like(g, aoti_torch_dtype_float32());
+        STD_TORCH_CHECK(g.scalar_type() == lgr::ScalarType::Float, op, ": grad must be float32");
+        lgr::same_device(op, g, {{"codes", in}});
+        const lgr::DeviceQueue queue(g);
+        lgr::check(lgr_softmax_grad_cuda(log, g.const_data_ptr<float>(), in.const_data_ptr(),
+                                         lgr::code_bytes(in, op),
+                                         lgr::scale_at(op, g, "scale", scale),
+                                         n > 0 ? g.numel() / n : 0, n,
+                                         dx.mutable_data_ptr<float>(), queue.stream()),
+                   op);
+        return dx;
+    }
     const int32_t exp2 = lgr::exp2_of(scale, op);
     const auto run = log ? lgr_log_softmax_grad : lgr_softmax_grad;
     return lgr::gradient_in_rows(op, grad, codes, n, n,
@@ -73,8 +92,8 @@ Tensor softmax_grad(const Tensor &grad, const Tensor &codes, const Tensor &scale
 
 LGR_OPERATORS(
     {"softmax(Tensor x, Tensor x_scale, int chip, bool log, " LGR_OUTPUT ") -> " LGR_CODED,
-     LGR_BOX(softmax)},
+     LGR_BOX(softmax), lgr::Devices::CPU_AND_CUDA},
     {"softmax_codes(Tensor x, int exp2, int chip, bool log, int shift, int bits) -> Tensor",
-     LGR_BOX(softmax_codes)},
+     LGR_BOX(softmax_codes), lgr::Devices::CPU_AND_CUDA},
     {"softmax_grad(Tensor grad, Tensor codes, Tensor scale, bool log) -> Tensor",
-     LGR_BOX(softmax_grad)});
+     LGR_BOX(softmax_grad), lgr::Devices::CPU_AND_CUDA});

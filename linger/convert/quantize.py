@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from linger import runtime
 from linger.errors import UnsupportedError
 from linger.nn import visible
 from linger.nn.base import convert_class
+from linger.ops.checks import has_cuda_kernels
 from linger.settings import Settings
 
 from .classic import classic_settings, is_classic, with_keywords
@@ -25,6 +27,7 @@ from .widths import check_widths
 
 __all__ = ["check_method", "init", "quantize"]
 
+_OLDEST_GPU = (7, 5)  # compute capability of the oldest GPU that the toolkit compiles for
 _M = TypeVar("_M", bound=nn.Module)
 _NOT_IMPLEMENTED = {
     "CUDA_GS": "use NATIVE: it runs the kernels of the device that the tensor is on",
@@ -69,7 +72,8 @@ def init(
     Raises:
         ConfigError: The file, or a section that names nothing.
         ValueError: A pattern that matches nothing; example inputs that do not run.
-        RuntimeError: The model, or a part of it, is already initialised; ``quant_method: CUDA`` without CUDA.
+        RuntimeError: The model, or a part of it, is already initialised; ``quant_method: CUDA`` without CUDA kernels, with a GPU
+            older than they are, or for a model that is elsewhere.
         UnsupportedError: Widths that the chip lacks, all layers at once; a ``quant_method`` that no code exists for; a root
             whose ``forward`` is replaced on the instance.
     """
@@ -133,3 +137,16 @@ def check_method(model: nn.Module, settings: Settings) -> None:
             raise RuntimeError(
                 f"init: quant_method CUDA, but {off!r} is not on a CUDA device; move the model, or use NATIVE"
             )
+        if not has_cuda_kernels():
+            raise RuntimeError(
+                "init: quant_method CUDA, but this build of linger has no CUDA kernels; build it where nvcc is "
+                "(LINGER_CUDA=1), or use NATIVE on the CPU"
+            )
+        for device in {p.device for p in model.parameters()}:
+            capability = torch.cuda.get_device_capability(device)
+            if capability < _OLDEST_GPU:
+                raise RuntimeError(
+                    f"init: quant_method CUDA, but {torch.cuda.get_device_name(device)} has compute capability "
+                    f"{capability[0]}.{capability[1]}; the kernels need 7.5 or newer. Move the model to another GPU, or "
+                    "use NATIVE on the CPU"
+                )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import torch
@@ -171,24 +172,27 @@ def check_output(op: str, out: Output) -> None:
         raise ValueError(f"{op}: clamp must be 0 (none) or positive, got {out.clamp}")
 
 
-def check_device(op: str, x: Tensor, cuda: bool = False) -> None:
+@cache
+def has_cuda_kernels() -> bool:
+    """Whether this build has CUDA kernels: then every operator has one."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key("linger::quantize", "CUDA")
+
+
+def check_device(op: str, x: Tensor) -> None:
     """Refuses a device for which no kernel exists.
 
     Args:
         op: Operator, for the message.
         x: The tensor whose device decides.
-        cuda: Whether the operator has a CUDA kernel in this source tree.
 
     Raises:
         UnsupportedError: Names the operator and the device.
     """
-    if x.is_cpu or x.is_meta:
+    if x.is_cpu or x.is_meta or (x.is_cuda and has_cuda_kernels()):
         return
-    if cuda and x.is_cuda:
-        if torch._C._dispatch_has_kernel_for_dispatch_key(f"linger::{op}", "CUDA"):
-            return
+    if x.is_cuda:
         raise UnsupportedError(f"linger::{op}: this build has no CUDA kernels; rebuild with nvcc and LINGER_CUDA=1")
-    raise UnsupportedError(f"linger::{op} has no {x.device.type.upper()} kernel yet; move the model to the CPU")
+    raise UnsupportedError(f"linger::{op} has no {x.device.type.upper()} kernel; move the model to the CPU")
 
 
 def is_dense(x: Tensor) -> bool:

@@ -88,7 +88,7 @@ def quantize(x: Tensor, out: Output) -> Coded:
         checks.check_float("quantize", "x", x)
     checks.check_output("quantize", out)
     if not x.is_cpu:
-        checks.check_device("quantize", x, cuda=True)
+        checks.check_device("quantize", x)
     stats, t, bits, rounding, clamp, observe, relu = out
     settings = settings_of(bits, rounding, OBSERVE * observe + RELU * relu)
     real = x if x.dtype is torch.float32 else x.to(torch.float32)

@@ -145,12 +145,19 @@ def threshold_grad(slope: Tensor, scale: Tensor, threshold: Tensor, bits: int, c
 
 
 def check_power_of_two(op: str, name: str, scale: Tensor) -> None:
-    """Refuses a scale whose exponent alone would not say it; NaN stands for no scale. Traced code cannot look at it.
+    """Refuses a scale whose exponent alone would not say it; NaN stands for no scale.
+
+    Traced code cannot look at it, and on a GPU nobody waits for it.
 
     Raises:
         ValueError: Another number than a power of two.
     """
-    if type(scale) is not Tensor or torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+    if (
+        type(scale) is not Tensor
+        or not scale.is_cpu
+        or torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+    ):
         return
     value = float(scale.detach())
     if not math.isnan(value) and math.frexp(abs(value))[0] * math.copysign(1.0, value) != 0.5:
@@ -288,8 +295,9 @@ def saved_weights(saved: tuple[Tensor, ...]) -> tuple[Weight, Weight]:
 def whole(x: Tensor, chip: Formulas, reverse: bool = False) -> Walk:
     """Every step of ``x (T, B, D)``."""
     steps, batch = int(x.shape[0]), int(x.shape[1])
-    offsets = torch.arange(steps, dtype=torch.int64) * batch
-    return Walk(offsets, torch.full((steps,), batch, dtype=torch.int32), batch, 1, chip, reverse)
+    offsets = torch.arange(steps, dtype=torch.int64, device=x.device) * batch
+    counts = torch.full((steps,), batch, dtype=torch.int32, device=x.device)
+    return Walk(offsets, counts, batch, 1, chip, reverse)
 
 
 def saved_bytes(gates: int, chip: int, rows: int, hidden: int) -> int:

@@ -55,7 +55,9 @@ typedef struct lgr_recurrent_cuda_grad {
     float *h_before; /* [rows][h]: the state that a step read, in real units */
     float *reset; /* GRU on arcs: [rows][h], r * h in real units */
     float *dh0, *dc0; /* [batch][h] */
-    double *slope; /* one number, or NULL */
+    double *slope_parts; /* [batch / 16, rounded up] scratch */
+    float *
+        slope; /* sum of dh * (code - value * 2^q_h) over all states, one number; NULL: not wanted */
     void *scratch; /* lgr_recurrent_cuda_grad_bytes */
 } lgr_recurrent_cuda_grad;
 int64_t lgr_recurrent_cuda_grad_bytes(const lgr_recurrent *p, int gates);

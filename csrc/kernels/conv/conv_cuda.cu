@@ -2,7 +2,7 @@
  *
  * A block computes 64 pixels x 64 outputs of one group, its four warps 32 x 32 each. K runs over (tap, channel) in steps of 64
  * codes: while the tensor cores work on one step in shared memory, the next one is on its way in registers. Sums of products fit
- * int32 (lgr_conv_cuda_has), everything behind them is the reference's own text (epilogue_one.h) in 64 bits.
+ * int32, longer ones go one by one; everything behind them is the reference's own text (epilogue_one.h) in 64 bits.
  */
 #include "kernels/cuda/quantized.h"
 #include "lgr/conv_cuda.h"
@@ -132,32 +132,34 @@ template <int V> __global__ void __launch_bounds__(THREADS) product(call c, int 
     if (c.j.sums == NULL) lgr::merge(lgr::plan_of(c.j.q), again, seen);
 }
 
-/* One warp: 32 channels of one pixel, from sums in memory, or of a depthwise convolution. */
-template <bool DEPTHWISE> __global__ void __launch_bounds__(WIDE) rows(call c, int again)
+/* The sum of one output, in 64 bits. */
+__device__ int64_t direct(const call &c, int64_t pixel, int64_t o)
+{
+    const lgr_conv_params &p = c.j.p;
+    const int64_t n = pixel / (c.oh * c.ow), rest = pixel - n * (c.oh * c.ow), oy = rest / c.ow,
+                  ox = rest % c.ow;
+    const int8_t *x = c.j.x + n * p.xs_n + o / c.og * c.cg * p.xs_c, *w = c.j.w + o * c.k;
+    int64_t sum = 0;
+    for (int32_t t = 0; t < c.taps; ++t, w += c.cg) {
+        const int64_t y = oy * p.stride_h + t / p.kw * p.dil_h - p.pad_t,
+                      z = ox * p.stride_w + t % p.kw * p.dil_w - p.pad_l;
+        if (y < 0 || y >= p.h || z < 0 || z >= p.w) continue;
+        for (int32_t i = 0; i < c.cg; ++i) sum += x[y * p.xs_h + z * p.xs_w + i * p.xs_c] * w[i];
+    }
+    return sum;
+}
+/* One warp: 32 channels of one pixel, from sums in memory, or one by one: depthwise, and sums that need 64 bits. */
+template <bool DIRECT> __global__ void __launch_bounds__(WIDE) rows(call c, int again)
 {
     if (again && lgr::plan_of(c.j.q)->done) return;
-    const lgr_conv_params &p = c.j.p;
     const bool write = lgr::writes(lgr::plan_of(c.j.q), again);
-    const int64_t across = (p.o + 31) / 32, all = c.pixels * across,
+    const int64_t channels = c.j.p.o, across = (channels + 31) / 32, all = c.pixels * across,
                   step = (int64_t)gridDim.x * (WIDE / 32);
-    const int lane = threadIdx.x & 31;
     int64_t seen[2] = {0, 0};
     for (int64_t i = (int64_t)blockIdx.x * (WIDE / 32) + (threadIdx.x >> 5); i < all; i += step) {
-        const int64_t m = i / across, first = i % across * 32, o = first + lane;
-        int32_t v = 0;
-        if (DEPTHWISE && o < p.o) {
-            const int32_t n = (int32_t)(m / (c.oh * c.ow)), rest = (int32_t)(m % (c.oh * c.ow)),
-                          oy = rest / c.ow, ox = rest % c.ow;
-            const int8_t *x = c.j.x + n * p.xs_n + o / c.og * p.xs_c, *w = c.j.w + o * c.taps;
-            for (int32_t t = 0; t < c.taps; ++t) {
-                const int64_t y = oy * p.stride_h + t / p.kw * p.dil_h - p.pad_t,
-                              z = ox * p.stride_w + t % p.kw * p.dil_w - p.pad_l;
-                if (y >= 0 && y < p.h && z >= 0 && z < p.w) v += x[y * p.xs_h + z * p.xs_w] * w[t];
-            }
-        } else if (!DEPTHWISE && o < p.o) {
-            v = c.j.sums[m * p.o + o];
-        }
-        lgr::output_row(c.j.q, write, m, first, p.o, v, seen);
+        const int64_t m = i / across, first = i % across * 32, o = first + (threadIdx.x & 31);
+        const int64_t v = o >= channels ? 0 : DIRECT ? direct(c, m, o) : c.j.sums[m * channels + o];
+        lgr::output_row(c.j.q, write, m, first, channels, v, seen);
     }
     lgr::merge(lgr::plan_of(c.j.q), again, seen);
 }
@@ -195,18 +197,24 @@ lgr_status products(const call &c, int again, void *stream)
     default: return lgr::launch(product<1>, grid, THREADS, stream, c, again);
     }
 }
-bool depthwise(const lgr_conv_params *p) { return p->groups > 1 && p->c == p->groups; }
+/* What the tiles do not do, or do badly. */
+bool one_by_one(const lgr_conv_params *p)
+{
+    const int64_t k = p->c / p->groups * p->kh * p->kw;
+    return (p->groups > 1 && p->c == p->groups) || k >= 1 << 17 || p->groups > 65535 ||
+           p->o / p->groups > 65535 * TILE;
+}
 } // namespace
 
 extern "C" int lgr_conv_cuda_has(const lgr_conv_params *p)
 {
     const int64_t k = p->c / p->groups * p->kh * p->kw,
                   pixels = p->n * lgr_conv_out_h(p) * lgr_conv_out_w(p);
-    return k < 1 << 17 && pixels <= INT32_MAX - TILE && p->groups < 65536 && p->o < 65535 * TILE;
+    return k <= INT32_MAX && pixels <= INT32_MAX - TILE && p->o <= INT32_MAX;
 }
 extern "C" int lgr_conv_cuda_apart(const lgr_conv_params *p)
 {
-    return p->groups > 1 && !depthwise(p) && p->o / p->groups % 16 != 0;
+    return p->groups > 1 && !one_by_one(p) && p->o / p->groups % 16 != 0;
 }
 
 extern "C" lgr_status lgr_conv_cuda(const lgr_conv_cuda_job *job, void *stream)
@@ -219,7 +227,7 @@ extern "C" lgr_status lgr_conv_cuda(const lgr_conv_cuda_job *job, void *stream)
     if (!lgr_conv_cuda_has(p) || job->q.o != p->o) return LGR_E_RANGE;
     call c = call_of(*job);
     c.j.q.observe = job->q.observe && c.pixels > 0 && p->o > 0;
-    const bool empty = c.pixels == 0 || p->o == 0, channels = depthwise(p),
+    const bool empty = c.pixels == 0 || p->o == 0, channels = one_by_one(p),
                apart = job->sums != NULL;
     if (!empty && (job->x == NULL || job->w == NULL || (lgr_conv_cuda_apart(p) && !apart)))
         return LGR_E_NULL;
@@ -242,7 +250,7 @@ extern "C" lgr_status lgr_product_cuda(const int8_t *x, const int8_t *w, int64_t
     if (x == NULL || w == NULL || sums == NULL) return LGR_E_NULL;
     lgr_conv_cuda_job j = {};
     j.p = {rows, k, 1, 1, o, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, k, 1, k, k};
-    if (!lgr_conv_cuda_has(&j.p)) return LGR_E_RANGE;
+    if (!lgr_conv_cuda_has(&j.p) || one_by_one(&j.p)) return LGR_E_RANGE;
     j.x = x;
     j.w = w;
     j.sums = sums;

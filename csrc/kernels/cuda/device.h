@@ -12,6 +12,20 @@
 #endif
 
 namespace lgr {
+/* LGR_E_DEVICE with the runtime's own words; its error is told once, here. */
+inline lgr_status device_status(cudaError_t e)
+{
+    if (e == cudaSuccess) return LGR_OK;
+    (void)cudaGetLastError();
+    lgr_device_refused(cudaGetErrorString(e));
+    return LGR_E_DEVICE;
+}
+inline lgr_status clear(void *p, int64_t bytes, void *stream)
+{
+    return bytes > 0 ? device_status(cudaMemsetAsync(p, 0, (size_t)bytes, (cudaStream_t)stream))
+                     : LGR_OK;
+}
+
 /* Queues one kernel; arguments are converted to the kernel's parameters. The status is this launch's, nobody else's. */
 template <class... P, class... A>
 lgr_status launch(void (*kernel)(P...), dim3 grid, dim3 block, void *stream, A... args)
@@ -20,7 +34,7 @@ lgr_status launch(void (*kernel)(P...), dim3 grid, dim3 block, void *stream, A..
     config.gridDim = grid;
     config.blockDim = block;
     config.stream = (cudaStream_t)stream;
-    return cudaLaunchKernelEx(&config, kernel, args...) == cudaSuccess ? LGR_OK : LGR_E_DEVICE;
+    return device_status(cudaLaunchKernelEx(&config, kernel, args...));
 }
 
 /* Blocks of `threads` for a loop over n elements with the stride of the grid; n > 0. */

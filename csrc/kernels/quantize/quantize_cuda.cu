@@ -150,8 +150,8 @@ int bad(const lgr_quantize_params *p)
 lgr_status run(const quantizer &f, const question &q, const float *bias, int64_t n_bias, int64_t n,
                float *scale, decided *d, void *stream)
 {
-    if (cudaMemsetAsync(d, 0, sizeof *d, (cudaStream_t)stream) != cudaSuccess) return LGR_E_DEVICE;
-    lgr_status r = range_of(f.x, n, &d->range, stream);
+    lgr_status r = lgr::clear(d, sizeof *d, stream);
+    if (r == LGR_OK) r = range_of(f.x, n, &d->range, stream);
     if (r == LGR_OK && bias) r = range_of(bias, n_bias, &d->bias, stream);
     if (r == LGR_OK) r = lgr::launch(decide, 1, 1, stream, q, d, scale);
     return r == LGR_OK ? lgr::flat_mask(f, n, f.out.mask, stream) : r;

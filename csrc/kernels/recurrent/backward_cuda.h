@@ -117,14 +117,14 @@ template <class Layer> __global__ void __launch_bounds__(lgr::WALKERS) back_walk
         b.j.dh0[entry * h + u] = nan ? 0.0f : b.dh[entry * b.hp + u];
         if (b.j.dc0) b.j.dc0[entry * h + u] = nan ? 0.0f : b.dc[entry * b.hp + u];
     }
-    if (b.j.slope) lgr::block_sum(slope, b.j.slope + 1 + blockIdx.x);
+    if (b.j.slope) lgr::block_sum(slope, b.j.slope_parts + blockIdx.x);
 }
 /* The sum over blocks, in their order. */
-__global__ void add_slopes(double *slope, int64_t blocks)
+__global__ void add_slopes(const double *parts, int64_t blocks, float *slope)
 {
     double sum = 0.0;
-    for (int64_t i = 1; i <= blocks; ++i) sum += slope[i];
-    slope[0] = sum;
+    for (int64_t i = 0; i < blocks; ++i) sum += parts[i];
+    *slope = (float)sum;
 }
 
 template <class Layer> lgr_status backward(const lgr_recurrent_cuda_grad *j, void *stream)
@@ -137,17 +137,16 @@ template <class Layer> lgr_status backward(const lgr_recurrent_cuda_grad *j, voi
     if (p.chip < LGR_ARCS || p.chip > LGR_VENUS || p.h < 1 || p.batch < 1 || p.steps < 1)
         return LGR_E_RANGE;
     const back b = back_of(*j);
-    const size_t gates = (size_t)(p.rows * PLANES * b.hp) * sizeof(float),
-                 states = (size_t)(p.rows * p.h) * sizeof(float);
-    const cudaStream_t on = (cudaStream_t)stream;
-    if (cudaMemsetAsync(j->dg, 0, gates, on) != cudaSuccess ||
-        cudaMemsetAsync(j->h_before, 0, states, on) != cudaSuccess ||
-        (j->reset && cudaMemsetAsync(j->reset, 0, states, on) != cudaSuccess))
-        return LGR_E_DEVICE;
+    const int64_t gates = p.rows * PLANES * b.hp * (int64_t)sizeof(float),
+                  states = p.rows * p.h * (int64_t)sizeof(float);
+    lgr_status r = lgr::clear(j->dg, gates, stream);
+    if (r == LGR_OK) r = lgr::clear(j->h_before, states, stream);
+    if (r == LGR_OK && j->reset) r = lgr::clear(j->reset, states, stream);
+    if (r != LGR_OK) return r;
     const int64_t blocks = (p.batch + lgr::ENTRIES - 1) / lgr::ENTRIES;
-    const lgr_status r = lgr::launch(back_walk<Layer>, (unsigned)blocks, lgr::WALKERS, stream, b);
+    r = lgr::launch(back_walk<Layer>, (unsigned)blocks, lgr::WALKERS, stream, b);
     if (r != LGR_OK || j->slope == NULL) return r;
-    return lgr::launch(add_slopes, 1, 1, stream, j->slope, blocks);
+    return lgr::launch(add_slopes, 1, 1, stream, j->slope_parts, blocks, j->slope);
 }
 } // namespace
 #endif

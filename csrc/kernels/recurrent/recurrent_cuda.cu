@@ -156,11 +156,9 @@ lgr_status lgr::recurrent_begin(const lgr_recurrent_cuda_job *job, int gates, vo
     const lgr_recurrent &p = job->p;
     const recurrent_parts s = parts_of(&p, gates, job->scratch);
     const int64_t cells = p.rows * p.h, n = (int64_t)gates * p.h;
-    const cudaStream_t on = (cudaStream_t)stream;
-    if (cudaMemsetAsync(job->y, 0, (size_t)cells, on) != cudaSuccess ||
-        cudaMemsetAsync(job->value, 0, (size_t)cells * sizeof(float), on) != cudaSuccess)
-        return LGR_E_DEVICE;
-    lgr_status r = launch(exponents, 1, 1, stream, *job, gates);
+    lgr_status r = clear(job->y, cells, stream);
+    if (r == LGR_OK) r = clear(job->value, cells * (int64_t)sizeof(float), stream);
+    if (r == LGR_OK) r = launch(exponents, 1, 1, stream, *job, gates);
     if (r == LGR_OK) r = flat(biases{*job, s, n}, 2 * n, stream);
     if (r == LGR_OK) r = flat(states{*job, s, gates}, lgr_padded(p.batch, ENTRIES) * s.k, stream);
     if (r == LGR_OK) r = flat(padded_weights{job->w_hh, s, p.h}, gates * s.units * s.k, stream);

@@ -83,9 +83,7 @@ extern "C" lgr_status lgr_rescale_cuda(const void *x, int64_t n, const struct lg
 extern "C" lgr_status lgr_cat_begin_cuda(void *scratch, void *stream)
 {
     if (scratch == NULL) return LGR_E_NULL;
-    return cudaMemsetAsync(scratch, 0, sizeof(seen), (cudaStream_t)stream) == cudaSuccess
-               ? LGR_OK
-               : LGR_E_DEVICE;
+    return lgr::clear(scratch, sizeof(seen), stream);
 }
 extern "C" lgr_status lgr_cat_operand_cuda(const void *x, int32_t bytes, int64_t n,
                                            const float *x_scale, void *scratch, void *stream)

@@ -184,7 +184,9 @@ class RecurrentInt(Leaf):
                     f"'{self._name}': the lengths ask for {int(sizes.sum())} rows, the packed data has {given.data.shape[0]}: "
                     "a length was above the number of steps when the sequence was packed"
                 )
-            return given.data, InputRows(torch.cumsum(sizes, 0) - sizes, counts, int(sizes[0]), 1, given, False)
+            offsets = torch.cumsum(sizes, 0) - sizes
+            offsets, counts = (t.to(given.data.device, non_blocking=True) for t in (offsets, counts))
+            return given.data, InputRows(offsets, counts, int(sizes[0]), 1, given, False)
         if not isinstance(given, Tensor) or given.dim() not in (2, 3) or given.shape[-1] != self.input_size:
             shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
             raise ValueError(
@@ -198,11 +200,12 @@ class RecurrentInt(Leaf):
         if steps == 0:
             raise ValueError(f"'{self._name}': expected at least one step, got {tuple(given.shape)}")
         stride = steps if batched and self.batch_first else 1
-        key = (steps, batch, stride)
+        device = given.device
+        key = (steps, batch, stride, device)
         known = self.__dict__.get("_steps")
         if known is None or known[0] != key or torch.compiler.is_compiling():
-            offsets = torch.arange(steps, dtype=torch.int64) * (1 if stride > 1 or batch == 1 else batch)
-            known = key, offsets, torch.full((steps,), batch, dtype=torch.int32)
+            rows = torch.arange(steps, dtype=torch.int64, device=device) * (1 if stride > 1 or batch == 1 else batch)
+            known = key, rows, torch.full((steps,), batch, dtype=torch.int32, device=device)
             if not torch.compiler.is_compiling():
                 self.__dict__["_steps"] = known
         return given, InputRows(known[1], known[2], batch, stride, None, not batched)

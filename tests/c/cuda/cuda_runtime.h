@@ -368,4 +368,9 @@ inline cudaError_t cudaFree(void *p)
     return cudaSuccess;
 }
 inline cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-inline const char *cudaGetErrorString(cudaError_t e) { return e ? "error" : "no error"; }
+inline const char *cudaGetErrorString(cudaError_t e)
+{
+    return e == cudaSuccess                     ? "no error"
+           : e == cudaErrorInvalidConfiguration ? "invalid configuration argument"
+                                                : "invalid argument";
+}

@@ -89,6 +89,9 @@ int main()
 {
     const int cases = cases_of(150);
     for (int i = 0; i < cases; ++i) one(some_shape());
+    lgr_conv_params wide = {1, 140000, 1, 1, 3, 1, 1,      1, 1,      0,
+                            0, 0,      0, 1, 1, 1, 140000, 1, 140000, 140000};
+    one(wide); // sums beyond 32 bits
     lgr_conv_params empty = some_shape();
     empty.n = 0;
     one(empty);

@@ -88,7 +88,8 @@ static void backward(const backward_call &c, lgr_recurrent_cuda_grad j)
     // there
     device<float> ddy(cells), ddhn(states), ddcn(states), dg(p.rows * 4 * hp), before(cells),
         reset(cells), dh0(states), dc0(states);
-    device<double> slope(1 + (p.batch + 15) / 16);
+    device<double> parts((p.batch + 15) / 16);
+    device<float> slope(1);
     device<int64_t> scratch(lgr_recurrent_cuda_grad_bytes(&p, k.gates) / 8 + 1);
     ddy.put(dy.data());
     ddhn.put(dhn.data());
@@ -101,6 +102,7 @@ static void backward(const backward_call &c, lgr_recurrent_cuda_grad j)
     if (arcs) j.reset = reset.data();
     j.dh0 = dh0.data();
     if (lstm) j.dc0 = dc0.data();
+    j.slope_parts = parts.data();
     if (with_slope) j.slope = slope.data();
     j.scratch = scratch.data();
     CHECK((lstm ? lgr_lstm_backward_cuda : lgr_gru_backward_cuda)(&j, nullptr) == LGR_OK);
@@ -153,7 +155,7 @@ static void backward(const backward_call &c, lgr_recurrent_cuda_grad j)
           nearly(dx1, dx));
     if (lstm) CHECK(nearly(dc0, dc2));
     if (with_slope) {
-        const double got = slope.get().data()[0];
+        const double got = (double)slope.get().data()[0];
         CHECK(fabs(got - sum) <= 1e-4 * (1.0 + fabs(sum)));
     }
 }
