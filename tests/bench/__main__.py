@@ -12,16 +12,20 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # read when torch loads: the pro
 
 import torch
 
-from . import conv_bn, importing, machine, quantizing, recurrent, training
+from . import conv_bn, importing, machine, peaks, quantizing, recurrent, speech, training
 from .rows import HEAD, Settings
 
 PARTS = {
     "quantize": quantizing.rows,
     "train": training.rows,
+    "speech": speech.rows,
     "convbn": conv_bn.rows,
     "rnn": recurrent.rows,
     "import": importing.rows,
+    "peak": peaks.rows,
 }
+
+MASKED = {"train", "speech"}  # the parts that run once more
 
 
 def main() -> None:
@@ -45,13 +49,21 @@ def main() -> None:
         torch.set_num_threads(threads)
         print(f"\n## {threads} thread{'s' * (threads > 1)}\n{HEAD}", flush=True)
         for part in a.parts or PARTS:
-            if part == "import" and threads != a.threads[0]:
+            if part in ("import", "peak") and threads != a.threads[0]:  # of one thread
                 continue
             for row in PARTS[part](settings):
                 print(row.text(), flush=True)
-    if not a.no_masked and not machine.masked() and {"train"} & set(a.parts or PARTS):
+    if not a.no_masked and not machine.masked() and MASKED & set(a.parts or PARTS):
         print("\n# Without VNNI and AVX-512, on both sides", flush=True)
-        again = ["train", "--threads", *map(str, a.threads), "--rounds", str(a.rounds), "--budget", str(a.budget)]
+        again = [
+            *sorted(MASKED & set(a.parts or PARTS)),
+            "--threads",
+            *map(str, a.threads),
+            "--rounds",
+            str(a.rounds),
+            "--budget",
+            str(a.budget),
+        ]
         again += ["--quick"] * a.quick
         subprocess.run([sys.executable, "-m", "tests.bench", *again], env=os.environ | machine.MASKED, check=True)
 

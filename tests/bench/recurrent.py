@@ -18,7 +18,7 @@ from .rows import Row, Settings
 from .timing import compare
 
 # steps, entries, inputs, units
-SHAPES = {"T=50": (50, 16, 64, 128), "T=100": (100, 16, 64, 128)}
+SHAPES = {"T=50": (50, 16, 64, 128), "T=100": (100, 16, 64, 128), "T=50 B=1": (50, 1, 64, 128)}
 MORE = {"T=200 B=32": (200, 32, 128, 256), "T=100 B=1": (100, 1, 40, 64)}
 KINDS: dict[str, type[nn.Module]] = {"LSTM": nn.LSTM, "GRU": nn.GRU}
 CLASSES = 10

@@ -43,9 +43,11 @@ def _step(model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
     return run
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Step with memory, then evaluation, of every model."""
-    for name, (make, shape) in MODELS.items():
+def rows(
+    settings: Settings, nets: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = MODELS, peers: bool = True
+) -> Iterator[Row]:
+    """Step with memory, then evaluation, of every model; other toolkits beside it where ``peers``."""
+    for name, (make, shape) in nets.items():
         torch.manual_seed(0)
         x, y = torch.randn(shape), torch.randint(0, 10, shape[:1])
         last = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
@@ -56,7 +58,7 @@ def rows(settings: Settings) -> Iterator[Row]:
             last,
         )
         models["linger"] = (_ours(make, x), x)
-        for peer, prepare in {} if settings.quick else PEERS.items():
+        for peer, prepare in PEERS.items() if peers and not settings.quick else ():
             try:
                 models[peer] = (prepare(make, x), x)
             except ImportError:
