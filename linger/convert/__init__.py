@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .checkpoint import LoadReport, load, save
+from .checkpoint import LoadReport, load, load_report, save
 from .constrain import constrain
 from .optimizer import OptimizerReport, check_optimizer
 from .prepare import ConversionRecord, record_of
@@ -24,6 +24,7 @@ __all__ = [
     "converted_models",
     "init",
     "load",
+    "load_report",
     "record_of",
     "report_of",
     "save",

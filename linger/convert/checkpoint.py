@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,12 @@ from .prepare import record_of
 from .repeat_conversion import repeat_conversion
 from .state import StateDict, inner_state, only_tensors, read_file, strip_wrappers
 
-__all__ = ["LoadReport", "load", "save"]
+__all__ = ["LoadReport", "load", "load_report", "save"]
 
 _OPERATOR = "_linger_qtensor_"
 _FORMAT = 1
+_REPORT = "_linger_load_report"  # in the __dict__ of the model that was loaded
+_M = TypeVar("_M", bound=nn.Module)
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -56,7 +58,7 @@ def save(model: nn.Module, path: str | os.PathLike[str] | BinaryIO) -> None:
         >>> model, file = linger.init(torch.nn.Sequential(torch.nn.Linear(4, 2))), io.BytesIO()
         >>> linger.save(model, file)
         >>> position = file.seek(0)
-        >>> report = linger.load(torch.nn.Sequential(torch.nn.Linear(4, 2)), file)
+        >>> same = linger.load(torch.nn.Sequential(torch.nn.Linear(4, 2)), file)
 
     Source: ours.
     """
@@ -79,7 +81,7 @@ def save(model: nn.Module, path: str | os.PathLike[str] | BinaryIO) -> None:
 
 @dataclass
 class LoadReport:
-    """What :func:`load` did; prints as a list of sentences.
+    """What :func:`load` did, by :func:`load_report`; prints as a list of sentences.
 
     Attributes:
         source: The file.
@@ -115,18 +117,21 @@ class LoadReport:
         return asdict(self)
 
 
-def load(model: nn.Module, path: str | os.PathLike[str] | BinaryIO, *, strict: bool = True) -> LoadReport:
+def load(model: _M, path: str | os.PathLike[str] | BinaryIO, *, strict: bool = True) -> _M:
     """Load a checkpoint into a model, whatever stage each of them is in.
 
     Takes files of :func:`save` and of ``torch.save``: state dictionaries, dictionaries that hold one, keys with the prefixes
     of DataParallel and ``torch.compile``. A model that is not as far as the checkpoint (float, or constrained for a
     quantized checkpoint) is converted first, with the settings, fusions and exceptions recorded in it. No code in the file
-    is run (``weights_only``).
+    is run (``weights_only``). :func:`load_report` says afterwards what was done.
 
     Args:
-        model: Changed in place; wrapped or not (a model that has to be converted must not be wrapped yet).
+        model: Changed in place and returned; wrapped or not (a model that has to be converted must not be wrapped yet).
         path: Path or readable binary object.
         strict: Missing and unexpected keys are errors, except those of quantizers; False lists them in the report.
+
+    Returns:
+        ``model``, the object that was given.
 
     Raises:
         TypeError: The file holds no state dictionary; ``model`` is no module, or wrapped and not yet converted.
@@ -147,6 +152,25 @@ def load(model: nn.Module, path: str | os.PathLike[str] | BinaryIO, *, strict: b
     for name, recorded in sorted(parts.items()):
         _convert(model, target, name, recorded, report)
     _fill(target, state, strict, report)
+    target.__dict__[_REPORT] = report
+    return model
+
+
+def load_report(model: nn.Module) -> LoadReport:
+    """What the last :func:`load` into this model did.
+
+    Args:
+        model: What was given to :func:`load`, wrapped or not.
+
+    Raises:
+        TypeError: ``model`` is no module.
+        ValueError: Nothing was loaded into it by :func:`load`.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"load_report: model must be a torch.nn.Module, got {type(model).__name__}")
+    report = _unwrapped(model).__dict__.get(_REPORT)
+    if not isinstance(report, LoadReport):
+        raise ValueError("load_report: linger.load has loaded nothing into this model")
     return report
 
 

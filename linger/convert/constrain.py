@@ -16,7 +16,16 @@ from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
 from .neighbours import discover, fusable_pairs, standing_notes
 from .patterns import Selection, check_operators, check_sections, names_of, with_own_settings
-from .prepare import ConversionRecord, Fusion, check_root, log_report, open_settings, place, record_of
+from .prepare import (
+    ConversionRecord,
+    Fusion,
+    check_root,
+    former_settings_on_failure,
+    log_report,
+    open_settings,
+    place,
+    record_of,
+)
 from .report import Report, Row
 from .state import install
 
@@ -84,16 +93,17 @@ def constrain(
     check_root(model, "constrain")
     if is_owner(model) or any(hasattr(m, "output_quantizer") for m in model.modules()):
         raise RuntimeError("constrain: the model is already initialised; constrain comes before linger.init")
-    settings = open_settings(config_file)
-    settings = with_own_settings(settings, model)
-    selection = Selection(model, disable_module, disable_submodel, "constrain")
-    if not settings.open_quant:
+    with former_settings_on_failure():
+        settings = open_settings(config_file)
+        settings = with_own_settings(settings, model)
+        selection = Selection(model, disable_module, disable_submodel, "constrain")
+        if not settings.open_quant:
+            return model
+        check_sections(model, settings)
+        check_operators(settings)
+        place(model, settings)
+        apply_constraints(model, settings, selection, discover(model, example_inputs))
         return model
-    check_sections(model, settings)
-    check_operators(settings)
-    place(model, settings)
-    apply_constraints(model, settings, selection, discover(model, example_inputs))
-    return model
 
 
 def apply_constraints(

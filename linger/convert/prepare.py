@@ -6,6 +6,8 @@ import logging
 import os
 import random
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +21,16 @@ from linger.settings import Settings, current, dumps, load, use
 from .convertible import uninitialised
 from .report import Report
 
-__all__ = ["ConversionRecord", "Fusion", "check_root", "log_report", "open_settings", "place", "record_of"]
+__all__ = [
+    "ConversionRecord",
+    "Fusion",
+    "check_root",
+    "former_settings_on_failure",
+    "log_report",
+    "open_settings",
+    "place",
+    "record_of",
+]
 
 _log = logging.getLogger("linger")
 
@@ -108,6 +119,17 @@ def check_root(model: Any, what: str) -> None:
     lazy = [name for name, m in model.named_modules() if uninitialised(m)]
     if lazy:
         raise ValueError(f"{what}: lazy layers have no parameters yet: {', '.join(lazy)}; run one forward first")
+
+
+@contextmanager
+def former_settings_on_failure() -> Iterator[None]:
+    """The file of a conversion that fails does not become the current configuration."""
+    former = current()
+    try:
+        yield
+    except BaseException:
+        use(former)
+        raise
 
 
 def open_settings(config_file: Any) -> Settings:

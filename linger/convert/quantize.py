@@ -21,7 +21,7 @@ from .hooked import hooked_neighbours
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
 from .patterns import Selection, check_operators, check_sections, with_own_settings
-from .prepare import ConversionRecord, check_root, log_report, open_settings, place
+from .prepare import ConversionRecord, check_root, former_settings_on_failure, log_report, open_settings, place
 from .state import install
 from .widths import check_widths
 
@@ -90,28 +90,29 @@ def init(
             "reached: define it on a class, or put the model into a module that calls it"
         )
     classic = config_file is None and is_classic(model, quant_modules, parameter_bits, mode)
-    settings = classic_settings(model) if classic else open_settings(config_file)
-    settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model)
-    selection = Selection(model, disable_module, disable_submodel, "init")
-    if not settings.open_quant:
+    with former_settings_on_failure():
+        settings = classic_settings(model) if classic else open_settings(config_file)
+        settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model)
+        selection = Selection(model, disable_module, disable_submodel, "init")
+        if not settings.open_quant:
+            return model
+        check_sections(model, settings)
+        check_operators(settings)
+        place(model, settings)
+        check_method(model, settings)
+        found = discover(model, example_inputs)
+        hooked = hooked_neighbours(model, found, keep_hooked)
+        conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules)
+        check_widths(model, settings, conversion.left_alone())
+        record = quantize(conversion)
+        if example_inputs is not None:
+            materialise(model, example_inputs)
+        record.report.notes += hooked
+        record.report.notes += sentences(layer_findings(model, settings.platform))
+        differing = (row for row in record.report.rows if row.became == "GRUInt" and row.note)
+        record.report.notes += [f"{row.name or '(root)'}: {row.note}" for row in differing]
+        log_report(record.report)
         return model
-    check_sections(model, settings)
-    check_operators(settings)
-    place(model, settings)
-    check_method(model, settings)
-    found = discover(model, example_inputs)
-    hooked = hooked_neighbours(model, found, keep_hooked)
-    conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules)
-    check_widths(model, settings, conversion.left_alone())
-    record = quantize(conversion)
-    if example_inputs is not None:
-        materialise(model, example_inputs)
-    record.report.notes += hooked
-    record.report.notes += sentences(layer_findings(model, settings.platform))
-    differing = (row for row in record.report.rows if row.became == "GRUInt" and row.note)
-    record.report.notes += [f"{row.name or '(root)'}: {row.note}" for row in differing]
-    log_report(record.report)
-    return model
 
 
 def quantize(conversion: Conversion) -> ConversionRecord:

@@ -37,6 +37,11 @@ def initialised(tmp_path, **options):
     return q
 
 
+def loaded(model, *args, **kwargs):
+    assert linger.load(model, *args, **kwargs) is model
+    return linger.load_report(model)
+
+
 def same(a, b):
     assert torch.equal(a.eval()(images(seed=9)), b.eval()(images(seed=9)))
 
@@ -46,7 +51,7 @@ def test_a_float_model_becomes_what_was_saved(tmp_path, fold_bn):
     q = initialised(tmp_path, fold_bn=fold_bn, disable_submodel=("body*",))
     linger.save(q, tmp_path / "q.pt")
     m = Net()
-    report = linger.load(m, tmp_path / "q.pt")
+    report = loaded(m, tmp_path / "q.pt")
     same(m, q)
     assert isinstance(m.conv, Conv2dInt) and type(m.body[0]) is nn.Conv2d and m.conv.fused_relu
     assert (m.conv.weight_quantizer.bits, m.head.weight_quantizer.bits, m.head.quant.method) == (4, 8, "TQT")
@@ -64,7 +69,7 @@ def test_a_plain_state_dict_knows_its_settings_too(tmp_path):
     q = initialised(tmp_path)
     torch.save({"epoch": 1, "model": nn.DataParallel(q).state_dict()}, tmp_path / "q.pt")
     m = Net()
-    report = linger.load(m, tmp_path / "q.pt")
+    report = loaded(m, tmp_path / "q.pt")
     same(m, q)
     assert "took the state under the key 'model'" in report.did
     assert "removed the prefix 'module.'" in report.did
@@ -75,18 +80,18 @@ def test_stages(tmp_path):
     c.train()(images())
     linger.save(c, tmp_path / "c.pt")
     fresh = Net()
-    report = linger.load(fresh, tmp_path / "c.pt")
+    report = loaded(fresh, tmp_path / "c.pt")
     assert isinstance(fresh.conv, NormalizeConvBN2d) and type(fresh.head) is nn.Linear
     assert fresh.conv.normalize_data == 3 and "linger.constrain" in str(report)
     same(fresh, c)
     q = linger.init(fresh)
     q.train()(images())
     linger.save(q, tmp_path / "q.pt")
-    onwards = linger.load(c, tmp_path / "q.pt")  # a constrained model and a quantized checkpoint
+    onwards = loaded(c, tmp_path / "q.pt")  # a constrained model and a quantized checkpoint
     same(c, q)
     assert "linger.init" in str(onwards)
     later = linger.init(Net(), configured(tmp_path), disable_module=(nn.Linear,))
-    report = linger.load(later, tmp_path / "c.pt")  # the other way nothing is converted
+    report = loaded(later, tmp_path / "c.pt")  # the other way nothing is converted
     assert not any("converted" in line for line in report.did)
     assert set(report.without_data) == {f"{n}.output_quantizer" for n in ("conv", "body.0", "norm")}
 
@@ -104,10 +109,10 @@ def test_dynamic_code_needs_no_example_inputs(tmp_path):
 def test_float_checkpoints(tmp_path):
     torch.save(trained().state_dict(), tmp_path / "f.pt")
     m = Net()
-    report = linger.load(m, tmp_path / "f.pt")
+    report = loaded(m, tmp_path / "f.pt")
     assert type(m) is Net and "no record of linger" in str(report)
     q = linger.init(Net())
-    report = linger.load(q, tmp_path / "f.pt")
+    report = loaded(q, tmp_path / "f.pt")
     assert "conv.output_quantizer" in report.without_data and "quantizers without data" in str(report)
 
 
@@ -116,7 +121,7 @@ def test_rebuilt_dictionaries_bind_operators_in_order(tmp_path):
     q = initialised(tmp_path)
     torch.save({k: v.clone() for k, v in q.state_dict().items()}, tmp_path / "bare.pt")
     m = linger.init(Net(), configured(tmp_path))
-    report = linger.load(m, tmp_path / "bare.pt")
+    report = loaded(m, tmp_path / "bare.pt")
     assert "no record of linger" in str(report)
     same(m, q)
     torch.save({"linger": torch.load(_saved(q, tmp_path), weights_only=True)["linger"], "state_dict": dict(q.state_dict())},
@@ -157,7 +162,7 @@ class _Outer(nn.Module):
 def test_a_converted_part_of_a_model(tmp_path):
     outer = _Outer(initialised(tmp_path))
     m = _Outer(Net())
-    report = linger.load(m, _saved(outer, tmp_path))
+    report = loaded(m, _saved(outer, tmp_path))
     same(m, outer)
     assert isinstance(m.inner.conv, Conv2dInt) and "converted 'inner'" in str(report)
 
@@ -183,7 +188,7 @@ def test_what_does_not_fit_is_an_error(tmp_path):
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(RuntimeError, match=r"nearest: 'head\.weight'"):
         linger.load(linger.init(Net(), configured(tmp_path)), tmp_path / "x.pt")
-    report = linger.load(linger.init(Net(), configured(tmp_path)), tmp_path / "x.pt", strict=False)
+    report = loaded(linger.init(Net(), configured(tmp_path)), tmp_path / "x.pt", strict=False)
     assert (report.missing, report.unexpected) == (["head.weight"], ["head.wieght"])
 
 
@@ -211,7 +216,7 @@ def test_no_code_of_a_file_runs(tmp_path):
 def test_other_settings_are_in_the_report_and_in_a_warning(tmp_path):
     path = _saved(initialised(tmp_path), tmp_path)
     with pytest.warns(UserWarning, match="qat_method: TQT in the checkpoint, MOM here"):
-        report = linger.load(linger.init(Net()), path)
+        report = loaded(linger.init(Net()), path)
     assert "qat_method: TQT in the checkpoint, MOM here" in str(report)
 
 
@@ -261,3 +266,33 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
     (tmp_path / "config.yaml").write_text("platform: arcs\n")
     with pytest.raises(ValueError, match=r"config\.yaml' is no checkpoint, or holds code"):
         linger.load(Net(), tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize("content", [b"", b"platform: arcs", b"\x80\x04", b"[1, 2]"])
+def test_what_cannot_be_loaded_leaves_no_report(content, tmp_path):
+    (tmp_path / "x.pt").write_bytes(content)
+    model = Net()
+    with pytest.raises((ValueError, TypeError)):
+        linger.load(model, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match="has loaded nothing into this model"):
+        linger.load_report(model)
+    with pytest.raises(TypeError, match=r"load_report: model must be a torch\.nn\.Module, got str"):
+        linger.load_report("x")
+
+
+@pytest.mark.parametrize("stage", [linger.constrain, linger.init])
+@pytest.mark.parametrize(
+    "bad", ["nothing.*: {quant_info: {weight_bits: 4}}", "platform: mars\nnowhere: {quant_info: {}}"]
+)
+def test_a_conversion_that_fails_leaves_the_configuration(stage, bad, tmp_path):
+    good, wrong = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    good.write_text("platform: arcs\n")
+    wrong.write_text(bad + "\n")
+    linger.init(Net(), str(good))
+    before = linger.settings.current()
+    with pytest.raises((linger.ConfigError, ValueError)):
+        stage(Net(), str(wrong))
+    assert linger.settings.current() == before
+    linger.config_save_to_yaml(tmp_path / "c.yaml")
+    text = (tmp_path / "c.yaml").read_text()
+    assert "nothing.*" not in text and "nowhere" not in text and "platform: arcs" in text

@@ -50,21 +50,29 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
         with torch._C.DisableTorchFunction():
             if self.training or calibrating():
                 clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
-            if self.max_norm is not None and self.training:  # torch shortens the rows it looks up, in place
-                with torch.no_grad():
-                    torch.embedding_renorm_(self.weight, x.contiguous(), self.max_norm, self.norm_type)
+            table = self._shortened(x)
             if calibrating():
-                self.weight_quantizer.observe_calibration(self.weight)
+                self.weight_quantizer.observe_calibration(table)
                 scale = self.weight_quantizer.scale.detach()  # live: it has no value so far
-                return tag(self._rows(x, self.weight), Format(scale, self.weight_quantizer.bits, exact=False))
+                return tag(self._rows(x, table), Format(scale, self.weight_quantizer.bits, exact=False))
             note_use(self.weight_quantizer)
-            out = ops.quantize(self.weight, self.weight_quantizer.output()._replace(rounding=_HALF_EVEN))
+            out = ops.quantize(table, self.weight_quantizer.output()._replace(rounding=_HALF_EVEN))
             y = self._rows(x, out.value)
             y = tag(y, Format(out.scale, self.weight_quantizer.bits, F.embedding(x, out.codes)))
             tape = current_tape()
             if tape is not None:
                 self._write(tape, x, out, y)
             return y
+
+    @torch.no_grad()
+    def _shortened(self, x: Tensor) -> Tensor:
+        """The table under ``max_norm``: in training the rows looked up, in place as torch does it; else a copy of all."""
+        if self.max_norm is None:
+            return self.weight
+        rows = x if self.training else torch.arange(self.num_embeddings, device=self.weight.device)  # a file has all
+        table = self.weight if self.training else self.weight.detach().clone()
+        torch.embedding_renorm_(table, rows.contiguous(), self.max_norm, self.norm_type)
+        return table
 
     def _rows(self, x: Tensor, table: Tensor) -> Tensor:
         return F.embedding(x, table, self.padding_idx, None, 2.0, self.scale_grad_by_freq, False)
