@@ -81,8 +81,9 @@ struct Job {
 };
 
 std::tuple<Tensor, Tensor> avg_pool(const Tensor &x, const Tensor &scale, Ints kernel, Ints stride,
-                                    Ints padding) {
+                                    Ints padding, bool coarse) {
     Job job(x, kernel, stride, padding);
+    job.p.coarse = coarse;
     const Tensor value =
         job.make(x.size(0), x.size(1), job.p.oh, job.p.ow, aoti_torch_dtype_float32());
     job.run(value.mutable_data_ptr<float>(), &scale);
@@ -97,8 +98,8 @@ Tensor avg_pool_codes(const Tensor &x, Ints kernel, Ints stride, Ints padding) {
 } // namespace
 
 LGR_OPERATORS(
-    {"avg_pool(Tensor x, Tensor scale, int[] kernel, int[] stride, int[] padding) -> (Tensor "
-     "value, Tensor codes)",
+    {"avg_pool(Tensor x, Tensor scale, int[] kernel, int[] stride, int[] padding, bool "
+     "coarse=False) -> (Tensor value, Tensor codes)",
      LGR_BOX(avg_pool), lgr::Devices::CPU_AND_CUDA},
     {"avg_pool_codes(Tensor x, int[] kernel, int[] stride, int[] padding) -> Tensor",
      LGR_BOX(avg_pool_codes), lgr::Devices::CPU_AND_CUDA});

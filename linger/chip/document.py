@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .engines import SHIPPED, Engine, engine_of
 from .operators import OPERATORS, Support
 from .platforms import LIMITS, Limits
 
@@ -29,6 +30,38 @@ _LIMITS = """
 | | arcs, mars | venusA | venus |
 |---|---|---|---|
 """
+
+
+_ENGINES = f"""
+## Engines
+
+What engine {SHIPPED} computes otherwise, and the exporter writes in another form or `linger.check` calls an error;
+docs/numerics.md has the forms. `later` has none of these rows.
+
+| | arcs, mars | venusA | venus |
+|---|---|---|---|
+"""
+
+
+def _faults(row: Engine) -> dict[str, str]:
+    """What of a row of the engines a user can run into."""
+
+    def above(size: int, unit: str) -> str:
+        return f"above {size} {unit}" if size else "-"
+
+    scratch = [f"{op}: {each} per element" + f" + {more}" * bool(more) for op, (each, more) in row.scratch.items()]
+    return {
+        "averages of a size that is no power of two": above(row.average_elements, "elements"),
+        "averages of a power of two": above(row.average_sums, "elements"),
+        "rows of an average pooling": above(row.average_rows, "bytes"),
+        "strides of an average pooling": f"other than {', '.join(map(str, row.average_strides))}"
+        if row.average_strides
+        else "-",
+        "average over the whole map": "-" if row.average_whole else "yes",
+        "scratch memory in bytes": ", ".join(scratch),
+        "options of the packer": ", ".join(f"{op}: `{option}`" for op, option in row.packing.items()) or "-",
+        "others": ", ".join(sorted(row.defects)),
+    }
 
 
 def _cell(cell: Support) -> str:
@@ -79,4 +112,6 @@ def operators_page() -> str:
         lines.append(f"| `{name}` | {row.torch} | " + " | ".join(cells) + " |")
     columns = [_rows(LIMITS[platform]) for platform in ("arcs", "venusA", "venus")]
     limits = [f"| {what} | " + " | ".join(c[what] for c in columns) + " |" for what in columns[0]]
-    return _HEAD + "\n".join(lines) + "\n" + _LIMITS + "\n".join(limits) + "\n"
+    faults = [_faults(engine_of(SHIPPED, platform)) for platform in ("arcs", "venusA", "venus")]
+    engines = [f"| {what} | " + " | ".join(c[what] for c in faults) + " |" for what in faults[0]]
+    return _HEAD + "\n".join(lines) + "\n" + _LIMITS + "\n".join(limits) + "\n" + _ENGINES + "\n".join(engines) + "\n"

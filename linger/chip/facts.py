@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .engines import SHIPPED, Engine, engine_of
 from .platforms import Limits, limits_of
-from .violation import Violation
+from .violation import Severity, Violation
 
 FLOAT = 0
 
@@ -80,6 +81,7 @@ class NodeFacts:
         attributes: As written.
         inputs: One entry per input; None where an input is left out.
         outputs: One entry per output.
+        engine: Release of the engine; None: the shipped one.
     """
 
     op_type: str
@@ -88,6 +90,12 @@ class NodeFacts:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[TensorFacts | None, ...] = ()
     outputs: tuple[TensorFacts, ...] = ()
+    engine: str | None = None
+
+    @property
+    def revision(self) -> Engine:
+        """Row of the engine on this platform."""
+        return engine_of(self.engine, self.platform)
 
     @property
     def chip(self) -> Limits:
@@ -141,8 +149,19 @@ class NodeFacts:
         return self.error("operator", self.op_type, reason, remedy)
 
     def warning(self, what: str, value: object, limit: object, remedy: str = "") -> Violation:
-        """Right or wrong depending on the packer's options or memory plan."""
+        """Right or wrong depending on the data or, on an engine whose faults are not known, on the memory plan."""
         return Violation(self.layer, what, str(value), str(limit), remedy, "warning", False, self.op_type)
+
+    def note(self, what: str, value: object, limit: object, pack: str = "") -> Violation:
+        """Right, but worth knowing; ``pack`` is the option of the packer with which it is."""
+        remedy = f"pack with {pack}" if pack else ""
+        return Violation(self.layer, what, str(value), str(limit), remedy, "note", False, self.op_type, pack)
+
+    def hazard(self, what: str, value: object, limit: object, remedy: str = "") -> Violation:
+        """Wrong on the shipped engine; on later ones, whose faults are not known, it depends on the memory plan."""
+        known = self.engine in (None, SHIPPED)
+        severity: Severity = "error" if known else "warning"
+        return Violation(self.layer, what, str(value), str(limit), remedy, severity, False, self.op_type)
 
 
 Rule = Callable[[NodeFacts], Iterator[Violation]]

@@ -68,6 +68,11 @@ def _refused(note: str) -> Support:
 
 _CONV1D = "dilated, depthwise and 4-bit ones as Conv2dInt of height 1"
 _CONV_T = "a bias of zeros, and zeros for groups and dilation, are written; 4-bit codes are stored as 8-bit weights"
+_SPREAD = (
+    "iqCat with zeros between the elements, and Conv2dInt with the kernel turned; engine later: ConvTranspose2dInt"
+)
+_AVERAGE = "the scale stays; windows of other sizes at the border in pieces, another divisor as a factor behind"
+_LSTM = "batch 1; directions and layers as chained nodes"
 _MUL = (
     "one shape, a value per channel (batch 1, C <= H*W) or an int8 number; other operands are copied to one shape first"
 )
@@ -96,7 +101,7 @@ OPERATORS: dict[str, Operator] = {
     # ---- layers with weights
     "Conv2dInt": _row(
         "nn.Conv2d",
-        _native("4-bit weights"),
+        _native("4-bit weights; with a bias, as 8-bit weights for engine 562ddc7"),
         venus=_native("4-bit codes are stored as 8-bit weights"),
     ),
     "Conv1dInt": _row(
@@ -105,12 +110,12 @@ OPERATORS: dict[str, Operator] = {
         venusA=_rewrite("Conv2dInt of height 1"),
         venus=_native(_CONV1D, 8, 16, 32),
     ),
-    "ConvTranspose2dInt": _row("nn.ConvTranspose2d", _native(_CONV_T)),
+    "ConvTranspose2dInt": _row("nn.ConvTranspose2d", _native(_CONV_T), venus=_rewrite(_SPREAD)),
     "ConvTranspose1dInt": _row("nn.ConvTranspose1d", _rewrite(f"ConvTranspose2dInt {_ONE_D}")),
     "LinearInt": _row(
         "nn.Linear",
         _native("rank 2 and 3, others through Reshape", 8, 32),
-        venusA=_native("several rows are right only with the result in PSRAM", 8, 32),
+        venusA=_native("several rows as Conv2dInt 1x1, with 8-bit results only; engine later: LinearInt", 8, 32),
         venus=_native("rank 2 and 3, others through Reshape", 8, 16, 32),
     ),
     "BatchNorm2dInt": _row("nn.BatchNorm2d alone", _native("folded into the layer in front where it can be")),
@@ -122,7 +127,8 @@ OPERATORS: dict[str, Operator] = {
     # ---- pooling
     "AvgPool2dInt": _row(
         "nn.AvgPool1d/2d, adaptive pooling, mean over axes",
-        _native("the scale stays; windows of other sizes at the border in pieces, another divisor as a factor behind"),
+        _native(_AVERAGE),
+        venus=_native(f"{_AVERAGE}; windows of more than 127 elements as LinearInt, rounded there; engine later: all"),
     ),
     "MaxPool": _row(
         "nn.MaxPool1d/2d, adaptive pooling, amax, amin",
@@ -191,7 +197,9 @@ OPERATORS: dict[str, Operator] = {
     "iqSigmoid": _row(
         "torch.sigmoid",
         _native("result at scale 128"),
-        venusA=_native("result at scale 128; engine 562ddc7 is right for inputs of scale 2**13 and above only"),
+        venusA=_native(
+            "result at scale 128; engine 562ddc7 is right for inputs of scale 2**13 and above only, if at all"
+        ),
         venus=_native("result at scale 128; int8 inputs pass through a Requant to 16 bits"),
     ),
     "iqTanh": _row(
@@ -243,7 +251,12 @@ OPERATORS: dict[str, Operator] = {
         ),
     ),
     # ---- recurrent
-    "LSTMInt": _row("nn.LSTM", _native("batch 1; directions and layers as chained nodes")),
+    "LSTMInt": _row(
+        "nn.LSTM",
+        _native(f"{_LSTM}; engine 562ddc7: pack with --dma_prefetch False"),
+        venusA=_native(f"{_LSTM}; engine 562ddc7: pack with --dma_prefetch False, at most 32 hidden units"),
+        venus=_native(f"{_LSTM}; engine 562ddc7: with zeros for features up to the steps, and for hidden units"),
+    ),
     "GRUInt": _row("nn.GRU", _native("batch 1; later engine revisions only, engine 562ddc7 computes something else")),
     "MultiheadAttention": _row(
         "nn.MultiheadAttention, F.scaled_dot_product_attention",

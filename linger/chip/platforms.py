@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+PLATFORM_NAMES = ("arcs", "mars", "venusA", "venus")
 KIB = 1024
 MAX_SHIFT = 63
 MAX_LEFT_BITS = 6  # the engines shift left by multiplying with an int8 power of two

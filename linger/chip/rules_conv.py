@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from .engines import SHIPPED
 from .facts import NodeFacts, rule, up
 from .operators import OPERATORS
+from .taps import most_taps
 from .violation import Violation
 
-NO_PREFETCH = "pack with --dma_prefetch False"
+NO_PREFETCH = "--dma_prefetch False"
+PARAMETERS_SHARED = "--memory params:share-mem"
 _ONE_SAMPLE = "export with a batch of 1"
 
 
@@ -73,7 +76,10 @@ def _geometry(n: NodeFacts, top: int) -> Iterator[Violation]:
     pads = pads or (0,) * (2 * axes)
     for axis, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=False)):
         if not 1 <= k <= top:
-            yield n.error("kernel", k, f"1..{top}", "several smaller kernels in a row, or a dilated one")
+            remedy = "several smaller kernels in a row, or a dilated one"
+            if axes == 1 or kernel[1 - axis] == 1:
+                remedy += f"; along the one row of a map {most_taps(n.chip, d)} taps fit"
+            yield n.error("kernel", k, f"1..{top}", remedy)
         if s not in n.chip.strides:
             yield n.error(
                 "stride", s, f"one of {n.chip.strides}", "a stride of 1, 2 or 4, or a pooling behind the layer"
@@ -127,12 +133,16 @@ def _four_bits(n: NodeFacts, weight: Sequence[int] | None, depthwise: bool) -> I
         return
     if not n.chip.conv4:
         yield n.error("weight_bits", 4, "8", "store the same codes as 8-bit weights")
+    elif n.has(2) and n.revision.lacks("4-bit bias"):
+        limit = "no bias: the weight prefetch computes a wrong bias address"
+        remedy = "export the model again: the same codes are stored as 8-bit weights"
+        yield n.error("4-bit weights with bias", "", limit, remedy, refused=False)
     elif n.has(2):
         if weight is not None and not packs_4_bits(n.platform, weight, depthwise, True):
             limit = "a packed size after which the engine finds the bias"
             remedy = "8-bit weights for this layer, no bias, or channels in multiples of 32"
             yield n.error("4-bit weights with bias", "x".join(map(str, weight)), limit, remedy)
-        yield n.warning("4-bit weights with bias", "", "the weight prefetch computes a wrong bias address", NO_PREFETCH)
+        yield n.note("4-bit weights with bias", "", "the weight prefetch computes a wrong bias address", NO_PREFETCH)
 
 
 @rule("Conv2dInt", "Conv1dInt")
@@ -195,7 +205,8 @@ def _venus_pads(n: NodeFacts, shape: Sequence[int], kernel: Sequence[int], group
                 "padding behind a split", value, "C >= kh and H >= kw", "at least as many channels as kernel rows"
             )
         else:
-            yield n.warning("padding of a thin map", value, limit, "at least as many channels as kernel rows")
+            remedy = "export the model again: zeros are put in front, or at least as many channels as kernel rows"
+            yield n.hazard("padding of a thin map", value, limit, remedy)
 
 
 @rule("ConvTranspose2dInt")
@@ -218,7 +229,7 @@ def transposed(n: NodeFacts) -> Iterator[Violation]:
     yield from right_shift(n, "scale_x", "scale_w")
     if n.platform == "venus":
         limit = "packs only with the weights in shared memory"
-        yield n.warning("transposed convolution", "", limit, "pack with --memory params:share-mem")
+        yield n.note("transposed convolution", "", limit, PARAMETERS_SHARED)
 
 
 @rule("LinearInt")
@@ -231,18 +242,26 @@ def linear(n: NodeFacts) -> Iterator[Violation]:
     if int(n.get("w_bits", 8)) == 4:
         if n.platform == "venusA":
             yield n.error("weight_bits", 4, "8", "store the same codes as 8-bit weights")
+        elif n.has(2) and n.chip.linear4 and n.revision.lacks("4-bit bias"):
+            limit = "no bias: the weight prefetch computes a wrong bias address"
+            remedy = "export the model again: the same codes are stored as 8-bit weights"
+            yield n.error("4-bit weights with bias", "", limit, remedy, refused=False)
         elif n.has(2) and n.chip.linear4:
-            yield n.warning(
-                "4-bit weights with bias", "", "the weight prefetch computes a wrong bias address", NO_PREFETCH
-            )
+            limit = "the weight prefetch computes a wrong bias address"
+            yield n.note("4-bit weights with bias", "", limit, NO_PREFETCH)
     if weight is not None:
         size = weight[0] * weight[1]
         if size <= n.chip.shared_bytes < 2 * size:
             limit = f"the weight and its prefetched copy do not fit into {n.chip.shared_bytes} bytes"
-            yield n.warning("weight", f"{size} bytes", limit, NO_PREFETCH)
+            yield n.note("weight", f"{size} bytes", limit, NO_PREFETCH)
     rows = None if shape is None else math.prod(shape[:-1])
-    if n.platform == "venusA" and rows not in (None, 1):
-        limit = "the engine transposes a result of several rows in place and scrambles it"
+    features = None if weight is None else weight[0]
+    if n.revision.lacks("linear rows") and rows not in (None, 1) and features != 1:
+        limit = "1: the engine transposes a result of several rows in place and scrambles it"
+        remedy = "one row per call; results of 8 bits have another form: export the model again"
+        yield n.error("rows", rows, limit, remedy, refused=False)
+    elif n.platform == "venusA" and n.engine not in (None, SHIPPED) and rows not in (None, 1):
+        limit = "engine 562ddc7 transposes a result of several rows in place and scrambles it"
         yield n.warning("rows", rows, limit, "one row per call, or place the result in PSRAM when packing")
 
 

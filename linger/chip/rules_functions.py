@@ -43,14 +43,14 @@ def sigmoid(n: NodeFacts) -> Iterator[Violation]:
     if q_x is not None and not lowest <= q_x <= highest:
         limit = f"2**{lowest}..2**{highest}: its multiplier 2**({highest} - q) has 32 bits"
         yield n.error("scale_x", f"2**{q_x}", limit, "an input on a finer scale, or keep the function in float")
-    elif tanh:
+    elif tanh and n.revision.lacks("tanh"):
         limit = "engine 562ddc7 reads its input as int32 and returns 0; later engines compute it"
         yield n.error("engine revision of", "iqTanh", limit, _LATER, refused=False)
-    elif n.platform == "venusA" and q_x is not None and q_x < 13:
+    elif n.revision.lacks("coarse sigmoid") and not tanh and q_x is not None and q_x < 13:
         limit = f"engine 562ddc7 multiplies by 2**{27 - q_x} in 16 bits and is right from 2**13 on; later engines always are"
         yield n.error("engine revision of", "iqSigmoid", limit, _LATER, refused=False)
     if n.platform == "venusA" and not tanh:
-        yield n.warning("sigmoid", "", _SCRATCH, _PLACE)
+        yield n.hazard("sigmoid", "", _SCRATCH, _LATER)
 
 
 @rule("QGelu", "QSwish")
@@ -60,7 +60,8 @@ def gelu(n: NodeFacts) -> Iterator[Violation]:
         yield n.broken("the chip has no such function", "keep it in float")
         return
     limit = "packer 562ddc7 has no such operator; the chip's library has the function"
-    yield n.error("packer revision for", n.op_type, limit, "a later packer, or keep it in float", refused=False)
+    if n.revision.lacks("gelu"):
+        yield n.error("packer revision for", n.op_type, limit, "a later packer, or keep it in float", refused=False)
 
 
 @rule("SoftmaxInt", "LogSoftmaxInt")
@@ -104,7 +105,8 @@ def softmax(n: NodeFacts) -> Iterator[Violation]:
             rows *= s
         if bits == 32 and rows > 4:
             yield n.error("rows of a 32-bit tensor", rows, "at most 4: the scratch areas overlap", "8 or 16 bits")
-        yield n.warning(n.op_type, "", _SCRATCH, _PLACE)
+        if n.op_type == "LogSoftmaxInt" or bits not in (None, 8) or not n.revision.scratch:
+            yield n.hazard(n.op_type, f"of {bits} bits" if bits else "", _SCRATCH, _LATER)
 
 
 @rule("LayerNormInt")
@@ -139,7 +141,8 @@ def layer_norm(n: NodeFacts) -> Iterator[Violation]:
             leading = shape[:-3]
             if any(s != 1 for s in leading) or last == 2 and len(shape) < 3:
                 yield n.error("leading axes", list(leading), "1", "export with a batch of 1, or reshape to rank 3")
-    yield n.warning("LayerNormInt", "", _SCRATCH, _PLACE)
+    if not n.revision.scratch:
+        yield n.warning("LayerNormInt", "", _SCRATCH, _PLACE)
 
 
 @rule("GluInt")
@@ -149,7 +152,7 @@ def glu(n: NodeFacts) -> Iterator[Violation]:
     if OPERATORS["GluInt"][n.platform].kind != "native":
         yield n.broken("the engine does not implement it", "a product of one half with the sigmoid of the other")
         return
-    if n.platform in ("arcs", "mars"):
+    if n.revision.lacks("glu"):
         limit = "engine 562ddc7 never applies the gate; later revisions do"
         yield n.error(
             "engine revision of", "GluInt", limit, "a later engine, or a product with iqSigmoid", refused=False

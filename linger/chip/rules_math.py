@@ -39,8 +39,10 @@ def add(n: NodeFacts) -> Iterator[Violation]:
             "scale_o", f"2**{q_o}", f"at most 2**{min(q_x, q_y)}, the smaller scale of the operands", "retrain"
         )
     elif n.platform != "venus" and q_x == q_o < q_y:
-        limit = "with the result in PSRAM the engine shifts the second operand wrongly"
-        yield n.warning("scale_y", f"2**{q_y}", limit, "exchange the operands, or keep the result in shared memory")
+        limit = (
+            "with the result in PSRAM, where the packer's defaults do not put it, the second operand is shifted wrongly"
+        )
+        yield n.note("scale_y", f"2**{q_y}", limit)
 
 
 @rule("iqSub")
@@ -49,7 +51,7 @@ def sub(n: NodeFacts) -> Iterator[Violation]:
     q_x, q_o = n.exp2("scale_x"), n.exp2("scale_o")
     remedy = "export the model again: differences are written in products and sums"
     if q_x is not None and q_o is not None and q_x > q_o:
-        yield n.warning("difference", "", "right only with the result in PSRAM", remedy)
+        yield n.hazard("difference", "", "right only with the result in PSRAM", remedy)
     else:
         yield n.broken("with scale_x = scale_o the engine subtracts from an uninitialised buffer", remedy)
 

@@ -29,7 +29,7 @@ def transpose(n: NodeFacts) -> Iterator[Violation]:
         yield n.error("permutation", perm, f"{PERMUTATIONS}", "two permutations, one after the other")
     elif len(perm) == 4 and perm not in (*PERMUTATIONS, SWAP_INNER):
         limit = "no chip was seen to run this permutation"
-        yield n.warning("permutation", perm, limit, f"permutations among {PERMUTATIONS} one after the other")
+        yield n.hazard("permutation", perm, limit, f"permutations among {PERMUTATIONS} one after the other")
 
 
 @rule("Slice")
@@ -57,9 +57,7 @@ def squeeze(n: NodeFacts) -> Iterator[Violation]:
     out = n.outputs[0].shape if n.outputs else None
     if _on_codes(n) and n.tensor(0).bits is not None and out is not None and len(out) < 2:
         limit = "the engine keeps two axes, the result has another shape there"
-        yield n.warning(
-            "rank of a squeezed tensor", len(out), limit, "keep the batch axis, or squeeze in the application"
-        )
+        yield n.note("rank of a squeezed tensor", len(out), limit)
 
 
 @rule("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .facts import NodeFacts, rule, up
+from .averages import Average, average_fault
+from .engines import SHIPPED
+from .facts import NodeFacts, rule
 from .rules_conv import batch, rank
 from .violation import Violation
 
+_OTHER_FORM = "linger.init(engine='562ddc7'), whose averages have a form for every window, and another export"
 _TWO_STEPS = "pool in two steps, or by a strided convolution"
 
 
@@ -54,11 +57,15 @@ def average(n: NodeFacts) -> Iterator[Violation]:
     if shape is None or len(kernel) != 2:
         return
     stride, pads = n.integers("strides", kernel), n.integers("pads", (0, 0, 0, 0))
+    fault = average_fault(n.revision, Average(n.platform, shape[1], shape[2], shape[3], kernel, stride, pads))
+    if fault is not None:
+        what, value, limit = fault
+        row = what == "input of the pooling"
+        remedy = "fewer channels at a time, or a smaller map" if row else _OTHER_FORM
+        yield n.error(what, value, limit, remedy, refused=row)
+    if n.engine in (None, SHIPPED):
+        return
     channels, height, width = shape[1:]
-    row = up(channels, 8) * height * up(width, 8 * stride[1])
-    if row > n.chip.pool_row_bytes:
-        value, limit = f"{row} bytes", f"{n.chip.pool_row_bytes} bytes"
-        yield n.error("input of the pooling", value, limit, "fewer channels at a time, or a smaller map")
     whole = height + pads[0] + pads[2] == kernel[0] and width + pads[1] + pads[3] == kernel[1]
     if not whole:
         return

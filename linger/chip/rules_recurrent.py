@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from .engines import SHIPPED
 from .facts import NodeFacts, rule
 from .rules_conv import NO_PREFETCH
 from .violation import Violation
@@ -29,8 +30,8 @@ def _layout(n: NodeFacts, shape: Sequence[int]) -> Iterator[Violation]:
     elif n.op_type == "LSTMInt" and n.chip.recurrent_batch_first:
         if not first:
             yield n.error("batch_first", first, "1", "export the model again")
-        if shape[2] < shape[1]:
-            remedy = "shorter pieces of at most D steps, with the states handed on"
+        if n.revision.lacks("lstm rows") and shape[2] < shape[1]:
+            remedy = "export the model again: features of zero are added; or pieces of at most D steps"
             yield n.error("time steps", shape[1], f"at most the input size, {shape[2]}", remedy, refused=False)
     elif n.op_type == "LSTMInt" and first:
         yield n.error("batch_first", first, "0 with a tensor of [1, T, D]", "export the model again")
@@ -58,14 +59,21 @@ def lstm(n: NodeFacts) -> Iterator[Violation]:
     if q_h is not None and q_o is not None and q_h != q_o:
         yield n.error("scale_h", f"2**{q_h}", f"scale_o, 2**{q_o}: output and state share it", "export the model again")
     yield from _gates(n, "scale_o")
-    if n.platform != "venus":
-        limit = "the weight prefetch crashes the engine"
-        yield n.warning("LSTM", "", limit, NO_PREFETCH)
-    elif 4 * size * int(n.get("input_size", 0)) % 16 or 4 * size * size % 16:
+    row = n.revision
+    option = row.packing.get("LSTMInt", "")
+    if option:
+        yield n.note("LSTM", "", "the weight prefetch crashes the engine", option)
+    elif row.lacks("lstm rows") and (4 * size * int(n.get("input_size", 0)) % 16 or 4 * size * size % 16):
         limit = "the weight prefetch is right for multiples of 16 bytes only"
-        yield n.warning("weight", f"{4 * size * size} bytes", limit, NO_PREFETCH)
-    if n.platform == "venus" or n.platform == "venusA" and size > _SAFE_STATE:
+        yield n.note("weight", f"{4 * size * size} bytes", limit, NO_PREFETCH)
+    if row.lacks("h_n") and size > _SAFE_STATE:
+        limit = f"at most {_SAFE_STATE}: the engine writes {4 * size} bytes into the {size} bytes of the last state"
+        yield n.error("hidden size", size, limit, "a smaller hidden size, or another chip", refused=False)
+    elif n.engine not in (None, SHIPPED) and (n.platform == "venus" or n.platform == "venusA" and size > _SAFE_STATE):
         yield n.warning("hidden size", size, _SCRATCH, _PLACE)
+    if row.lacks("cast lengths") and len(n.inputs) > 5 and n.tensor(1).producer == "Cast":
+        limit = "a graph input or a constant: the packer stops at the Cast"
+        yield n.error("length", "behind a Cast", limit, "export the model again", refused=False)
 
 
 @rule("GRUInt")
@@ -80,12 +88,14 @@ def gru(n: NodeFacts) -> Iterator[Violation]:
         if least > 0 and q_a is not None and q_b is not None and q_a + q_b < least:
             limit = f"at least 2**{least}: the chip shifts sums of a GRU right only"
             yield n.error(f"{a} * {b}", f"2**{q_a + q_b}", limit, "finer scales: smaller weights or inputs")
-    if n.platform == "venus":
-        limit = "engine 562ddc7 halves the state in every step; later revisions use 16-bit gates"
-        value = "GRUInt" if q_o in (None, 8) else f"GRUInt with scale_o 2**{q_o}"
-        remedy = "a later engine" + ("" if q_o == 8 else "; on this one scale_o must be 2**8")
+    if n.revision.lacks("gru"):
+        if n.platform == "venus":
+            limit = "engine 562ddc7 halves the state in every step; later revisions use 16-bit gates"
+            value = "GRUInt" if q_o in (None, 8) else f"GRUInt with scale_o 2**{q_o}"
+            remedy = "a later engine" + ("" if q_o == 8 else "; on this one scale_o must be 2**8")
+        else:
+            limit = "engine 562ddc7 reads transposed weights and gates of another format: its output stays near 0"
+            value, remedy = "GRUInt", "a later engine, or an LSTM"
+        yield n.error("engine revision of", value, limit, remedy, refused=False)
     else:
-        limit = "engine 562ddc7 reads transposed weights and gates of another format: its output stays near 0"
-        value, remedy = "GRUInt", "a later engine, or an LSTM"
-    yield n.error("engine revision of", value, limit, remedy, refused=False)
-    yield n.warning("GRU", "", _SCRATCH, _PLACE)
+        yield n.warning("GRU", "", _SCRATCH, _PLACE)

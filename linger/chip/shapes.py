@@ -103,6 +103,9 @@ def _shapes(n: NodeFacts, constants: Mapping[int, Sequence[int]]) -> list[Shape 
             return [(*x[:-1], h), (1, 1, h), (1, 1, h)]
         case "ArgMax":  # maxima, then their places
             return [(2 * x[0], *x[1:-1], 1)]
+        case "iqPad" if 1 in constants:
+            pads = constants[1]
+            return [tuple(s + pads[i] + pads[len(x) + i] for i, s in enumerate(x)) if len(pads) == 2 * len(x) else None]
         case "iqPad" | "Resize" | "iqVar" | "Expand" | "Tile" | "ShuffleChannel":
             return [None]
     return [x]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class Violation:
         limit: What the chip takes; a sentence where it is no limit: a hazard, or an operator that does not work.
         remedy: What helps.
         severity: ``"error"``: the file is refused or wrong on the chip (on the published engine, where revisions differ).
-            ``"warning"``: it depends on how the file is packed.
+            ``"warning"``: it depends on the data. ``"note"``: right, with the option of ``pack`` where there is one.
         refused: ``linger.onnx.export`` refuses to write the file.
         operator: Operator of the node; empty where no node exists.
+        pack: Option that the packer needs for the file.
     """
 
     layer: str
@@ -32,6 +33,7 @@ class Violation:
     severity: Severity = "error"
     refused: bool = True
     operator: str = ""
+    pack: str = ""
 
     def __str__(self) -> str:
         text = f"{self.layer or '(root)'}: {self.what} {self.value}".rstrip()

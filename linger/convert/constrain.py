@@ -25,6 +25,7 @@ from .prepare import (
     open_settings,
     place,
     record_of,
+    with_engine,
 )
 from .report import Report, Row
 from .state import install
@@ -71,6 +72,7 @@ def constrain(
     disable_submodel: Any = None,
     *,
     example_inputs: Any = None,
+    engine: str | None = None,
 ) -> _M:
     """First stage: clamp weights and activations, and fuse every BatchNorm into the layer in front of it.
 
@@ -84,17 +86,18 @@ def constrain(
         disable_submodel: Module-name patterns, e.g. ``('classifier*',)``; everything below a match is left alone too.
         example_inputs: A tensor, a tuple or a dict of keyword arguments: one recorded eval forward then tells which
             layers are neighbours. Without it the code is read (``torch.fx``), which dynamic code does not allow.
+        engine: ``562ddc7`` or ``later``, recorded for ``init``; None: what the configuration says.
 
     Raises:
         ConfigError: The file, or a section that names nothing.
-        ValueError: A pattern that matches nothing; example inputs that do not run.
+        ValueError: A pattern that matches nothing; example inputs that do not run; an unknown engine.
         RuntimeError: The model is already initialised.
     """
     check_root(model, "constrain")
     if is_owner(model) or any(hasattr(m, "output_quantizer") for m in model.modules()):
         raise RuntimeError("constrain: the model is already initialised; constrain comes before linger.init")
     with former_settings_on_failure():
-        settings = open_settings(config_file)
+        settings = with_engine(open_settings(config_file), engine, record_of(model))
         settings = with_own_settings(settings, model)
         selection = Selection(model, disable_module, disable_submodel, "constrain")
         if not settings.open_quant:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from linger.runtime import Leaf, is_owner
-from linger.settings import current
+from linger.settings import Settings, current
 
 from .conversion import Conversion
 from .neighbours import discover
@@ -26,13 +26,16 @@ __all__ = ["dry_run"]
 
 
 @contextmanager
-def dry_run(model: nn.Module, platform: str | None, example_inputs: Any) -> Iterator[tuple[nn.Module, str]]:
-    """A copy of ``model`` in eval mode, initialised for a chip where it was not, and the chip's name.
+def dry_run(
+    model: nn.Module, platform: str | None, example_inputs: Any, engine: str | None = None
+) -> Iterator[tuple[nn.Module, Settings]]:
+    """A copy of ``model`` in eval mode, initialised for a chip where it was not, and its settings.
 
     Args:
         model: Float, constrained or initialised.
         platform: Chip; None: the model's, or that of the current configuration.
         example_inputs: As in ``init``; None: the code alone tells which layers are neighbours.
+        engine: Release of the engine; None: the model's, or that of the current configuration.
 
     Raises:
         TypeError, ValueError: The model cannot be converted as a whole, or not be copied.
@@ -46,7 +49,11 @@ def dry_run(model: nn.Module, platform: str | None, example_inputs: Any) -> Iter
             f"check: the part {done[0]!r} is initialised, the model is not: check the part, or all before init"
         )
     settings = current() if known is None else known
-    settings = replace(settings, platform=settings.platform if platform is None else platform)
+    settings = replace(
+        settings,
+        platform=settings.platform if platform is None else platform,
+        engine=settings.engine if engine is None else engine,
+    )
     with undisturbed(model), _quiet():
         for m in model.modules():  # torch copies no computed tensors, such as pruned weights
             m.__dict__.update({k: v.detach() for k, v in m.__dict__.items() if isinstance(v, Tensor) and v.grad_fn})
@@ -59,8 +66,8 @@ def dry_run(model: nn.Module, platform: str | None, example_inputs: Any) -> Iter
             selection = Selection(twin, None, None)
             quantize(Conversion(twin, settings, selection, discover(twin, example_inputs), "once"))
         else:
-            _retarget(twin, settings.platform)
-        yield twin, settings.platform
+            _retarget(twin, settings.platform, settings.engine)
+        yield twin, settings
 
 
 @contextmanager
@@ -77,12 +84,12 @@ def _quiet() -> Iterator[None]:
         log.disabled = before
 
 
-def _retarget(model: nn.Module, platform: str) -> None:
-    """Let an initialised copy compute as on another chip."""
+def _retarget(model: nn.Module, platform: str, engine: str | None) -> None:
+    """Let an initialised copy compute as on another chip, for another engine."""
     for m in model.modules():
         quant, settings = m.__dict__.get("quant"), m.__dict__.get("_linger_settings")
         if quant is not None and quant.platform != platform:
             m.__dict__["quant"] = replace(quant, platform=platform)
         if settings is not None:
             sections = tuple(replace(s, platform=platform) for s in settings.sections)
-            m.__dict__["_linger_settings"] = replace(settings, platform=platform, sections=sections)
+            m.__dict__["_linger_settings"] = replace(settings, platform=platform, engine=engine, sections=sections)

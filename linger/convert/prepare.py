@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from linger.chip import ENGINES
 from linger.settings import Settings, current, dumps, load, use
 
 from .convertible import uninitialised
@@ -30,6 +31,7 @@ __all__ = [
     "open_settings",
     "place",
     "record_of",
+    "with_engine",
 ]
 
 _log = logging.getLogger("linger")
@@ -83,6 +85,7 @@ class ConversionRecord:
             "version": 1,
             "stage": self.stage,
             "platform": s.platform,
+            "engine": s.engine,
             "qat_method": s.quant_info.qat_method,
             "fold_bn": self.fold_bn,
             "bits": {name: [q.input_bits, q.weight_bits, q.output_bits] for name, q in layers.items()},
@@ -141,6 +144,21 @@ def open_settings(config_file: Any) -> Settings:
     settings = load(config_file)
     settings = settings.with_operators(dict(current().operators) | dict(settings.operators))
     use(settings)
+    return settings
+
+
+def with_engine(settings: Settings, engine: str | None, earlier: ConversionRecord | None) -> Settings:
+    """The settings for the engine that the caller names, else for the file's, that of an earlier stage, or the current one.
+
+    Raises:
+        ValueError: An unknown engine.
+    """
+    if engine is not None and engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if engine is not None:
+        return replace(settings, engine=engine, explicit=settings.explicit | {"engine"})
+    if earlier is not None and "engine" not in settings.explicit and earlier.settings.engine is not None:
+        return replace(settings, engine=earlier.settings.engine)
     return settings
 
 

@@ -16,12 +16,12 @@ from linger.settings import Settings
 
 from .classic import classic_settings, is_classic, with_keywords
 from .conversion import Conversion
-from .findings import layer_findings, sentences
+from .findings import layer_findings, sentences, unsaid
 from .hooked import hooked_neighbours
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
 from .patterns import Selection, check_operators, check_sections, with_own_settings
-from .prepare import ConversionRecord, check_root, former_settings_on_failure, log_report, open_settings, place
+from .prepare import ConversionRecord, check_root, former_settings_on_failure, log_report, open_settings, place, record_of, with_engine
 from .state import install
 from .widths import check_widths
 
@@ -48,6 +48,7 @@ def init(
     quant_modules: Any = None,
     parameter_bits: int | None = None,
     mode: Any = None,
+    engine: str | None = None,
 ) -> _M:
     """Second stage: the model computes the chip's integers, in training and in evaluation.
 
@@ -68,10 +69,12 @@ def init(
         quant_modules: Classic form: the only classes to convert.
         parameter_bits: Classic form: weight width, 4 or 8.
         mode: Classic form: ``QuantMode.QValue`` is the only one.
+        engine: Release of the engine that files are for, ``562ddc7`` (the shipped one) or ``later``; a few sums are rounded
+            otherwise for it (docs/numerics.md, "Engines"). None: what ``constrain`` recorded, or the configuration says.
 
     Raises:
         ConfigError: The file, or a section that names nothing.
-        ValueError: A pattern that matches nothing; example inputs that do not run.
+        ValueError: A pattern that matches nothing; example inputs that do not run; an unknown engine.
         RuntimeError: The model, or a part of it, is already initialised; ``quant_method: CUDA`` without CUDA kernels, with a GPU
             older than they are, or for a model that is elsewhere.
         UnsupportedError: Widths that the chip lacks, all layers at once; a ``quant_method`` that no code exists for; a root
@@ -92,6 +95,7 @@ def init(
     classic = config_file is None and is_classic(model, quant_modules, parameter_bits, mode)
     with former_settings_on_failure():
         settings = classic_settings(model) if classic else open_settings(config_file)
+        settings = with_engine(settings, engine, record_of(model))
         settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model)
         selection = Selection(model, disable_module, disable_submodel, "init")
         if not settings.open_quant:
@@ -108,7 +112,8 @@ def init(
         if example_inputs is not None:
             materialise(model, example_inputs)
         record.report.notes += hooked
-        record.report.notes += sentences(layer_findings(model, settings.platform))
+        told = [v for v in layer_findings(model, settings.platform, settings.engine) if v.severity != "note"]
+        record.report.notes += sentences(unsaid(model, told))
         differing = (row for row in record.report.rows if row.became == "GRUInt" and row.note)
         record.report.notes += [f"{row.name or '(root)'}: {row.note}" for row in differing]
         log_report(record.report)

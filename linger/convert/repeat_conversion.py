@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -54,6 +55,8 @@ def repeat_conversion(model: nn.Module, recorded: Mapping[str, Any]) -> str | No
             f"load: the checkpoint does not record its settings; call linger.{stage}(model, ...) first"
         )
     settings = loads(str(recorded["settings"]), "the checkpoint's record")
+    if "engine" not in recorded:
+        settings = replace(settings, engine=None)
     selection, found = _selection(model, recorded), _neighbours(model, recorded)
     if stage == "constrain":
         blend = {"blend": BLEND} if recorded.get("classic") else {}

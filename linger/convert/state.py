@@ -8,6 +8,7 @@ import re
 import warnings
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
@@ -221,6 +222,8 @@ def _adapt(
     _separate(model, record, given, theirs, errors)
     _weights(model, given, theirs)
     if theirs is not None:
+        if theirs.get("stage") == record.stage == "init" and "engine" not in theirs:
+            _unrecorded_engine(model, record)
         _compare(record, theirs)
     model.__dict__.setdefault("_linger_hints", []).extend(_suggestions(model, given))
     state.update({prefix + k: v for k, v in given.items()})
@@ -339,12 +342,23 @@ def _weights(model: nn.Module, given: State, theirs: Mapping[str, Any] | None) -
             given[at + "bias"] = clamp(given[at + "bias"].detach(), info.clamp_bias_value)
 
 
+def _unrecorded_engine(model: nn.Module, record: ConversionRecord) -> None:
+    """The checkpoint is from before engines were recorded: the model computes as it did then, unless the caller chose one."""
+    if "engine" in record.settings.explicit:
+        return
+    record.settings = replace(record.settings, engine=None)
+    record.__dict__.pop("settings_text", None)
+    for m in model.modules():
+        if "_linger_settings" in m.__dict__:
+            m.__dict__["_linger_settings"] = replace(m.__dict__["_linger_settings"], engine=None)
+
+
 def _compare(record: ConversionRecord, theirs: Mapping[str, Any]) -> None:
     """Warn about settings that differ from those the checkpoint was trained with."""
     mine = record.metadata()
     found = [
         f"{key}: {theirs.get(key)} in the checkpoint, {mine[key]} here"
-        for key in ("platform", "qat_method")
+        for key in ("platform", "qat_method", "engine")
         if theirs.get(key) not in (None, mine[key])
     ]
     if theirs.get("stage") == record.stage:

@@ -229,6 +229,16 @@ def platform_here() -> str:
     return _platform_of(state.frames[-1].owner)
 
 
+def engine_here() -> str | None:
+    """The release of the engine that the model whose code runs now is for."""
+    return _engine_of(state.frames[-1].owner)
+
+
+def _engine_of(owner: nn.Module) -> str | None:
+    engine: str | None = owner.__dict__["_linger_settings"].engine
+    return engine
+
+
 def _platform_of(owner: nn.Module) -> str:
     settings = owner.__dict__["_linger_settings"]
     known: tuple[object, str] | None = owner.__dict__.get("_linger_platform")
@@ -237,15 +247,15 @@ def _platform_of(owner: nn.Module) -> str:
     return known[1]
 
 
-_platform_of.__dict__["_dynamo_marked_constant"] = (
-    True  # torch.compiler.assume_constant_result, without importing dynamo
-)
+for _constant in (_platform_of, _engine_of):  # torch.compiler.assume_constant_result, without importing dynamo
+    _constant.__dict__["_dynamo_marked_constant"] = True
 
 
 __all__ = [
     "FunctionalLayer",
     "both_operands",
     "common_attributes",
+    "engine_here",
     "is_number",
     "move_coded",
     "pair_attributes",

@@ -12,15 +12,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from linger.chip import FLOAT, TensorFacts, Violation, file_platform, limits_of
+from linger.chip import FLOAT, TensorFacts, Violation, engine_of, file_platform, limits_of
 from linger.convert.dry_run import dry_run
 from linger.convert.findings import findings, follow, layer_findings
 from linger.convert.neighbours_from_forward import bind_inputs
 from linger.convert.report import format_table, html_table
 from linger.errors import ExportError, ModelError, UnsupportedError
-from linger.runtime import Node, Tape
+from linger.runtime import Tape
 
+from .engine import rewrite
 from .export import float_inputs, float_nodes, record_forward
+from .float_findings import float_operator, island
 from .loader import Graph, load
 from .runner import OnnxRunner
 from .serialise import live_nodes
@@ -28,6 +30,7 @@ from .serialise import live_nodes
 __all__ = ["CheckReport", "check"]
 
 _HEAD = ("severity", "layer", "what", "value", "limit", "remedy")
+_RANKS = {"error": 0, "warning": 1, "note": 2}
 _PARTIAL = "only layers were looked at; pass example_inputs to have every operator and size looked at"
 
 
@@ -57,8 +60,13 @@ class CheckReport:
 
     @property
     def warnings(self) -> list[Violation]:
-        """What depends on how the file is packed, or on the data."""
+        """What depends on the data."""
         return [v for v in self.findings if v.severity == "warning"]
+
+    @property
+    def options(self) -> list[str]:
+        """What the packer needs beside its defaults, each once."""
+        return list(dict.fromkeys(v.pack for v in self.findings if v.pack))
 
     def __iter__(self) -> Iterator[Violation]:
         return iter(self.findings)
@@ -83,11 +91,15 @@ class CheckReport:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data."""
         rows = [v.to_dict() for v in self.findings]
-        return {"platform": self.platform, "ok": self.ok, "findings": rows, "notes": list(self.notes)}
+        plain = {"platform": self.platform, "ok": self.ok, "findings": rows, "notes": list(self.notes)}
+        return plain | {"options": self.options}
 
 
 def check(
-    model: nn.Module | str | os.PathLike[str] | bytes, platform: str | Enum | None = None, example_inputs: Any = None
+    model: nn.Module | str | os.PathLike[str] | bytes,
+    platform: str | Enum | None = None,
+    example_inputs: Any = None,
+    engine: str | None = None,
 ) -> CheckReport:
     """Everything that a chip refuses, computes otherwise or leaves to float, at once.
 
@@ -100,15 +112,17 @@ def check(
             model's, or that of the current configuration.
         example_inputs: A tensor, a tuple or a dict of keyword arguments, as the chip will see them (batch 1). Without them
             only the layers themselves are looked at, not the operators between them. Files need none.
+        engine: Release of the engine, ``562ddc7`` (the shipped one) or ``later``; None: the model's or the file's.
 
     Returns:
         A report: ``.ok``, ``.errors``, ``.warnings``, ``.to_dict()``; iterates over the findings, prints as a table. Each
         finding names layer, property, value, limit and what helps. An error is refused or wrong on the chip, a warning
-        depends on how the file is packed.
+        depends on the data, a note may name an option of the packer. ``ok`` means: the engine returns the integers of
+        ``OnnxRunner``, packed with the packer's defaults and the options of ``.options``.
 
     Raises:
-        ValueError: An unknown platform; inputs on which the model does not run; a model that cannot be copied; a file for
-            another platform.
+        ValueError: An unknown platform or engine; inputs on which the model does not run; a model that cannot be copied; a
+            file for another platform.
         TypeError: ``model`` is neither a module nor a file, ``platform`` no name.
         RuntimeError: A part of the model is initialised, the model is not.
         ModelError: The file cannot be read.
@@ -129,20 +143,23 @@ def check(
                 "check(model, platform, example_inputs)"
             )
         limits_of(platform)
+    if engine is not None:
+        engine_of(engine, platform or "arcs")
     if not isinstance(model, nn.Module):
-        return _file(model, platform)
-    with dry_run(model, platform, example_inputs) as (twin, chip):
+        return _file(model, platform, engine)
+    with dry_run(model, platform, example_inputs, engine) as (twin, settings):
+        chip, release = settings.platform, settings.engine
         if example_inputs is None:
-            return _report(chip, layer_findings(twin, chip), _PARTIAL)
-        return _report(chip, _recorded(twin, chip, example_inputs))
+            return _report(chip, layer_findings(twin, chip, release), _PARTIAL)
+        return _report(chip, _recorded(twin, chip, release, example_inputs))
 
 
 def _report(platform: str, found: list[Violation], *notes: str) -> CheckReport:
-    ranked = sorted(dict.fromkeys(found), key=lambda v: v.severity != "error")
+    ranked = sorted(dict.fromkeys(found), key=lambda v: _RANKS[v.severity])
     return CheckReport(platform, tuple(ranked), notes)
 
 
-def _recorded(model: nn.Module, platform: str, example_inputs: Any) -> list[Violation]:
+def _recorded(model: nn.Module, platform: str, engine: str | None, example_inputs: Any) -> list[Violation]:
     from .write_float import write_float  # its tables are only needed here
 
     tape = Tape(file_platform(platform), write_float)
@@ -153,48 +170,17 @@ def _recorded(model: nn.Module, platform: str, example_inputs: Any) -> list[Viol
         inputs, outputs = record_forward(model, (*args, kwargs) if kwargs else args, tape, [], [])
     except (ExportError, UnsupportedError) as error:
         broken = Violation("(model)", "no form in a file", "", str(error), "", "error", True)
-        return [*findings(tape, tape.nodes, (), layers, platform), broken]
+        return [*findings(tape, tape.nodes, (), layers, platform, engine), broken]
     except Exception as error:
         raise ValueError(f"check: the model does not run on example_inputs: {type(error).__name__}: {error}") from error
     names = {p.name for p in outputs}
-    nodes = live_nodes(tape, names)
-    floats = [_float_operator(n, platform) for n in float_nodes(nodes, float_inputs(inputs, tape))]
-    return findings(tape, nodes, names, layers, platform) + floats
+    tape.nodes = live_nodes(tape, names)
+    rewrite(tape, names, engine)
+    floats = [float_operator(n, platform) for n in float_nodes(tape.nodes, float_inputs(inputs, tape))]
+    return findings(tape, tape.nodes, names, layers, platform, engine) + floats
 
 
-_OTHERS = "an operator of docs/operators.md, or the end of the network in the application"
-_LAYERS = {
-    "linear": "nn.Linear", "conv1d": "nn.Conv1d", "conv2d": "nn.Conv2d", "conv_transpose1d": "nn.ConvTranspose1d",
-    "conv_transpose2d": "nn.ConvTranspose2d", "batch_norm": "nn.BatchNorm1d or nn.BatchNorm2d", "embedding": "nn.Embedding",
-    "lstm": "nn.LSTM", "gru": "nn.GRU",
-}  # fmt: skip
-"""Functions of layers: quantized as layers, with the state of theirs."""
-
-
-def _float_operator(node: Node, platform: str) -> Violation:
-    """A node that computes in float, as the call of user code that it belongs to; calls of several nodes give equal ones."""
-    call = node.call
-    if call is None:
-        return _island(node.where, node.op_type)
-    if call.operator in _LAYERS:
-        layer = f"{_LAYERS[call.operator]} as a layer that linger.init converts"
-        return _island(node.where, call.operator, "it is called as a function, or its layer was left in float", layer)
-    if not call.handled:
-        return _island(node.where, call.operator)
-    if call.codes:
-        return _island(
-            node.where, call.operator, f"{platform} does not compute this form", "a form of docs/operators.md"
-        )
-    in_front = "integers in front of it: a quantized layer, an operator of docs/operators.md"
-    return _island(node.where, call.operator, "its operand is float", in_front)
-
-
-def _island(where: str, operator: str, why: str = "no chip computes it", remedy: str = _OTHERS) -> Violation:
-    limit = f"{why}: it runs in float between a Dequant and a Quant"
-    return Violation(where, "float operator", operator, limit, remedy, "error", False, operator)
-
-
-def _file(source: Any, platform: str | None) -> CheckReport:
+def _file(source: Any, platform: str | None, engine: str | None) -> CheckReport:
     """The findings of a file, whoever wrote it."""
     if not isinstance(source, (str, os.PathLike, bytes)):
         raise TypeError(f"check: model must be a torch.nn.Module or a file, got {type(source).__name__}")
@@ -202,12 +188,12 @@ def _file(source: Any, platform: str | None) -> CheckReport:
     if platform is not None and file_platform(platform) != graph.platform:
         raise ValueError(f"check: the file is written for {graph.platform}, not for {platform}")
     try:
-        found = follow(*graph_facts(graph))
+        found = follow(*graph_facts(graph), engine=engine or graph.engine)
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:  # attributes of the wrong kind or length
         said = f"{type(error).__name__}: {error}"
         found = [Violation("(file)", "the attributes of a node make no sense", "", said, "export the model again")]
     floats = {name for name, port in _ports(graph).items() if port.bits == FLOAT}
-    found += [_island(n.name, n.op_type, "its data are float") for n in float_nodes(graph.nodes, floats)]
+    found += [island(n.name, n.op_type, "its data are float") for n in float_nodes(graph.nodes, floats)]
     try:
         OnnxRunner(source)
     except ModelError as error:

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from linger.chip import Violation, file_platform
-from linger.convert.findings import findings, sentences
+from linger.chip import Violation, coarse_average, engine_of, file_platform
+from linger.convert.findings import findings, sentences, unsaid
 from linger.errors import ExportError
 from linger.files import replaced
 from linger.quantizers import eagerly
 from linger.runtime import Ahead, ChipOutput, Node, Tape, Value, info, state
 
 from .arguments import arguments, copied, tensors_in
-from .serialise import GraphPort, build_model, live_nodes
+from .engine import rewrite
+from .engine.pack import packing, write_beside
+from .float_findings import float_operator
+from .serialise import GraphPort, build_model, live_nodes, open_axes_of
 from .states import as_state, check_states, state_formats, warn_untouched
 from .validate import validate
 
@@ -50,11 +53,15 @@ def export(
     dynamic_axes: Any = None,
     is_input_quant: bool = False,
     states: Mapping[str, str] | None = None,
+    engine: str | None = None,
+    strict: bool = False,
     **obsolete: Any,
 ) -> None:
     """Write an initialised model as the ONNX file that the packer takes.
 
     Works in train or eval mode, with or without ``no_grad``, leaves the model untouched, writes the same bytes every time.
+    The nodes have forms that the model's engine computes exactly. What it cannot compute is written, warned of and recorded
+    in the metadata; ``<name>.pack.txt`` beside the file says so, too, and which options the packer needs.
 
     Args:
         model: Result of ``linger.init``.
@@ -70,11 +77,14 @@ def export(
         is_input_quant: Graph inputs are int8, without Quant nodes.
         states: ``{input name: output name}`` of inputs that are earlier outputs (caches of streaming models): such an input
             has the scale of its output, so that the file in a loop computes what the model does in a loop.
+        engine: Release of the engine to write for; None: the model's.
+        strict: Refuse what the engine does not compute, instead of writing it with a warning.
         **obsolete: Arguments of older exporters; accepted and ignored.
 
     Raises:
-        ExportError: Something has no form in the file, a layer has seen no data, a parameter is not finite, or the chip
-            cannot run a layer. The message names module, operator, file and line.
+        ExportError: Something has no form in the file, a layer has seen no data, a parameter is not finite, the chip
+            cannot run a layer, or the model's arithmetic is not that of ``engine``. The message names module, operator, file
+            and line.
         TypeError: An unknown argument, or one of the wrong kind; tensors in something else than tuples, lists, dicts and
             dataclasses.
         OSError: The file cannot be written.
@@ -95,6 +105,8 @@ def export(
     _check_finite(model)
     from .write_float import write_float  # its tables are only needed here
 
+    wanted = settings.engine if engine is None else engine
+    engine_of(wanted, settings.platform)
     tape = Tape(file_platform(settings.platform), write_float)
     tape.parameters = {id(t): n for n, t in [*model.named_parameters(), *model.named_buffers()]}
     loop = check_states(states, input_names or (), output_names or ())
@@ -104,20 +116,58 @@ def export(
             f"export: these quantizers have seen no data (running_x > 0 fails): {', '.join(tape.without_data)}. Train the "
             "model, calibrate it (with linger.calibration(): model(x)), or load a checkpoint with their statistics"
         )
+    check_engine(tape, settings.engine, wanted)
     names = {p.name for p in ports[1]}
     layers = {name for name, _ in model.named_modules()}
-    nodes = live_nodes(tape, names)
-    found = findings(tape, nodes, names, layers, settings.platform)
-    refused = [str(v) for v in found if v.refused]
+    open_axes = open_axes_of(*ports, dynamic_axes or {})
+    symbols = {s: axis for p in ports[0] for axis, s in open_axes[p.name].items()}
+    tape.nodes = live_nodes(tape, names)
+    if all(axis == 0 for axis in symbols.values()):
+        rewrite(tape, names, wanted, open_batch=bool(symbols))
+    found = findings(tape, tape.nodes, names, layers, settings.platform, wanted)
+    floats = float_nodes(tape.nodes, float_inputs(ports[0], tape))
+    islands = dict.fromkeys(float_operator(node, settings.platform) for node in floats)
+    refused = [str(v) for v in (*found, *islands) if v.refused or strict and v.severity == "error"]
     if refused:
         raise ExportError(f"export: {settings.platform} cannot run {len(refused)} layer(s):\n  " + "\n  ".join(refused))
-    proto = build_model(tape, nodes, *ports, opset_version, dynamic_axes or {}, is_input_quant)
+    ranges = {s: range_of(s, axis, ports[0], open_axes) for s, axis in symbols.items()}
+    packed = packing(tape.platform, wanted, (*found, *islands), ranges)
+    proto = build_model(tape, tape.nodes, *ports, opset_version, open_axes, is_input_quant, packed.metadata)
     validate(proto)
     _warn(settings, found)
-    warn_untouched(nodes, (p.name for p in ports[0]))
-    _report_conditions(settings.platform, found)
-    _report_floats(float_nodes(nodes, float_inputs(ports[0], tape)))
+    warn_untouched(tape.nodes, (p.name for p in ports[0]))
+    _report_conditions(model, settings.platform, found)
+    _report_floats(floats)
     _write(proto, f)
+    if isinstance(f, (str, os.PathLike)):
+        write_beside(f, packed)
+
+
+def range_of(
+    symbol: str, axis: int, inputs: Iterable[GraphPort], open_axes: Mapping[str, Mapping[int, str]]
+) -> tuple[int, int, int]:
+    """Smallest and largest size of an open axis, and its step, as the packer takes them: one sample, else the example's."""
+    size = next(p.tensor.shape[axis] for p in inputs if open_axes[p.name].get(axis) == symbol)
+    return (1, 1, 1) if axis == 0 else (1, int(size), 1)
+
+
+def check_engine(tape: Tape, trained: str | None, wanted: str | None) -> None:
+    """Refuse an engine for which the model would have been trained with another arithmetic.
+
+    Raises:
+        ExportError: Names the first such operator.
+    """
+    for node in tape.nodes:
+        kernel = tape.windows.get(node.outputs[0]) if node.outputs else None
+        if kernel is None:
+            continue
+        mine, theirs = (coarse_average(engine, tape.platform, kernel) for engine in (trained, wanted))
+        if mine != theirs:
+            raise ExportError(
+                f"export: the averages of {kernel[0]}x{kernel[1]} elements at {node.where} are rounded otherwise for engine "
+                f"{wanted} than for {trained or 'none'}, which the model was trained for: initialise a model with "
+                f"linger.init(..., engine={wanted!r}), load the weights and train it"
+            )
 
 
 def _check_arguments(model: Any, f: Any, names: dict[str, Any]) -> None:
@@ -274,9 +324,10 @@ def float_inputs(ports: Iterable[GraphPort], tape: Tape) -> set[str]:
     return {p.name for p in ports if p.tensor.is_floating_point() and p.name not in tape.port_types}
 
 
-def _report_conditions(platform: str, found: Iterable[Violation]) -> None:
+def _report_conditions(model: nn.Module, platform: str, found: Iterable[Violation]) -> None:
     """Say once what not every engine revision or memory plan computes as the model does."""
     errors = [v for v in found if v.severity == "error" and not v.refused and v.what != "batch"]
+    errors = unsaid(model, errors)
     if errors:
         text = "\n  ".join(sentences(errors))
         _log.warning("linger.onnx.export: not every engine and memory plan of %s runs this file:\n  %s", platform, text)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from linger.chip import LIMITS, file_platform
+from linger.chip import ENGINES, LIMITS, file_platform
 from linger.errors import ModelError
 
 MAX_FILE_BYTES = 1 << 31  # protobuf's own limit
@@ -64,6 +64,7 @@ class Graph:
     constants: dict[str, Tensor]
     platform: str
     opset: int
+    engine: str | None = None  # that the file says it is for
 
 
 def import_onnx() -> Any:
@@ -149,7 +150,9 @@ def _graph(onnx: Any, model: Any) -> Graph:
     _check_names(nodes, inputs, outputs, constants)
     opsets = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     kept = tuple(node for node in nodes if node.op_type != "Constant")
-    return Graph(kept, inputs, outputs, constants, _platform(nodes), opsets[0] if opsets else 12)
+    said = next((entry.value for entry in model.metadata_props if entry.key == "linger.engine"), None)
+    engine = said if said in ENGINES else None
+    return Graph(kept, inputs, outputs, constants, _platform(nodes), opsets[0] if opsets else 12, engine)
 
 
 def _check_names(

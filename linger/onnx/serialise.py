@@ -62,7 +62,7 @@ def _symbols(port: GraphPort, axes: Any) -> dict[int, str]:
     return found
 
 
-def _open_axes(inputs: list[GraphPort], outputs: list[GraphPort], axes: Any) -> dict[str, dict[int, str]]:
+def open_axes_of(inputs: list[GraphPort], outputs: list[GraphPort], axes: Any) -> dict[str, dict[int, str]]:
     """Open axes by port. An output that is not named follows the inputs: axes of the same place and size are open, too."""
     if not isinstance(axes, dict):
         raise TypeError(f"export: dynamic_axes must be a dict by tensor name, got {axes!r}")
@@ -95,8 +95,9 @@ def build_model(
     inputs: list[GraphPort],
     outputs: list[GraphPort],
     opset: int,
-    dynamic_axes: Any,
+    open_axes: dict[str, dict[int, str]],
     integer_inputs: bool,
+    metadata: dict[str, str] | None = None,
 ) -> ModelProto:
     """Assemble the model.
 
@@ -105,8 +106,9 @@ def build_model(
         nodes: Those of its nodes that go into the file, see :func:`live_nodes`.
         inputs, outputs: Ports of the graph; unused inputs stay.
         opset: Version of the standard operators.
-        dynamic_axes: Symbols of axes by tensor name.
+        open_axes: What :func:`open_axes_of` found.
         integer_inputs: Leave out the Quant of graph inputs and declare them int8.
+        metadata: Text by key.
 
     Raises:
         ExportError: The onnx package is missing, or nothing in the graph is constant (the packer refuses such a model).
@@ -126,7 +128,7 @@ def build_model(
     protos = [
         helper.make_node(n.op_type, n.inputs, n.outputs, name=n.name, domain=n.domain, **n.attributes) for n in nodes
     ]
-    symbols = _open_axes(inputs, outputs, dynamic_axes)
+    symbols = open_axes
     initializers = [numpy_helper.from_array(a, n) for n, a in tape.initializers.items() if n in used]
     if not initializers:
         raise ExportError("export: the graph has no parameter and no constant; the packer refuses such a model")
@@ -138,4 +140,6 @@ def build_model(
         initializers,
     )
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("linger", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=7, producer_name="linger")
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=7, producer_name="linger")
+    helper.set_model_props(model, metadata or {})
+    return model

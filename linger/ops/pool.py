@@ -19,9 +19,16 @@ _float_backward = torch.ops.aten.avg_pool2d_backward.default
 class _AvgPool(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, codes: Tensor, scale: Tensor, kernel: list[int], stride: list[int], padding: list[int]
+        ctx: Any,
+        x: Tensor,
+        codes: Tensor,
+        scale: Tensor,
+        kernel: list[int],
+        stride: list[int],
+        padding: list[int],
+        coarse: bool,
     ) -> tuple[Tensor, Tensor]:
-        value, out = _avg_pool(codes, scale, kernel, stride, padding)
+        value, out = _avg_pool(codes, scale, kernel, stride, padding, coarse)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(out)
         ctx.window = (kernel, stride, padding)
@@ -30,7 +37,7 @@ class _AvgPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        none = (None,) * 5
+        none = (None,) * 6
         if grad is None:
             return None, *none
         kernel, stride, (top, left, bottom, right) = ctx.window
@@ -60,13 +67,16 @@ def _check_window(op: str, x: Tensor, kernel: Sequence[int], stride: Sequence[in
             raise ValueError(f"{op}: kernel {kernel[axis]} is larger than the padded input, {room}")
 
 
-def avg_pool(x: Coded, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Coded:
+def avg_pool(
+    x: Coded, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], *, coarse: bool = False
+) -> Coded:
     """The chip's average pooling: window sum times the divider's reciprocal; padding counts as 0 and is counted.
 
     Args:
         x: ``(N, C, H, W)``; codes int8 or int32, contiguous or channels_last (kept).
         kernel, stride: ``[height, width]``.
         padding: ``[top, left, bottom, right]``, each at most the kernel.
+        coarse: The reciprocal has 7 bits, as the weight of a linear layer that adds up the window.
 
     Returns:
         value and codes ``(N, C, floor((H + pads - kernel) / stride) + 1, ...)``, the scale of ``x``. The gradient is that of
@@ -85,9 +95,9 @@ def avg_pool(x: Coded, kernel: Sequence[int], stride: Sequence[int], padding: Se
     window = (list(kernel), list(stride), list(padding))
     real = checks.as_float32(x.value)
     if checks.needs_grad(real):
-        value, codes = _AvgPool.apply(real, x.codes, x.scale, *window)  # type: ignore[no-untyped-call]
+        value, codes = _AvgPool.apply(real, x.codes, x.scale, *window, coarse)  # type: ignore[no-untyped-call]
     else:
-        value, codes = _avg_pool(x.codes, x.scale, *window)
+        value, codes = _avg_pool(x.codes, x.scale, *window, coarse)
     return Coded(value if x.value.dtype == torch.float32 else value.to(x.value.dtype), codes, x.scale)
 
 
@@ -129,7 +139,7 @@ def _fake_avg_pool_codes(x: Tensor, kernel: list[int], stride: list[int], paddin
 
 @checks.fake("linger::avg_pool")
 def _fake_avg_pool(
-    x: Tensor, scale: Tensor, kernel: list[int], stride: list[int], padding: list[int]
+    x: Tensor, scale: Tensor, kernel: list[int], stride: list[int], padding: list[int], coarse: bool = False
 ) -> tuple[Tensor, Tensor]:
     codes = _fake_avg_pool_codes(x, kernel, stride, padding)
     return torch.empty_like(codes, dtype=torch.float32), codes

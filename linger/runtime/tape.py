@@ -56,6 +56,9 @@ class Tape:
     port_types: dict[str, int] = field(default_factory=dict)  # ONNX element type of graph ports that carry wide codes
     wide: dict[str, int] = field(default_factory=dict)  # the same of tensors whose scale the packer does not know
     steps: dict[str, int] = field(default_factory=dict)  # results of recurrent nodes: steps in this forward
+    windows: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # results of averages: height and width of a window
     states: set[str] = field(default_factory=set)  # graph inputs (layers, B, H): their first axis is no batch
     _names: dict[int, str] = field(default_factory=dict)
     _keep: list[Tensor] = field(default_factory=list)

@@ -108,6 +108,7 @@ def _is_device(value: object) -> bool:
     return True
 
 
+_ENGINES = ("562ddc7", "later")
 _DTYPES = ("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16")
 _STRATEGY = _names(
     QuantStrategy,
@@ -147,6 +148,9 @@ TOP: Mapping[str, Rule] = {
     "calibration": _BOOL,
     "device": Rule("a torch device such as cpu, cuda or cuda:0", _is_device),
     "dtype": Rule(_listed(_DTYPES), lambda v: type(v) is str and v in _DTYPES),
+    "engine": Rule(
+        "562ddc7 or later, or null (a model trained before this key existed)", lambda v: v is None or v in _ENGINES
+    ),
     "open_quant": _BOOL,
     "platform": _names(PlatForm, {"jupiter": "no kernels exist for this chip"}),
     "quant_method": _names(QuantMethod),

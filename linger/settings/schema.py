@@ -137,6 +137,8 @@ class Settings:
     """A whole configuration.
 
     Args:
+        engine: Release of the engine that files are for, ``562ddc7`` (the shipped one) or ``later``. None: a model from before
+            this key, which keeps its arithmetic; its files have the forms of the shipped engine.
         operators: (operator of user code, whether it runs in integers); those that are not named have their default.
         sections: Per-layer sections in file order; the first one that matches a layer is used.
         file: Where it was loaded from; None when it comes from code.
@@ -148,6 +150,7 @@ class Settings:
     clamp_info: ClampInfo = ClampInfo()
     device: str = field(default_factory=_default_device)
     dtype: str = "torch.float32"
+    engine: str | None = "562ddc7"
     open_quant: bool = True
     platform: str = "venusA"
     quant_info: QuantInfo = QuantInfo()
@@ -171,6 +174,10 @@ class Settings:
             if not isinstance(name, str) or not isinstance(integers, bool):
                 raise TypeError(f"Settings: operators must map names to true or false, got {name!r}: {integers!r}")
         object.__setattr__(self, "operators", tuple(sorted(chosen.items())))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Models that were pickled before the engine was recorded keep their arithmetic."""
+        self.__dict__.update({"engine": None} | state)
 
     def with_sections(self, sections: tuple[Section, ...]) -> "Settings":
         """Return these settings with other sections."""

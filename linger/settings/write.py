@@ -32,6 +32,8 @@ _COMMENTS = {
     "clamp_info.clamp_weight_value": "weights stay in [-value, value], instead of the factor; null: the factor rules",
     "device": "where the model is moved to: cpu, cuda, cuda:0 ...; without this key it stays where it is",
     "dtype": "of float layers: torch.float32, torch.float64, torch.float16 or torch.bfloat16",
+    "engine": "release of the engine that files are for: 562ddc7 (the shipped one) or later; null: a model trained\n"
+    "before this key existed, which keeps its arithmetic",
     "open_quant": "false: constrain and init leave the model as it is",
     "platform": "the chip: venus, mars, arcs or venusA",
     "quant_info": "number formats and methods of the quantized model",
@@ -58,7 +60,7 @@ _COMMENTS = {
 def dumps(settings: Settings) -> str:
     """Return the YAML text of a configuration, every documented key and its comment included."""
     lines = [_HEAD]
-    for key in ("calibration", "clamp_info", "device", "dtype", "open_quant", "platform", "quant_info",
+    for key in ("calibration", "clamp_info", "device", "dtype", "engine", "open_quant", "platform", "quant_info",
                 "quant_method", "seed", "mix_parts"):  # fmt: skip
         if key in ("clamp_info", "quant_info"):
             lines.append(_line(key, ""))

@@ -53,7 +53,7 @@ ARCS = {
 EXPECTED = {
     "arcs": ARCS,
     "mars": ARCS,
-    "venusA": {f for f in ARCS if f[0] != "deep" or f[1] == "batch"} | {("head", "rows")},
+    "venusA": {f for f in ARCS if f[0] != "deep" or f[1] == "batch"},
     "venus": {("wide", "kernel"), ("thin", "stride")},
 }
 
@@ -286,7 +286,9 @@ def test_the_parameters_of_a_model_together():
     (found,) = (v for v in linger.check(net, "venus", torch.randn(1, 1200)) if v.what == "parameters")
     assert (found.value, found.severity, found.refused) == (f"{6 * 1200 * 1200} bytes", "error", False)
     tied = nn.Sequential(*[net[0]] * 6)
-    assert "parameters" not in {v.what for v in linger.check(tied, "venus", torch.randn(1, 1200))}
+    for engine, found in (("later", False), ("562ddc7", True)):  # the shipped engine needs a copy for every use
+        what = {v.what for v in linger.check(tied, "venus", torch.randn(1, 1200), engine)}
+        assert ("parameters" in what) == found
 
 
 WRONG = [b"text", [], [-1], [0, 0, 0, 0, 0, 0, 0, 0, 0], 2**40, -1, 0.5, float("nan")]

@@ -25,14 +25,17 @@ def _export(net, x, tmp_path, platform, section=""):
     return {n.op_type: {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute} for n in file.graph.node}
 
 
-@pytest.mark.parametrize(("platform", "kernel", "fits"), [("arcs", 7, True), ("mars", 12, True), ("venus", 7, False)])
-def test_kernels_of_the_1d_node(platform, kernel, fits, tmp_path):
-    net, x = nn.Sequential(nn.Conv1d(2, 3, kernel)), torch.randn(1, 2, 20)
-    if fits:
-        assert "Conv1dInt" in _export(net, x, tmp_path, platform)
-    else:
-        with pytest.raises(ExportError, match=r"0: kernel 7, the chip takes 1\.\.5"):
-            _export(net, x, tmp_path, platform)
+@pytest.mark.parametrize(
+    ("platform", "kernel", "written"),
+    [("arcs", 7, "Conv1dInt"), ("mars", 12, "Conv1dInt"), ("venus", 5, "Conv1dInt"), ("venus", 7, "Conv2dInt")],
+)
+def test_kernels_of_the_1d_node(platform, kernel, written, tmp_path):
+    assert written in _export(nn.Sequential(nn.Conv1d(2, 3, kernel)), torch.randn(1, 2, 20), tmp_path, platform)
+
+
+def test_kernels_beyond_the_1d_node_are_refused_with_what_fits(tmp_path):
+    with pytest.raises(ExportError, match=r"0: kernel 26, the chip takes 1\.\.5 .* 25 taps fit"):
+        _export(nn.Sequential(nn.Conv1d(2, 3, 26)), torch.randn(1, 2, 40), tmp_path, "venus")
 
 
 @pytest.mark.parametrize("platform", ["arcs", "mars", "venusA", "venus"])
@@ -55,10 +58,16 @@ def test_width_of_results(layer, shape, allowed, bits, platform, tmp_path):
             _export(nn.Sequential(layer()), torch.randn(shape), tmp_path, platform, section)
 
 
-@pytest.mark.parametrize(("platform", "written"), [("arcs", 4), ("venusA", 4), ("venus", 8)])
-def test_4_bit_convolutions(platform, written, tmp_path):
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("platform", ["arcs", "venusA", "venus"])
+def test_4_bit_convolutions(platform, bias, tmp_path):
+    written = 8 if bias or platform == "venus" else 4
     nodes = _export(
-        nn.Sequential(nn.Conv2d(2, 3, 3)), torch.randn(1, 2, 6, 6), tmp_path, platform, "quant_info: {weight_bits: 4}"
+        nn.Sequential(nn.Conv2d(2, 3, 3, bias=bias)),
+        torch.randn(1, 2, 6, 6),
+        tmp_path,
+        platform,
+        "quant_info: {weight_bits: 4}",
     )
     assert nodes["Conv2dInt"]["parameter_bits"] == written
     codes = onnx.numpy_helper.to_array(onnx.load(tmp_path / "m.onnx").graph.initializer[0])

@@ -97,7 +97,6 @@ class Tcn(nn.Module):
     """Causal dilated convolutions over a sequence."""
 
     shape = (4, 16)
-    refused = MappingProxyType({"venus": "dilation 4, the chip takes one of"})
 
     def __init__(self):
         super().__init__()

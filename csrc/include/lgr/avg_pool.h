@@ -35,11 +35,25 @@ LGR_INLINE lgr_divider lgr_make_divider(int64_t d)
     return v;
 }
 
+/* The divider of 1 <= d <= LGR_DIVISOR_MAX as an int8 product: recip in 64..127 with recip / 2^shift nearest to 1 / d;
+ * exact for a power of two. What a linear layer with equal weights computes. */
+LGR_INLINE lgr_divider lgr_make_coarse_divider(int64_t d)
+{
+    lgr_divider v = {1, 0};
+    while (((int64_t)1 << v.shift) < d) ++v.shift;
+    if (((int64_t)1 << v.shift) == d) return v;
+    v.shift = 0;
+    do {
+        v.recip = (((int64_t)2 << v.shift) + d) / (2 * d);
+    } while (v.recip < 64 && ++v.shift);
+    return v;
+}
+
 /* sat_32(floor(sum * recip / 2^shift + 1/2)), |sum| < 2^51: the product is taken in two parts. */
 LGR_INLINE int32_t lgr_divide(int64_t sum, lgr_divider v)
 {
     if (v.shift == 0) return lgr_sat_s32(sum);
-    if (v.recip == 1) return lgr_sat_s32(lgr_rsh_s64(sum, v.shift));
+    if (v.recip < 128) return lgr_sat_s32(lgr_rsh_s64(sum * v.recip, v.shift));
     const int64_t high = sum >> 20, low = sum & 0xfffff; /* sum = high * 2^20 + low; shift >= 31 */
     const int64_t part = (low * v.recip + ((int64_t)1 << (v.shift - 1))) >> 20;
     return lgr_sat_s32((high * v.recip + part) >> (v.shift - 20));
@@ -50,12 +64,13 @@ struct lgr_avg_pool_params {
     int64_t n, h, w, c;
     int32_t kh, kw, sh, sw, pad_top, pad_left;
     int64_t oh, ow;
+    int32_t coarse; /* 0: the accelerator's divider; 1: the product of lgr_make_coarse_divider */
     int32_t bytes; /* of a code, in and out: 1 (int8) or 4 (int32) */
     int32_t exp2; /* of value: codes / 2^exp2; LGR_EXP2_NAN: value NaN, codes 0 */
 };
 
 /**
- * code = sat(divide(sum of the kh x kw window, kh * kw)); pixels outside count as 0.
+ * code = sat(divide(sum of the kh x kw window, kh * kw)), divided as `coarse` says; pixels outside count as 0.
  *
  * @param[in]  x       [n][h][w][c] codes.
  * @param[in]  from,to Images to do, 0 <= from <= to <= n.

@@ -135,7 +135,8 @@ LGR_INLINE int32_t lgr_stats_step(const lgr_stats *s, int bits, int32_t cap, int
 {
     const int finite = peak < INFINITY; /* false for NaN */
     if (s->threshold && s->running && observe && finite &&
-        lgr_stats_replaced(s, lgr_threshold_at_floor(*s->threshold) && !(*s->running > 1e-6f), peak))
+        lgr_stats_replaced(s, lgr_threshold_at_floor(*s->threshold) && !(*s->running > 1e-6f),
+                           peak))
         *s->running = peak;
     const int32_t t = s->threshold ? lgr_threshold_exp2(lgr_threshold_now(s), bits, cap) : 0;
     if (peak != peak || t == LGR_EXP2_NAN) {

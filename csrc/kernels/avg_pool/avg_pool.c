@@ -31,7 +31,7 @@ lgr_status lgr_avg_pool(const void *x, const struct lgr_avg_pool_params *p, int6
 
     const int nan = p->exp2 == LGR_EXP2_NAN;
     const float inv = nan ? 0.0f : lgr_exp2_scale(-p->exp2);
-    const lgr_divider v = lgr_make_divider(p->kh * p->kw);
+    const lgr_divider v = lgr_pool_divider(p);
 #if LGR_HAVE_AVX2
     const int fast =
         p->bytes == 1 && p->c >= 8 && p->kh * p->kw <= 1 << 14 && (lgr_cpu_flags() & LGR_CPU_AVX2);

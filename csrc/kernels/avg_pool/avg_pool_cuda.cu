@@ -36,6 +36,5 @@ extern "C" lgr_status lgr_avg_pool_cuda(const void *x, const struct lgr_avg_pool
     if (!lgr_avg_pool_valid(p)) return LGR_E_RANGE;
     const int64_t n = p->n * p->oh * p->ow * p->c;
     if (n > 0 && (codes == NULL || (x == NULL && p->h * p->w > 0))) return LGR_E_NULL;
-    return lgr::flat(pooled{x, *p, lgr_make_divider(p->kh * p->kw), scale, codes, value}, n,
-                     stream);
+    return lgr::flat(pooled{x, *p, lgr_pool_divider(p), scale, codes, value}, n, stream);
 }

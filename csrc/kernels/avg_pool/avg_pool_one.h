@@ -12,6 +12,13 @@ LGR_INLINE int lgr_avg_pool_valid(const struct lgr_avg_pool_params *p)
     return p->exp2 == LGR_EXP2_NAN || (p->exp2 >= -LGR_EXP2_MAX && p->exp2 <= LGR_EXP2_MAX);
 }
 
+/* How the window's sum is divided. */
+LGR_INLINE lgr_divider lgr_pool_divider(const struct lgr_avg_pool_params *p)
+{
+    const int64_t d = (int64_t)p->kh * p->kw;
+    return p->coarse ? lgr_make_coarse_divider(d) : lgr_make_divider(d);
+}
+
 typedef struct lgr_pool_part {
     int64_t y, x, rows, cols; /* rows == 0: all of it is padding */
 } lgr_pool_part;

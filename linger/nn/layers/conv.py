@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
-from linger.chip import OPERATORS, Limits, NodeFacts, limits_of, packs_4_bits, pads_wrongly
+from linger.chip import OPERATORS, Limits, NodeFacts, limits_of, packs_4_bits, pads_wrongly, rows_of_taps
 from linger.nn.base import (
     QuantLayer,
     accept,
@@ -183,7 +183,26 @@ class _ConvInt(QuantLayer, _ConvNd):
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         codes = np.broadcast_to(np.int8(0), shape)
         op_type, weight, form, _ = self._node_form(platform, codes, self.bias is not None)
+        if len(self.kernel_size) == 1:  # its map has one row
+            kernel, gaps, steps = (int(form[key][-1]) for key in ("kernel_shape", "dilations", "strides"))
+            rows = (
+                None
+                if op_type == "Conv1dInt" and self._fits(platform, kernel, gaps)
+                else rows_of_taps(limits_of(platform), kernel, gaps, steps)
+            )
+            if rows is not None:
+                op_type, weight = "Conv2dInt", np.broadcast_to(np.int8(0), (*shape[:2], rows.rows, rows.extent))
+                form |= {
+                    "kernel_shape": [rows.rows, rows.extent],
+                    "dilations": [1, rows.dilation],
+                    "strides": [1, steps],
+                }
+                form |= {"pads": [0, 0, 0, 0]}
         return self.facts(op_type, platform, weight.shape, form)
+
+    def _fits(self, platform: str, kernel: int, dilation: int) -> bool:
+        """Whether the 1-D node takes the kernel as it is."""
+        return kernel <= limits_of(platform).max_kernel_dilated and dilation == 1
 
     def _stored_bits(self, platform: str, weight: tuple[int, ...], depthwise: bool, bias: bool) -> int:
         """Width of the weights in the file; 4-bit codes are as right as 8-bit weights where the chip misreads the packed form."""

@@ -39,6 +39,10 @@ class FileTensor:
             tape.violations.append(f"{tape.where()}: {name} of a {fmt.bits}-bit tensor, the chips take {bits} bits")
         return cls(tape, x, x.shape, None if fmt is None else scale_value(fmt), name)
 
+    def behind(self, value: Value, shape: Sequence[int], scale: float | None) -> FileTensor:
+        """The chain that goes on from another tensor of the file."""
+        return FileTensor(self.tape, value, shape, scale, self.name)
+
     def done(self, y: Tensor) -> None:
         """The forward's result ``y`` is this tensor of the file."""
         if isinstance(self.value, Value):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
-from linger.chip import limits_of
+from linger.chip import coarse_average
 from linger.nn.base import accept
-from linger.nn.functional import FunctionalLayer, common_attributes
+from linger.nn.functional import FunctionalLayer, common_attributes, engine_here, platform_here
 from linger.nn.moves.register import named_arguments
 from linger.nn.nodes.file_tensor import FileTensor
 from linger.quantizers import calibrating
@@ -28,6 +28,7 @@ from linger.runtime import (
     Dim,
     Format,
     Tape,
+    Value,
     coded,
     current_tape,
     factory,
@@ -38,6 +39,7 @@ from linger.runtime import (
     tag,
 )
 
+from .product import write_products
 from .windows import Run, adaptive, average_runs, outputs, runs, starts
 
 
@@ -82,10 +84,16 @@ def _average(x: ops.Coded, rows: Sequence[Run], cols: Sequence[Run]) -> ops.Code
         parts = []
         for col in cols:
             part, left, right = _taken(band, 3, col)
-            window = ([row.length, col.length], [row.step, col.step])
-            parts.append(ops.avg_pool(part, *window, [top, left, bottom, right]))
+            kernel = (row.length, col.length)
+            pads = [top, left, bottom, right]
+            parts.append(ops.avg_pool(part, kernel, [row.step, col.step], pads, coarse=_coarse(kernel)))
         bands.append(_joined(parts, 3))
     return _joined(bands, 2)
+
+
+def _coarse(kernel: tuple[int, int]) -> bool:
+    """Whether the engine of the running model averages such windows by a product only."""
+    return coarse_average(engine_here(), platform_here(), kernel)
 
 
 def _taken(x: ops.Coded, axis: int, run: Run) -> tuple[ops.Coded, int, int]:
@@ -130,11 +138,12 @@ def _cut(in_file: FileTensor, axis: int, run: Run) -> tuple[FileTensor, int, int
 def _node(
     in_file: FileTensor, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]
 ) -> FileTensor:
-    """One AvgPool2dInt, or several with some of the channels each where the engine's buffer is too small."""
+    """One AvgPool2dInt, or the products that the forward has computed instead of it."""
     if kernel == (1, 1) and not any(pads) and stride == (1, 1):
         return in_file
+    if _coarse(kernel):
+        return _marked(write_products(in_file, kernel, stride, pads), kernel)
     n, channels, h, w = in_file.shape
-    stride, pads = _off_the_whole(in_file, kernel, stride, pads)
     size = [(s + pads[i] + pads[i + 2] - kernel[i]) // stride[i] + 1 for i, s in enumerate((h, w))]
     attributes = common_attributes(in_file.tape) | {
         "data_bits": 8,
@@ -143,38 +152,14 @@ def _node(
         "scale_o": in_file.scale,
     }
     attributes |= {"kernel_shape": [*kernel], "strides": [*stride], "pads": [*pads], "ceil_mode": 0}
-    eight = 8 * h * -(-w // (8 * stride[1])) * 8 * stride[1]
-    most = max(limits_of(in_file.tape.platform).pool_row_bytes // eight * 8, 8)
-    parts = []
-    for first in range(0, channels, most):
-        part = in_file.slice(1, first, min(first + most, channels))
-        parts.append(part.node("AvgPool2dInt", (n, part.shape[1], *size), attributes, chip=True))
-    return parts[0].cat(parts[1:], 1)
+    return _marked(in_file.node("AvgPool2dInt", (n, channels, *size), attributes, chip=True), kernel)
 
 
-def _off_the_whole(
-    in_file: FileTensor, kernel: tuple[int, int], stride: tuple[int, int], pads: tuple[int, int, int, int]
-) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    """Stride and padding with which a window over the whole map does not enter the engines' own path for it.
-
-    That path has too little scratch memory: on one chip for sizes that are no power of two, on the others for these with few
-    channels, and for powers of two it overlaps its neighbour. One row of padding that no window reaches leads around it.
-    """
-    _, channels, h, w = in_file.shape
-    if (h + pads[0] + pads[2], w + pads[1] + pads[3]) != kernel or kernel == (1, 1):
-        return stride, pads
-    pixels = kernel[0] * kernel[1]
-    power = pixels & (pixels - 1) == 0
-    if limits_of(in_file.tape.platform).pool_whole_scratch:
-        safe = not power and 4 * channels >= h * w
-    else:
-        safe = power
-    if safe:
-        return (1, 1), pads
-    top, left, bottom, right = pads
-    if kernel[0] > 1:
-        return (2, 1), (top, left, bottom + 1, right)
-    return (1, 2), (top, left, bottom, right + 1)
+def _marked(in_file: FileTensor, kernel: tuple[int, int]) -> FileTensor:
+    """Remember the window that a result averages: engines round some of them otherwise."""
+    assert isinstance(in_file.value, Value)
+    in_file.tape.windows[in_file.value.name] = kernel
+    return in_file
 
 
 def _pooled(

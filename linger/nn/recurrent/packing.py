@@ -27,7 +27,7 @@ class Padded(NamedTuple):
     Attributes:
         source: ``(1, T, ...)`` or ``(T, 1, ...)``, a tensor of the forward or a value of the file.
         batch_first: Which of the two.
-        length: int32 ``[1]``.
+        length: int32 or int64 ``[1]``.
     """
 
     source: Tensor | Value
@@ -59,9 +59,9 @@ def _length(tape: Tape, lengths: Tensor, room: int) -> Operand:
             int(lengths[0]),
             room,
         )
-    length = tape.value("length")
-    tape.node("Cast", [lengths], [length], {"to": 6}, hint="length")
-    return length
+    name = tape.name_of(lengths)
+    made = next((node for node in tape.nodes if name in node.outputs and node.op_type == "Cast"), None)
+    return Value(name if made is None else made.inputs[0])  # int32 or int64, as it came: the packer stops at a Cast
 
 
 @handles("pack", "_VF._pack_padded_sequence")

@@ -1,0 +1,41 @@
+"""Operators that compute in float, as findings: no chip runs them."""
+
+from __future__ import annotations
+
+from linger.chip import Violation
+from linger.runtime import Node
+
+_OTHERS = "an operator of docs/operators.md, or the end of the network in the application"
+_LAYERS = {
+    "linear": "nn.Linear", "conv1d": "nn.Conv1d", "conv2d": "nn.Conv2d", "conv_transpose1d": "nn.ConvTranspose1d",
+    "conv_transpose2d": "nn.ConvTranspose2d", "batch_norm": "nn.BatchNorm1d or nn.BatchNorm2d", "embedding": "nn.Embedding",
+    "lstm": "nn.LSTM", "gru": "nn.GRU",
+}  # fmt: skip
+"""Functions of layers: quantized as layers, with the state of theirs."""
+
+
+def float_operator(node: Node, platform: str) -> Violation:
+    """A node that computes in float, as the call of user code that it belongs to; calls of several nodes give equal ones."""
+    call = node.call
+    if call is None:
+        return island(node.where, node.op_type)
+    if call.operator in _LAYERS:
+        layer = f"{_LAYERS[call.operator]} as a layer that linger.init converts"
+        return island(node.where, call.operator, "it is called as a function, or its layer was left in float", layer)
+    if not call.handled:
+        return island(node.where, call.operator)
+    if call.codes:
+        return island(
+            node.where, call.operator, f"{platform} does not compute this form", "a form of docs/operators.md"
+        )
+    in_front = "integers in front of it: a quantized layer, an operator of docs/operators.md"
+    return island(node.where, call.operator, "its operand is float", in_front)
+
+
+def island(where: str, operator: str, why: str = "no chip computes it", remedy: str = _OTHERS) -> Violation:
+    """A node that computes in float, and why."""
+    limit = f"{why}: it runs in float between a Dequant and a Quant"
+    return Violation(where, "float operator", operator, limit, remedy, "error", False, operator)
+
+
+__all__ = ["float_operator", "island"]
