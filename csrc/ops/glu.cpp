@@ -58,7 +58,8 @@ Tensor glu_codes(const Tensor &x, int64_t exp2, int64_t chip, int64_t left, int6
 Tensor glu_grad(const Tensor &grad, const Tensor &x, const Tensor &x_scale) {
     const Gate gate("glu_grad", x, x_scale, LGR_ARCS, 0);
     LGR_ON_GPU(grad) {
-        const Tensor g = lgr::contiguous(grad), dx = lgr::fresh_like(gate.x, aoti_torch_dtype_float32());
+        const Tensor g = lgr::contiguous(grad),
+                     dx = lgr::fresh_like(gate.x, aoti_torch_dtype_float32());
         STD_TORCH_CHECK(g.scalar_type() == lgr::ScalarType::Float && g.numel() * 2 == x.numel(),
                         "glu_grad: grad must be float32 and have half the elements of x");
         lgr::same_device("glu_grad", g, {{"x", x}});

@@ -74,11 +74,10 @@ Tensor softmax_grad(const Tensor &grad, const Tensor &codes, const Tensor &scale
         STD_TORCH_CHECK(g.scalar_type() == lgr::ScalarType::Float, op, ": grad must be float32");
         lgr::same_device(op, g, {{"codes", in}});
         const lgr::DeviceQueue queue(g);
-        lgr::check(lgr_softmax_grad_cuda(log, g.const_data_ptr<float>(), in.const_data_ptr(),
-                                         lgr::code_bytes(in, op),
-                                         lgr::scale_at(op, g, "scale", scale),
-                                         n > 0 ? g.numel() / n : 0, n,
-                                         dx.mutable_data_ptr<float>(), queue.stream()),
+        lgr::check(lgr_softmax_grad_cuda(
+                       log, g.const_data_ptr<float>(), in.const_data_ptr(), lgr::code_bytes(in, op),
+                       lgr::scale_at(op, g, "scale", scale), n > 0 ? g.numel() / n : 0, n,
+                       dx.mutable_data_ptr<float>(), queue.stream()),
                    op);
         return dx;
     }

@@ -21,7 +21,16 @@ from .hooked import hooked_neighbours
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
 from .patterns import Selection, check_operators, check_sections, with_own_settings
-from .prepare import ConversionRecord, check_root, former_settings_on_failure, log_report, open_settings, place, record_of, with_engine
+from .prepare import (
+    ConversionRecord,
+    check_root,
+    former_settings_on_failure,
+    log_report,
+    open_settings,
+    place,
+    record_of,
+    with_engine,
+)
 from .state import install
 from .widths import check_widths
 
