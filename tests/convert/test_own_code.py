@@ -147,7 +147,7 @@ def test_the_call_is_the_layer(kind, seen, stages, tmp_path, caplog):
     assert torch.equal(torch.from_numpy(file), q(one).detach())
     if kind != "linear, norm":  # whose first products are of the graph's float input
         assert "stay" not in caplog.text.replace("train without limits", "").replace("these layers train", "")
-        assert not linger.summary(q).islands
+        assert all("pad stays in float" in i for i in linger.summary(q).islands)  # of the graph's float input
 
 
 @pytest.mark.parametrize("kind", OWN)

@@ -222,7 +222,7 @@ def test_what_stays_in_float_is_reported_and_trains(prepare, names, why, caplog)
 
 class _OwnForward(nn.Linear):
     def forward(self, x):
-        return super().forward(x) + 1
+        return nn.functional.linear(x, self.weight * 2, self.bias)
 
 
 def test_a_layer_with_a_forward_of_its_own_is_an_owner_in_float_arithmetic():
