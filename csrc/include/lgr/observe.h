@@ -76,8 +76,8 @@ LGR_INLINE int lgr_threshold_moves(float t, int bits, int32_t cap)
 }
 
 /* A range at its floor has seen only zeros: it is no average, and the first real maximum replaces it. What starts at zero grows
- * from step to step, faster than an average follows (and what is cut does not train): for the next LGR_YOUNG batches a larger
- * maximum replaces it too. is_init counts them: 1 + those that are left. */
+ * from step to step, and what is cut does not train: a trained threshold is raised by larger maxima for the next LGR_YOUNG
+ * batches too. is_init counts them: 1 + those that are left. */
 enum { LGR_YOUNG = 100 };
 /* log2(1e-6) = -19.93157: what a calibration writes; nobody else does. */
 LGR_INLINE int lgr_threshold_at_floor(float t) { return t >= -19.94f && t <= -19.93f; }
@@ -155,8 +155,7 @@ LGR_INLINE int32_t lgr_stats_step(const lgr_stats *s, int bits, int32_t cap, int
     if (observe && finite) {
         const float m = peak > 1e-6f ? peak : 1e-6f, old = *s->running;
         const int known = *s->is_init && old > 0.0f && old < INFINITY;
-        const int replaced = known && lgr_stats_replaced(s, !(old > 1e-6f), m);
-        *s->running = known && !replaced ? 0.9f * old + 0.1f * m : m;
+        *s->running = known && old > 1e-6f ? 0.9f * old + 0.1f * m : m;
         const int32_t e = lgr_peak_exp2(*s->running, bits), capped = lgr_capped(e, cap);
         *s->scale = lgr_exp2_scale(capped);
         if (!*s->is_init) *s->is_init = 1;

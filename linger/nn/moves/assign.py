@@ -65,7 +65,9 @@ def _assigned(x: Tensor, parts: list[Part], value: Tensor, axis: int = 0) -> Ten
 @handles("setitem", "Tensor.__setitem__ operator.setitem")
 def _set(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     x, index, value = args if len(args) == 3 else (None, None, None)
-    if not isinstance(x, Tensor) or not isinstance(value, Tensor) or torch.compiler.is_compiling() or x._is_view():
+    if not isinstance(x, Tensor) or not isinstance(value, Tensor):
+        return NotImplemented
+    if not torch.compiler.is_compiling() and x._is_view():  # to compiled code every quantized tensor is one
         return NotImplemented
     formats = info(x), info(value)
     if (
