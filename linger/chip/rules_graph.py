@@ -35,7 +35,7 @@ class GraphNode:
 
 def check_graph(platform: str, engine: str | None, nodes: Sequence[GraphNode]) -> list[Violation]:
     """What is wrong with nodes that are right on their own."""
-    return [*_scratch(nodes), *_shared(nodes), *_zero_sizes(nodes), *_transposed_maps(nodes)]
+    return [*_scratch(nodes), *_shared(nodes), *_zero_sizes(nodes), *_transposed_maps(nodes), *_rows(nodes)]
 
 
 def _scratch(nodes: Sequence[GraphNode]) -> Iterator[Violation]:
@@ -87,6 +87,27 @@ def _transposed_maps(nodes: Sequence[GraphNode]) -> Iterator[Violation]:
         ):
             limit = "no exchange of height and width in front, which the packer applies to the kernel"
             yield facts.error("transposed map", "", limit, _AGAIN, refused=False)
+
+
+def _rows(nodes: Sequence[GraphNode]) -> Iterator[Violation]:
+    """An LSTM that writes a row per feature: only a Slice of its steps may read them."""
+    for n in nodes:
+        shape = n.facts.shape(0, 3)
+        if not n.facts.revision.lacks("lstm rows") or n.facts.op_type != "LSTMInt" or shape is None:
+            continue
+        steps, features = shape[1:]
+        readers = [m for m in nodes if n.outputs[0] in m.inputs]
+        if features > steps and not all(_keeps(m, steps) for m in readers):
+            limit = f"a Slice of {steps} rows behind it: the engine writes as many rows as there are features"
+            yield n.facts.error("features beyond the steps", f"{features} > {steps}", limit, _AGAIN, refused=False)
+
+
+def _keeps(n: GraphNode, steps: int) -> bool:
+    """Whether a node takes the first ``steps`` elements of axis 1."""
+    if n.facts.op_type != "Slice" or len(n.inputs) < 4 or not set(n.inputs[1:4]) <= set(n.constants):
+        return False
+    start, end, axis = (int(n.constants[name].reshape(-1)[0]) for name in n.inputs[1:4])
+    return (start, end, axis) == (0, steps, 1)
 
 
 __all__ = ["PREFETCHED", "GraphNode", "check_graph"]

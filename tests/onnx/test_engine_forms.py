@@ -317,6 +317,19 @@ def test_lstms(layers, both, sizes, platform, tmp_path):
     assert axes.count((1, t)) == sum(node["input_size"] > t for node in nodes)
 
 
+@pytest.mark.parametrize(("steps", "what"), [(5, "features beyond the steps"), (8, None), (9, "time steps")])
+def test_an_open_batch_leaves_an_lstm_of_venus_as_it_is(steps, what, tmp_path):
+    x = torch.randn(1, steps, 8)
+    file = File(Call(lambda r: r[0], nn.LSTM(8, 4, batch_first=True)), x, "venus", tmp_path)
+    linger.onnx.export(file.model, x, tmp_path / "open.onnx", input_names=["x"], dynamic_axes={"x": {0: "batch"}})
+    graph = onnx.load(tmp_path / "open.onnx").graph
+    graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1  # as the packer takes it
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "one.onnx")
+    assert {v.what for v in linger.check(tmp_path / "one.onnx").errors} == ({what} if what else set())
+    said = (tmp_path / "open.pack.txt").read_text()
+    assert (what is None or what in said) and "--dynamic_shape batch=1:1:1" in said
+
+
 @pytest.mark.parametrize("platform", CHIPS)
 def test_states_of_an_lstm_that_is_given_them(platform, tmp_path):
     class Stateful(nn.Module):
