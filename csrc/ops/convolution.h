@@ -27,15 +27,13 @@ struct Packed {
         return t.scalar_type() == ScalarType::Byte && t.is_cpu() && t.is_contiguous() &&
                t.numel() == size(p, h, engine) && memcmp(t.const_data_ptr(), &h, sizeof h) == 0;
     }
-    static Tensor make(const lgr_conv_params &p, lgr_conv_engine engine, const Tensor &w) {
+    static Tensor make(const lgr_conv_params &p, lgr_conv_engine engine, const int8_t *src) {
         const Head h = head(p, engine);
-        const Tensor weights = lgr::contiguous(w),
-                     out = fresh_1d(size(p, h, engine), aoti_torch_dtype_uint8());
+        const Tensor out = fresh_1d(size(p, h, engine), aoti_torch_dtype_uint8());
         uint8_t *to = out.mutable_data_ptr<uint8_t>();
         memcpy(to, &h, sizeof h);
         void *packed = to + 64;
         int32_t *wsum = reinterpret_cast<int32_t *>(to + sums_at(h));
-        const int8_t *src = weights.const_data_ptr<int8_t>();
         const int64_t block = 16 * (p.c / p.groups) * p.kh * p.kw;
         torch::stable::parallel_for(
             0, lgr_conv_pack_blocks(&p, engine), (1 << 16) / block + 1,
@@ -51,38 +49,32 @@ struct ConvolutionScales {
 };
 
 // A convolution whose weights are packed for the engine that this processor and shape have; `ready`: from an earlier call.
-// An adapter's own class adds fresh(). Every tensor outlives it.
+// A class of its own adds fresh(). Every tensor outlives it.
 class Convolution {
   public:
     Convolution(const char *op, const lgr_conv_params &p, const Tensor &x, const Tensor &w,
                 bool sat32, const ConvolutionScales &scales = {},
                 const OptTensor &ready = std::nullopt)
         : op_(op), x_(x), scales_(scales), sat32_(sat32), job_() {
-        STD_TORCH_CHECK(x.scalar_type() == ScalarType::Char && w.scalar_type() == ScalarType::Char,
-                        op, ": x and w must be int8 codes");
-        check(lgr_conv_check(&p), op);
-        job_.p = p;
+        begin(p);
+        STD_TORCH_CHECK(w.scalar_type() == ScalarType::Char, op, ": x and w must be int8 codes");
         same_device(op, x, {{"w", w}});
         LGR_ON_GPU(x) {
             STD_TORCH_CHECK(lgr_conv_cuda_has(&p), op,
                             ": on a GPU a result has fewer than 2^31 pixels and a sum fewer than "
                             "2^31 products");
-            taps_ =
-                w.dim() == 4
-                    ? torch::stable::contiguous(w, torch::headeronly::MemoryFormat::ChannelsLast)
-                    : lgr::contiguous(w);
+            taps_ = channels_last(w);
             return;
         }
-        job_.engine = lgr_conv_pick(&p);
-        packed_ = ready && Packed::serves(*ready, p, job_.engine) ? *ready
-                                                                  : Packed::make(p, job_.engine, w);
-        init_ = fresh_1d(lgr_conv_wsum_count(&p, job_.engine), aoti_torch_dtype_int32());
-        const uint8_t *from = packed_.const_data_ptr<uint8_t>();
-        job_.packed = from + 64;
-        job_.wsum =
-            reinterpret_cast<const int32_t *>(from + Packed::sums_at(Packed::head(p, job_.engine)));
-        job_.init = init_.mutable_data_ptr<int32_t>();
-        job_.x = x_.const_data_ptr<int8_t>();
+        const Tensor codes = lgr::contiguous(w);
+        pack(codes.const_data_ptr<int8_t>(), ready);
+    }
+    // On the CPU, of contiguous codes that this constructor alone reads.
+    Convolution(const char *op, const lgr_conv_params &p, const Tensor &x, const int8_t *w,
+                bool sat32, const ConvolutionScales &scales)
+        : op_(op), x_(x), scales_(scales), sat32_(sat32), job_() {
+        begin(p);
+        pack(w, std::nullopt);
     }
     Sums sums() const {
         const lgr_conv_params &p = job_.p;
@@ -125,6 +117,30 @@ class Convolution {
     const Tensor &input() const { return x_; }
 
   private:
+    void begin(const lgr_conv_params &p) {
+        STD_TORCH_CHECK(x_.scalar_type() == ScalarType::Char, op_, ": x and w must be int8 codes");
+        check(lgr_conv_check(&p), op_);
+        job_.p = p;
+    }
+    void pack(const int8_t *w, const OptTensor &ready) {
+        const lgr_conv_params &p = job_.p;
+        job_.engine = lgr_conv_pick(&p);
+        packed_ = ready && Packed::serves(*ready, p, job_.engine) ? *ready
+                                                                  : Packed::make(p, job_.engine, w);
+        init_ = fresh_1d(lgr_conv_wsum_count(&p, job_.engine), aoti_torch_dtype_int32());
+        const uint8_t *from = packed_.const_data_ptr<uint8_t>();
+        job_.packed = from + 64;
+        job_.wsum =
+            reinterpret_cast<const int32_t *>(from + Packed::sums_at(Packed::head(p, job_.engine)));
+        job_.init = init_.mutable_data_ptr<int32_t>();
+        job_.x = x_.const_data_ptr<int8_t>();
+    }
+    static Tensor channels_last(const Tensor &w) { // [o][kh][kw][c / groups]
+        if (w.dim() == 3) return torch::stable::contiguous(torch::stable::transpose(w, 1, 2));
+        return w.dim() == 4
+                   ? torch::stable::contiguous(w, torch::headeronly::MemoryFormat::ChannelsLast)
+                   : lgr::contiguous(w);
+    }
     const char *op_;
     Tensor x_;
     ConvolutionScales scales_;

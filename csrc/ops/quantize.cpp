@@ -3,53 +3,13 @@
 #include "lgr/quantize.h"
 #include "lgr/quantize_cuda.h"
 #include "ops/device.h"
-#include "ops/output.h"
+#include "ops/quantize.h"
 
 namespace {
+using lgr::check_float;
 using lgr::OptTensor;
 using lgr::ScalarType;
 using lgr::Tensor;
-
-void check_float(const Tensor &x, const char *op, const char *name) {
-    STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, op, ": ", name, " must be float32");
-}
-
-void pass(const Tensor &x, const lgr_quantize_params &p, const lgr_quantize_out &out,
-          lgr::Range *range, const char *op) {
-    const float *src = x.const_data_ptr<float>();
-    lgr::for_blocks(x.numel(), op, [=](int64_t at, int64_t n) {
-        const lgr_quantize_out to = lgr_quantize_out_at(out, at, p.bits);
-        lgr_range seen = {0, 0};
-        const lgr_status s = lgr_quantize_f32(src + at, n, &p, &to, range ? &seen : nullptr);
-        if (range) range->merge(seen);
-        return s;
-    });
-}
-
-void observe_all(const Tensor &x, lgr::Range *range, const char *op) {
-    const float *src = x.const_data_ptr<float>();
-    lgr::for_blocks(x.numel(), op, [=](int64_t at, int64_t n) {
-        lgr_range seen = {0, 0};
-        const lgr_status s = lgr_observe_f32(src + at, n, &seen);
-        range->merge(seen);
-        return s;
-    });
-}
-
-// Moves the state and writes every result with the exponent that follows.
-int32_t with_state(const Tensor &x, const lgr_stats &state, lgr_quantize_params p, int32_t cap,
-                   bool observe, const lgr::Results &results, const char *op) {
-    const bool moves = observe && x.numel() > 0; // an empty batch says nothing
-    p.no_slope = lgr::slope_is_zero(state, p.bits, cap);
-    const lgr_quantize_out out = results.flat();
-    return lgr::settle(state, p.bits, cap, moves, [&](int32_t exp2, bool look) {
-        lgr::Range range;
-        p.exp2 = exp2;
-        if (exp2 == LGR_EXP2_NONE) observe_all(x, &range, op);
-        else pass(x, p, out, look ? &range : nullptr, op);
-        return range.peak(p.relu, p.clamp);
-    });
-}
 
 // The operators quantize, quantize_mask and quantize_slope return what was asked for: a result costs a call 0.5 us.
 std::tuple<lgr::Results, Tensor> make(const Tensor &x, const lgr::State &state, int64_t settings,
@@ -79,8 +39,8 @@ std::tuple<lgr::Results, Tensor> make(const Tensor &x, const lgr::State &state, 
                    "quantize");
         return {std::move(results), now};
     }
-    const Tensor now =
-        results.tagged(with_state(in, st, p, LGR_EXP2_MAX, how.observe, results, "quantize"));
+    const Tensor now = results.tagged(
+        lgr::with_state(in, st, p, LGR_EXP2_MAX, how.observe, results.flat(), "quantize"));
     return {std::move(results), now};
 }
 std::tuple<Tensor, Tensor, Tensor> quantize(const Tensor &x, const lgr::Statistics &statistics,
@@ -98,24 +58,6 @@ lgr::Coded quantize_slope(const Tensor &x, const lgr::Statistics &statistics, in
                           const Tensor &threshold, double clamp) {
     const auto [r, now] = make(x, {statistics, threshold}, settings, clamp, true);
     return r.all(now);
-}
-
-// The cap that keeps the bias inside 32 bits, and whether the bias holds a NaN.
-struct BiasLimit {
-    int32_t cap = LGR_EXP2_MAX;
-    bool nan = false;
-};
-BiasLimit bias_limit(const OptTensor &bias, const OptTensor &x_scale) {
-    BiasLimit limit;
-    if (!bias) return limit;
-    check_float(*bias, "quantize_weight", "bias");
-    const Tensor b = lgr::contiguous(*bias);
-    lgr_range range = {0, 0};
-    lgr::check(lgr_observe_f32(b.const_data_ptr<float>(), b.numel(), &range), "quantize_weight");
-    const float peak = lgr_range_peak(range, 0, 0.0f);
-    limit.nan = peak != peak;
-    if (x_scale) limit.cap = lgr_bias_cap(peak, lgr::exp2_of(*x_scale, "quantize_weight"));
-    return limit;
 }
 
 // Returns the scale.
@@ -157,9 +99,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> quantize_weight(const Tensor &w, cons
                                             (flags & LGR_OBSERVE) != 0, results.flat());
         return {results.codes, on_gpu, results.mask_or_absent(), results.slope_or_absent()};
     }
-    const BiasLimit limit = bias_limit(bias, x_scale);
-    const Tensor now = results.tagged(
-        with_state(in, st, p, limit.cap, (flags & LGR_OBSERVE) != 0, results, "quantize_weight"));
+    const lgr::BiasLimit limit = lgr::bias_limit(bias, x_scale);
+    const Tensor now = results.tagged(lgr::with_state(
+        in, st, p, limit.cap, (flags & LGR_OBSERVE) != 0, results.flat(), "quantize_weight"));
     return {results.codes, limit.nan ? lgr::scale_of(LGR_EXP2_NAN) : now, results.mask_or_absent(),
             results.slope_or_absent()};
 }
@@ -172,7 +114,7 @@ Key weight_key(const Tensor &w, const lgr::State &state, const OptTensor &bias,
     check_float(w, "weight_key", "w");
     const Tensor in = lgr::dense(w);
     const lgr_stats st = lgr::pointers("weight_key", state, in);
-    const BiasLimit limit = bias_limit(bias, x_scale);
+    const lgr::BiasLimit limit = lgr::bias_limit(bias, x_scale);
     const int32_t guess = lgr_stats_guess(&st, lgr::to_bits(bits, "weight_key"), limit.cap);
     uint64_t print = 0;
     lgr::check(lgr_fingerprint_f32(in.const_data_ptr<float>(), in.numel(), &print), "weight_key");
@@ -251,7 +193,7 @@ Tensor codes_at(const Tensor &x, const Tensor *scale, int32_t exp2, int64_t bits
     if (scale) p.exp2 = lgr::exp2_of(*scale, op);
     lgr_quantize_out out = {};
     out.codes = codes.mutable_data_ptr();
-    pass(in, p, out, nullptr, op);
+    lgr::quantize_pass(in, p, out, nullptr, op);
     return codes;
 }
 Tensor codes_of(const Tensor &value, const Tensor &scale, int64_t bits) {

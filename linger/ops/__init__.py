@@ -7,7 +7,7 @@ from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
 from linger.ops.checks import fake_kernel
 from linger.ops.clamp import clamp, clamp_weight
-from linger.ops.conv import Geometry, conv, conv_codes
+from linger.ops.conv import Convolution, Geometry, conv, conv_codes
 from linger.ops.conv_transpose import Spacing, conv_transpose
 from linger.ops.div import div, div_codes
 from linger.ops.elementwise import add, add_codes, requant_codes, scale_bias_codes, sub, sub_codes
@@ -27,6 +27,7 @@ from linger.ops.weighted import KeptWeight
 
 __all__ = [
     "Coded",
+    "Convolution",
     "Geometry",
     "KeptWeight",
     "Output",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -12,12 +12,24 @@ from torch.nn import functional as F
 from linger.ops import checks
 from linger.ops.float_conv import conv2d
 from linger.ops.gradients import dequantized
-from linger.ops.output import Tensors, fake, settings
-from linger.ops.spec import Coded, Output
-from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, native_gradients, weighted
+from linger.ops.output import Floats, Operands, Tensors, fake, fake_results, settings
+from linger.ops.spec import HALF_EVEN, Coded, Output, settings_of
+from linger.ops.weighted import (
+    KeptWeight,
+    Weight,
+    Weighted,
+    check_codes,
+    check_operands,
+    native_gradients,
+    traced,
+    weighted,
+)
 
 _conv = torch.ops.linger.conv.default
 _conv_codes = torch.ops.linger.conv_codes.default
+_step = torch.ops.linger.conv_step.default
+_step_backward = torch.ops.linger.conv_step_backward.default
+_step_weight = torch.ops.linger.conv_step_weight.default
 _float_backward = torch.ops.aten.convolution_backward.default
 
 
@@ -40,10 +52,12 @@ class Geometry(NamedTuple):
 class Convolution(Weighted):
     """What runs and differentiates a convolution of one geometry."""
 
-    __slots__ = ("geometry",)
+    __slots__ = ("geometry", "numbers")
 
     def __init__(self, geometry: Geometry) -> None:
+        stride, padding, dilation, groups = geometry
         self.geometry = geometry
+        self.numbers = [*stride, *padding, *dilation, groups]  # as the operators of a step take them
 
     def packing(self) -> tuple[Sequence[int], int]:
         """Stride and groups."""
@@ -57,8 +71,28 @@ class Convolution(Weighted):
         result: tuple[Tensor, ...] = _conv(x, x_scale, w, w_scale, bias, *self.geometry, *settings(out, flags), packed)
         return result
 
+    def checks_first(self, x: Tensor, weight_out: Output, out: Output) -> bool:
+        """The operator of a step does; TQT, other devices and tracers take the two operators that it joins."""
+        return weight_out.threshold is None and out.threshold is None and not traced(x)
+
+    def run(
+        self, floats: Floats, operands: Operands, out: Output, flags: int, want: Sequence[bool]
+    ) -> tuple[tuple[Any, ...], Tensors]:
+        """One native operator for the whole step; what it keeps of the weight is one tensor."""
+        codes, scale, weight_out = operands
+        if not self.checks_first(codes, weight_out, out):
+            return super().run(floats, operands, out, flags, want)
+        _value, weight, bias, _t = floats
+        of_weight = settings_of(weight_out.bits, HALF_EVEN, int(weight_out.observe))
+        result = settings_of(out.bits, out.rounding, flags)
+        states = [*weight_out.stats, *out.stats]
+        *results, kept = _step(codes, scale, weight, bias, states, self.numbers, of_weight, result, float(out.clamp))
+        return (*results, None), (codes, kept)
+
     def ordered(self, grad: Tensor, layout: tuple[int, ...] | None) -> Tensor:
         """Channels last."""
+        if grad.dim() == 3:
+            return grad.transpose(1, 2).contiguous().transpose(1, 2)
         return grad.contiguous(memory_format=torch.channels_last)
 
     def row(self, grad: Tensor) -> int:
@@ -69,16 +103,33 @@ class Convolution(Weighted):
         self, grad: Tensor, mask: Tensor, layout: tuple[int, ...] | None, kept: Tensors, want: Sequence[bool]
     ) -> tuple[Any, ...]:
         """By the native gradient, which reads codes and masks: nothing is dequantized, masked or reordered."""
+        want_x, want_w, want_b, _want_t = want
+        if len(kept) == 2:
+            found = _step_backward(grad, kept[0], mask, kept[1], self.numbers, want_x + 2 * want_w + 4 * want_b)
+            return *(g if wanted else None for g, wanted in zip(found, want, strict=False)), None
         codes, scale, *weight = kept
         if not codes.is_cpu:
             return super().gradients_behind(grad, mask, layout, kept, want)
         return native_gradients(self.geometry, grad, mask, codes, scale, Weight(*weight), want)
+
+    def as_graph(
+        self, grad: Tensor, kept: Tensors, places: Sequence[Tensor | None], want: Sequence[bool]
+    ) -> tuple[Any, ...]:
+        """The same as a graph."""
+        if len(kept) == 2:
+            scale, codes, w_scale, w_mask = _step_weight(kept[1])
+            kept = (kept[0], scale, codes, w_scale, w_mask, grad.new_empty(0))
+        return super().as_graph(grad, kept, places, want)
 
     def float_gradients(
         self, grad: Tensor, x: Tensor, x_scale: Tensor, w: Weight, want: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, Any, Tensor | None]:
         """By torch, of the dequantized operands: for devices without a kernel of ours."""
         stride, (top, left, bottom, right), dilation, groups = self.geometry
+        if x.dim() == 3:
+            row = w._replace(codes=w.codes.unsqueeze(2))
+            gx, gw, gb = self.float_gradients(grad.unsqueeze(2), x.unsqueeze(2), x_scale, row, want)
+            return None if gx is None else gx.squeeze(2), None if gw is None else gw.squeeze(2), gb
         height, width = x.shape[2:]
         real = dequantized(x, x_scale)
         pads = [top, left]
@@ -106,6 +157,8 @@ class Convolution(Weighted):
     def real(self, x: Tensor, w: Tensor, bias: Tensor) -> Tensor:
         """The float convolution."""
         stride, (top, left, bottom, right), dilation, groups = self.geometry
+        if x.dim() == 3:
+            return self.real(x.unsqueeze(2), w.unsqueeze(2), bias).squeeze(2)
         padded = F.pad(x, (left, right, top, bottom))
         return conv2d(padded, w, bias, tuple(stride), 0, tuple(dilation), groups)
 
@@ -114,7 +167,7 @@ def conv(
     x: Coded,
     weight: Tensor,
     bias: Tensor | None,
-    geometry: Geometry,
+    geometry: Geometry | Convolution,
     weight_out: Output,
     out: Output,
     kept: KeptWeight | None = None,
@@ -128,14 +181,14 @@ def conv(
         x: Input of at most 8 bits.
         weight: Floating point; quantized half to even.
         bias: Floating point, quantized to 32 bits at the sum's scale, or None.
-        geometry: Stride, padding (top, left, bottom, right), dilation, groups.
+        geometry: Stride, padding (top, left, bottom, right), dilation, groups; or the Convolution that a layer has made of it.
         weight_out: Quantizer of the weight, at most 8 bits.
         out: Quantizer of the result.
         kept: Where the layer keeps its quantized weight between evaluations.
 
     Shape:
         x ``(N, C, H, W)``, weight ``(O, C / groups, kh, kw)``, bias ``(O,)`` -> value and codes ``(N, O, H', W')``, channels-last
-        in memory.
+        in memory; without the axes of height, an image of one row.
 
     Raises:
         UnsupportedError: Operands above 8 bits, or a device without a kernel.
@@ -143,12 +196,13 @@ def conv(
 
     Source: docs/numerics.md, "Convolution".
     """
+    op = geometry if type(geometry) is Convolution else Convolution(cast(Geometry, geometry))
 
     def check() -> None:
         check_operands("conv", x, weight, bias, weight_out, out)
-        _check_geometry("conv", x.codes, weight, geometry)
+        _check_geometry("conv", x.codes, weight, op.geometry)
 
-    return weighted(Convolution(geometry), check, x, weight, bias, weight_out, out, kept)
+    return weighted(op, check, x, weight, bias, weight_out, out, kept)
 
 
 def conv_codes(
@@ -188,7 +242,7 @@ def conv_codes(
 
 
 def _check_geometry(op: str, x: Tensor, w: Tensor, g: Geometry) -> None:
-    if x.dim() != 4 or w.dim() != 4:
+    if x.dim() != w.dim() or x.dim() not in (3, 4):
         raise ValueError(f"{op}: x and weight must have 4 dimensions, got {x.dim()} and {w.dim()}")
     if len(g.stride) != 2 or len(g.dilation) != 2 or len(g.padding) != 4:
         raise ValueError(f"{op}: stride and dilation need 2 numbers, padding 4 (top, left, bottom, right), got {g}")
@@ -203,14 +257,20 @@ def _check_geometry(op: str, x: Tensor, w: Tensor, g: Geometry) -> None:
     if min(_out_size(x, w, g)) < 1:
         raise ValueError(
             f"{op}: the kernel {tuple(w.shape[2:])} with dilation {tuple(g.dilation)} is larger than the padded input "
-            f"{x.shape[2] + g.padding[0] + g.padding[2]} x {x.shape[3] + g.padding[1] + g.padding[3]}"
+            f"{_size(x)[0] + g.padding[0] + g.padding[2]} x {_size(x)[1] + g.padding[1] + g.padding[3]}"
         )
 
 
 def _out_size(x: Tensor, w: Tensor, g: Geometry) -> tuple[Any, Any]:
     t, left, b, right = g.padding
-    h = (x.shape[2] + t + b - g.dilation[0] * (w.shape[2] - 1) - 1) // g.stride[0] + 1
-    return h, (x.shape[3] + left + right - g.dilation[1] * (w.shape[3] - 1) - 1) // g.stride[1] + 1
+    (h, wd), (kh, kw) = _size(x), _size(w)
+    oh = (h + t + b - g.dilation[0] * (kh - 1) - 1) // g.stride[0] + 1
+    return oh, (wd + left + right - g.dilation[1] * (kw - 1) - 1) // g.stride[1] + 1
+
+
+def _size(x: Tensor) -> tuple[Any, Any]:
+    """Height and width."""
+    return (1, x.shape[2]) if x.dim() == 3 else (x.shape[2], x.shape[3])
 
 
 @fake("linger::conv")
@@ -224,11 +284,13 @@ def _fake_conv(
 def _fake_conv_grad(
     dy: Tensor, mask: Tensor | None, x: Tensor, x_scale: Tensor, w: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    want = rest[-1]
+    return _fake_gradients(dy, x, torch.empty_like(w, dtype=torch.float32), rest[-1])
+
+
+def _fake_gradients(dy: Tensor, x: Tensor, gw: Tensor, want: int) -> tuple[Tensor, Tensor, Tensor]:
     n, c, *size = x.shape
     gx = dy.new_empty((n, *size, c)).movedim(-1, 1) if want & 1 else dy.new_empty([0])
-    gw = torch.empty_like(w, dtype=torch.float32) if want & 2 else dy.new_empty([0])
-    return gx, gw, dy.new_empty([w.shape[0] if want & 4 else 0])
+    return gx, gw if want & 2 else dy.new_empty([0]), dy.new_empty([dy.shape[1] if want & 4 else 0])
 
 
 @checks.fake("linger::conv_codes")
@@ -239,8 +301,45 @@ def _fake_conv_codes(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> T
 
 def _fake_result(x: Tensor, w: Tensor, g: Geometry, dtype: torch.dtype) -> Tensor:
     h, wd = _out_size(x, w, g)
-    o = w.shape[0]
-    return x.new_empty_strided((x.shape[0], o, h, wd), (h * wd * o, 1, wd * o, o), dtype=dtype)
+    return _image(x, x.shape[0], w.shape[0], h, wd, dtype, x.dim())
 
 
-__all__ = ["Geometry", "conv", "conv_codes"]
+def _image(like: Tensor, n: Any, c: Any, h: Any, w: Any, dtype: torch.dtype, dim: int) -> Tensor:
+    if dim == 3:
+        return like.new_empty_strided((n, c, w), (w * c, 1, c), dtype=dtype)
+    return like.new_empty_strided((n, c, h, w), (h * w * c, 1, w * c, c), dtype=dtype)
+
+
+def _kept_bytes(w: Tensor) -> Any:
+    n: Any = w.numel()
+    return 64 + (n + 63) // 64 * 64 + (n + 7) // 8
+
+
+@checks.fake("linger::conv_step")
+def _fake_step(
+    x: Tensor, x_scale: Tensor, w: Tensor, bias: Tensor | None, states: list[Tensor], geometry: list[int], *rest: Any
+) -> tuple[Tensor, ...]:
+    _of_weight, packed, _clamp = rest
+    numbers = Geometry(geometry[:2], geometry[2:6], geometry[6:8], geometry[8])
+    value = _fake_result(x, w, numbers, torch.float32)
+    *results, _slope = fake_results(value, w.shape[0], packed & 255, None, packed >> 16)
+    return (*results, x.new_empty([_kept_bytes(w)], dtype=torch.uint8))
+
+
+@checks.fake("linger::conv_step_backward")
+def _fake_step_backward(
+    dy: Tensor, x: Tensor, mask: Tensor, kept: Tensor, geometry: list[int], want: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    kernel = [torch.library.get_ctx().new_dynamic_size() for _ in range(x.dim() - 2)]  # the kept tensor knows it
+    gw = dy.new_empty([dy.shape[1], x.shape[1] // geometry[8], *kernel] if want & 2 else [0])
+    return _fake_gradients(dy, x, gw, want)
+
+
+@checks.fake("linger::conv_step_weight")
+def _fake_step_weight(kept: Tensor) -> tuple[Tensor, ...]:
+    sizes = [torch.library.get_ctx().new_dynamic_size() for _ in range(5)]
+    scale = kept.new_empty([], dtype=torch.float32)
+    return scale, kept.new_empty(sizes[:4], dtype=torch.int8), scale.clone(), kept.new_empty(sizes[4:])
+
+
+__all__ = ["Convolution", "Geometry", "conv", "conv_codes"]

@@ -8,6 +8,8 @@ from torch import Tensor
 
 OBSERVE, RELU, GRAD = 1, 2, 4
 """Bits of the ``flags`` argument of the quantizing native operators (``csrc/include/lgr/observe.h``)."""
+HALF_EVEN = 2
+"""The rounding of weights."""
 
 
 class Stats(NamedTuple):

@@ -45,6 +45,10 @@ class Weighted(Operator):
         """Stride and groups, for the packed form of the weight."""
         return (1, 1), 1
 
+    def checks_first(self, x: Tensor, weight_out: Output, out: Output) -> bool:
+        """Whether the training step's native operator refuses what does not fit before a state moves."""
+        return False
+
     def engine(
         self, x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: Tensor | None, out: Output, flags: int,
         packed: Tensor | None = None,
@@ -124,9 +128,10 @@ class KeptWeight:
     bias's limit. Copies and pickles start empty. Threads may share it.
     """
 
-    __slots__ = ("entry",)
+    __slots__ = ("entry", "plan")
 
     def __init__(self) -> None:
+        self.plan: tuple[object, Weighted] | None = None
         self.entry: tuple[object, tuple[object, ...], Tensor, Tensor, Tensor] | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -195,7 +200,7 @@ def evaluation_weight(
     if kept is not None and out.observe:
         kept.entry = None
     lasting = isinstance(weight if weight._base is None else weight._base, torch.nn.Parameter)
-    if kept is None or not lasting or out.observe or _traced(x):
+    if kept is None or not lasting or out.observe or traced(x.codes):
         w = quantize_weight(weight, bias, x.scale, out, False)
         return op.arranged(w.codes), w.scale, None
     version = (None if weight.is_inference() else weight._version, out.bits)
@@ -220,10 +225,11 @@ def weighted(
 ) -> Coded:
     """Runs an operator with a weight; operands that do not fit are refused by ``check``.
 
-    A layer's evaluation, which moves no state, asks only once the native operator has refused: the checks take as long as a
-    small product.
+    A layer asks only once the native operator has refused, where no state has moved by then: the checks take as long as a small
+    product.
     """
-    if kept is not None and not (weight_out.observe or out.observe or torch.is_grad_enabled() or _traced(x)):
+    moves = weight_out.observe or out.observe or torch.is_grad_enabled()
+    if kept is not None and (op.checks_first(x.codes, weight_out, out) or not (moves or traced(x.codes))):
         try:
             return _run(op, x, weight, bias, weight_out, out, kept)
         except (AttributeError, IndexError, RuntimeError):  # what the native operators and torch's own say
@@ -252,12 +258,12 @@ def _run(
     return Coded(y if x.value.dtype == torch.float32 else y.to(x.value.dtype), codes, scale)
 
 
-def _traced(x: Coded) -> bool:
+def traced(codes: Tensor) -> bool:
     """Whether something else than this processor's numbers goes through: compiled, fake or recorded tensors."""
     return (
         torch.compiler.is_compiling()
-        or type(x.codes) is not Tensor
-        or not x.codes.is_cpu
+        or type(codes) is not Tensor
+        or not codes.is_cpu
         or torch._C._get_tracing_state() is not None
     )
 

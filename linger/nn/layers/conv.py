@@ -62,6 +62,16 @@ class _ConvInt(QuantLayer, _ConvNd):
             pads = (*self.padding, *self.padding) if simple else self.pads()
         return ops.Geometry(stride, pads, dilation, self.groups)
 
+    def convolution(self) -> ops.Convolution:
+        """What runs this layer; made anew where the attributes that decide it have changed."""
+        if torch.compiler.is_compiling():  # what compiled code writes, it also guards
+            return ops.Convolution(self.geometry())
+        key = (self.stride, self.padding, self.dilation, self.groups, self.padding_mode, self.kernel_size)
+        plan = self.kept_weight.plan
+        if plan is None or plan[0] != key:
+            self.kept_weight.plan = plan = (key, ops.Convolution(self.geometry()))
+        return cast(ops.Convolution, plan[1])
+
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward, float gradients in backward."""
         with torch._C.DisableTorchFunction():
@@ -87,18 +97,19 @@ class _ConvInt(QuantLayer, _ConvNd):
         operand = source
         if flat:
             operand = _each(operand, lambda t: t.unsqueeze(0))
-        if one_d:
+        unlike = self.padding_mode != "zeros"
+        if one_d and unlike:
             operand = _each(operand, lambda t: t.unsqueeze(2))
-        if self.padding_mode != "zeros":
+        if unlike:
             operand = pad_coded(operand, self.pads(), self.padding_mode, self.input_quantizer.bits)
         weight, bias = self._folded()
-        if one_d:
+        if one_d and unlike:
             weight = weight.unsqueeze(2)
         note_use(output_quantizer)
         target = output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
         spec = parts["weight_quantizer"].output()
-        out = ops.conv(operand, weight, bias, self.geometry(), spec, target, self.kept_weight)
-        if one_d:
+        out = ops.conv(operand, weight, bias, self.convolution(), spec, target, self.kept_weight)
+        if one_d and unlike:
             out = _each(out, lambda t: t.squeeze(2))
         if flat:
             out = _each(out, lambda t: t.squeeze(0))
