@@ -20,7 +20,7 @@ struct Kept {
     lgr::Image image() const { return {o, c, kh, kw, c * kh * kw, kh * kw, kw, 1}; }
     Tensor fresh(int32_t dtype) const {
         const int64_t sizes[] = {o, c, dim == 3 ? kw : kh, kw};
-        return lgr::fresh(sizes, dim, dtype);
+        return lgr::fresh(sizes, dim == 3 ? 3 : 4, dtype);
     }
     static Kept read(const char *op, const Tensor &t) {
         Kept k = {};
