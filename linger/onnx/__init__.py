@@ -6,6 +6,16 @@ from linger.errors import ExportError, ModelError
 
 from .checking import CheckReport, check
 from .export import export
+from .pack_report import PackReport, pack_report
 from .runner import OnnxRunner
 
-__all__ = ["CheckReport", "ExportError", "ModelError", "OnnxRunner", "check", "export"]
+__all__ = [
+    "CheckReport",
+    "ExportError",
+    "ModelError",
+    "OnnxRunner",
+    "PackReport",
+    "check",
+    "export",
+    "pack_report",
+]

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-import torch
 from torch import nn
 
-from linger.chip import FLOAT, TensorFacts, Violation, engine_of, file_platform, limits_of
+from linger.chip import FLOAT, Violation, engine_of, file_platform, limits_of
 from linger.convert.dry_run import dry_run
 from linger.convert.findings import findings, follow, layer_findings
 from linger.convert.neighbours_from_forward import bind_inputs
@@ -23,7 +22,8 @@ from linger.runtime import Tape
 from .engine import rewrite
 from .export import float_inputs, float_nodes, record_forward
 from .float_findings import float_operator, island
-from .loader import Graph, load
+from .graph_facts import graph_facts, ports
+from .loader import load
 from .runner import OnnxRunner
 from .serialise import live_nodes
 
@@ -192,32 +192,10 @@ def _file(source: Any, platform: str | None, engine: str | None) -> CheckReport:
     except (TypeError, ValueError, LookupError, ArithmeticError) as error:  # attributes of the wrong kind or length
         said = f"{type(error).__name__}: {error}"
         found = [Violation("(file)", "the attributes of a node make no sense", "", said, "export the model again")]
-    floats = {name for name, port in _ports(graph).items() if port.bits == FLOAT}
+    floats = {name for name, port in ports(graph).items() if port.bits == FLOAT}
     found += [island(n.name, n.op_type, "its data are float") for n in float_nodes(graph.nodes, floats)]
     try:
         OnnxRunner(source)
     except ModelError as error:
         found.append(Violation("(file)", "the runner refuses it", "", str(error), "export the model again"))
     return _report(graph.platform, found)
-
-
-def graph_facts(graph: Graph) -> tuple[Any, ...]:
-    """A file as :func:`linger.convert.findings.walk` takes it."""
-    entries = [(n.op_type, n.name, _plain(n.attributes), n.inputs, n.outputs) for n in graph.nodes]
-    constants = {name: t.numpy() for name, t in graph.constants.items()}
-    return entries, graph.platform, _ports(graph), constants, {out.name for out in graph.outputs}
-
-
-def _plain(attributes: Any) -> dict[str, Any]:
-    return {k: v for k, v in attributes.items() if not isinstance(v, torch.Tensor)}
-
-
-def _ports(graph: Graph) -> dict[str, TensorFacts]:
-    given = {}
-    for port in graph.inputs:
-        shape = None
-        if port.shape is not None and all(d is not None for d in port.shape):
-            shape = tuple(int(d) for d in port.shape if d is not None)
-        bits = FLOAT if port.dtype.is_floating_point else torch.iinfo(port.dtype).bits
-        given[port.name] = TensorFacts(shape, bits)
-    return given

@@ -24,6 +24,7 @@ from .arguments import arguments, copied, tensors_in
 from .engine import rewrite
 from .engine.pack import packing, write_beside
 from .float_findings import float_operator
+from .pack_report import PackReport, pack_report
 from .serialise import GraphPort, build_model, live_nodes, open_axes_of
 from .states import as_state, check_states, state_formats, warn_untouched
 from .validate import validate
@@ -37,7 +38,7 @@ _OBSOLETE = frozenset(
     """export_params verbose training aten export_raw_ir operator_export_type operator_export_types _retain_param_name
     do_constant_folding example_outputs strip_doc_string keep_initializers_as_inputs custom_opsets enable_onnx_checker
     use_external_data_format is_update_dequant is_scoped_info debug_dump dynamo external_data fallback optimize verify
-    export_modules_as_functions report profile dump_exported_program artifacts_dir autograd_inlining""".split()
+    export_modules_as_functions profile dump_exported_program artifacts_dir autograd_inlining""".split()
 )
 
 
@@ -55,8 +56,9 @@ def export(
     states: Mapping[str, str] | None = None,
     engine: str | None = None,
     strict: bool = False,
+    report: bool = False,
     **obsolete: Any,
-) -> None:
+) -> PackReport | None:
     """Write an initialised model as the ONNX file that the packer takes.
 
     Works in train or eval mode, with or without ``no_grad``, leaves the model untouched, writes the same bytes every time.
@@ -79,6 +81,7 @@ def export(
             has the scale of its output, so that the file in a loop computes what the model does in a loop.
         engine: Release of the engine to write for; None: the model's.
         strict: Refuse what the engine does not compute, instead of writing it with a warning.
+        report: Return what packing the file will take, as :func:`linger.onnx.pack_report` says it.
         **obsolete: Arguments of older exporters; accepted and ignored.
 
     Raises:
@@ -141,6 +144,7 @@ def export(
     _write(proto, f)
     if isinstance(f, (str, os.PathLike)):
         write_beside(f, packed)
+    return pack_report(proto.SerializeToString(deterministic=True)) if report else None
 
 
 def range_of(

@@ -5,7 +5,7 @@ import pytest
 from golden.cases import CASES
 
 from linger.convert.findings import walk
-from linger.onnx.checking import graph_facts
+from linger.onnx.graph_facts import graph_facts
 from linger.onnx.loader import load
 
 FILES = [case for case in CASES if not case.op.startswith("later_")]

@@ -113,7 +113,7 @@ def allowed(platform, node, shape):
 def pools(file):
     """(node, shape of its input) of every average pooling of a file."""
     from linger.convert.findings import walk
-    from linger.onnx.checking import graph_facts
+    from linger.onnx.graph_facts import graph_facts
     from linger.onnx.loader import load
 
     graph = graph_facts(load(file.path))
