@@ -11,8 +11,7 @@ from torch import nn
 
 from dopt import config
 from linger import settings
-from linger.convert.patterns import covers
-from linger.settings import ClampInfo, QuantInfo, Section
+from linger.settings import ClampInfo, QuantInfo, Section, covers
 
 from . import layers
 from .opt_main import generate_config_file, op_types
