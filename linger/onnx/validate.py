@@ -82,9 +82,13 @@ def validate(model: ModelProto) -> None:
             )
         else:
             produced = None
+        moved = node.op_type in PASS and bool(node.input) and node.input[0] in constants
         for i, name in enumerate(node.output):
             if name in scale:
                 raise ExportError(f"export: {where} writes '{name}' a second time")
+            if moved:  # the codes of a constant in another shape
+                constants[name], scale[name] = constants[node.input[0]], None
+                continue
             cell = node.op_type == "LSTMInt" and i == 2  # integers in the chip's own format
             scale[name] = None if cell else produced
             if node.op_type == "Cast" and _attribute(node, "to") != 1 or node.op_type in PASS and node.input[0] in wide:

@@ -91,7 +91,7 @@ def test_notebook_has_no_outputs_and_the_code_of_the_script():
     for cell in code:
         for line in cell.splitlines():
             known = line.strip() in indented or line.startswith(
-                ("platform =", "qat_method =", "epochs =", "result =", "show(")
+                ("platform =", "qat_method =", "device =", "epochs =", "result =", "show(")
             )
             assert known or line.startswith("folder = Path(tempfile"), line
 

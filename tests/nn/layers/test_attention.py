@@ -82,6 +82,11 @@ FORMS = {
 }  # fmt: skip
 
 
+def _products(nodes) -> int:
+    """Linear layers of a file; those of several rows are 1x1 convolutions where the chip's engine scrambles rows."""
+    return nodes.count("LinearInt") + nodes.count("Conv2dInt")
+
+
 @pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("form", FORMS)
 def test_modules(form, platform, tmp_path):
@@ -89,7 +94,7 @@ def test_modules(form, platform, tmp_path):
     torch.manual_seed(1)
     nodes = same_everywhere(Attention(**settings), [(torch.randn(shape),) for _ in range(4)], tmp_path, platform)
     assert nodes.count("BmmInt") == 2
-    assert nodes.count("LinearInt") == (7 if settings.get("cross") else 5)
+    assert _products(nodes) == (7 if settings.get("cross") else 5)
     assert "ReduceMean" not in nodes  # nobody uses the weights
 
 
@@ -186,7 +191,7 @@ def test_transformer_layers_stay_in_integers_in_eval(norm_first, platform, tmp_p
     torch.manual_seed(4)
     net = nn.Sequential(nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, norm_first=norm_first))
     nodes = same_everywhere(net, [(torch.randn(1, 5, 8),) for _ in range(4)], tmp_path, platform)
-    assert nodes.count("LinearInt") == 6
+    assert _products(nodes) == 6
     assert nodes.count("LayerNormInt") == 2
     assert nodes.count("iqAdd") == 2
     with torch.inference_mode():

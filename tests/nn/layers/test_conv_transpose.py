@@ -35,7 +35,10 @@ def test_transposed_convolution(case, platform, tmp_path):
     flat = case.startswith("1-D")
     shape = (1, 2, 7) if flat else (1, 2, 5, 6)
     nodes = assert_same_everywhere(Net(CASES[case](), flat), [(torch.randn(shape),)] * 2, tmp_path, platform)
-    assert nodes.count("ConvTranspose2dInt") == 1
+    if platform == "venus":  # whose engine packs no transposed convolution: zeros in between, then a convolution
+        assert "ConvTranspose2dInt" not in nodes and "Conv2dInt" in nodes
+    else:
+        assert nodes.count("ConvTranspose2dInt") == 1
 
 
 def test_zeros_in_the_place_of_groups_and_gaps():
