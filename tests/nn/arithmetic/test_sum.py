@@ -27,7 +27,9 @@ class Sums(nn.Module):
 def test_sums(platform, method, tmp_path):
     torch.manual_seed(1)
     nodes = assert_same_everywhere(Sums(), batches((3, 5, 6)), tmp_path, platform, method)
-    assert nodes.count("LinearInt") + nodes.count("Conv2dInt") == 6 + 1  # the layer; sums over rows are 1x1 ones on some chips
+    assert (
+        nodes.count("LinearInt") + nodes.count("Conv2dInt") == 6 + 1
+    )  # the layer; sums over rows are 1x1 ones on some chips
     assert "ReduceSum" not in nodes
 
 
