@@ -25,7 +25,8 @@ from .engine import rewrite
 from .engine.pack import packing, write_beside
 from .float_findings import float_operator
 from .pack_report import PackReport, pack_report
-from .serialise import GraphPort, build_model, live_nodes, open_axes_of
+from .serialise import GraphPort, build_model, follow_inputs, live_nodes, open_axes_of
+from .split import split
 from .states import as_state, check_states, state_formats, warn_untouched
 from .validate import validate
 
@@ -57,6 +58,7 @@ def export(
     engine: str | None = None,
     strict: bool = False,
     report: bool = False,
+    split_float: bool = False,
     **obsolete: Any,
 ) -> PackReport | None:
     """Write an initialised model as the ONNX file that the packer takes.
@@ -82,6 +84,8 @@ def export(
         engine: Release of the engine to write for; None: the model's.
         strict: Refuse what the engine does not compute, instead of writing it with a warning.
         report: Return what packing the file will take, as :func:`linger.onnx.pack_report` says it.
+        split_float: Write what computes in float before the first Quant to ``<name>.before.onnx`` and what does so behind the
+            last Dequant to ``<name>.after.onnx``; the application runs them, and the outputs of one are inputs of the next.
         **obsolete: Arguments of older exporters; accepted and ignored.
 
     Raises:
@@ -100,6 +104,8 @@ def export(
     if opset_version not in (11, 12):
         raise ExportError(f"export: opset_version must be 11 or 12 (axes are attributes there), got {opset_version!r}")
     _check_arguments(model, f, {"input_names": input_names, "output_names": output_names})
+    if split_float and not isinstance(f, (str, os.PathLike)):
+        raise TypeError(f"export: split_float writes files beside f, which must be a path then, got {type(f).__name__}")
     settings = model.__dict__.get("_linger_settings")
     if settings is None:
         raise ExportError(
@@ -127,23 +133,32 @@ def export(
     tape.nodes = live_nodes(tape, names)
     if all(axis == 0 for axis in symbols.values()):
         rewrite(tape, names, wanted, open_batch=bool(symbols))
-    found = findings(tape, tape.nodes, names, layers, settings.platform, wanted)
     floats = float_nodes(tape.nodes, float_inputs(ports[0], tape))
+    before, chip, after = split(tape, *ports, floats if split_float else ())
+    borders = [part for part in (before, after) if part is not None]
+    moved = {id(node) for part in borders for node in part.nodes}
+    floats = [node for node in floats if id(node) not in moved]
+    found = findings(tape, chip.nodes, {p.name for p in chip.outputs}, layers, settings.platform, wanted)
     islands = dict.fromkeys(float_operator(node, settings.platform) for node in floats)
     refused = [str(v) for v in (*found, *islands) if v.refused or strict and v.severity == "error"]
     if refused:
         raise ExportError(f"export: {settings.platform} cannot run {len(refused)} layer(s):\n  " + "\n  ".join(refused))
     ranges = {s: range_of(s, axis, ports[0], open_axes) for s, axis in symbols.items()}
     packed = packing(tape.platform, wanted, (*found, *islands), ranges)
-    proto = build_model(tape, tape.nodes, *ports, opset_version, open_axes, is_input_quant, packed.metadata)
+    follow_inputs(open_axes, ports[0], [p for part in borders for p in (*part.inputs, *part.outputs)])
+    codes = {p.name for p in ports[0]} if is_input_quant else ()
+    proto = build_model(tape, *chip.content, opset_version, open_axes, codes, packed.metadata)
     validate(proto)
+    sides = [build_model(tape, *part.content, opset_version, open_axes) for part in borders]
     _warn(settings, found)
     warn_untouched(tape.nodes, (p.name for p in ports[0]))
     _report_conditions(model, settings.platform, found)
     _report_floats(floats)
     _write(proto, f)
     if isinstance(f, (str, os.PathLike)):
-        write_beside(f, packed)
+        for part, side in zip(borders, sides, strict=True):
+            _write(side, part.path(f))
+        write_beside(f, packed, *(part.path(f).name if part else "" for part in (before, after)))
     return pack_report(proto.SerializeToString(deterministic=True)) if report else None
 
 

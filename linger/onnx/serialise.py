@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,12 +71,20 @@ def open_axes_of(inputs: list[GraphPort], outputs: list[GraphPort], axes: Any) -
         known = ", ".join(map(repr, ports))
         _log.warning("linger.onnx.export: dynamic_axes: %r is no input or output; there are %s", name, known)
     found = {p.name: _symbols(p, axes) for p in (*inputs, *outputs)}
-    for out in outputs:
-        for port in inputs if out.name not in axes else ():
-            for axis, symbol in found[port.name].items():
-                if axis < out.tensor.dim() and out.tensor.shape[axis] == port.tensor.shape[axis]:
-                    found[out.name].setdefault(axis, symbol)
+    follow_inputs(found, inputs, [out for out in outputs if out.name not in axes])
     return found
+
+
+def follow_inputs(
+    open_axes: dict[str, dict[int, str]], inputs: Sequence[GraphPort], others: Iterable[GraphPort]
+) -> None:
+    """Open the axes of ``others`` that have the place and size of an open axis of an input."""
+    for other in others:
+        mine = open_axes.setdefault(other.name, {})
+        for port in inputs:
+            for axis, symbol in open_axes[port.name].items():
+                if axis < other.tensor.dim() and other.tensor.shape[axis] == port.tensor.shape[axis]:
+                    mine.setdefault(axis, symbol)
 
 
 def _port(port: GraphPort, symbols: dict[int, str], element: int | None = None) -> ValueInfoProto:
@@ -96,7 +104,7 @@ def build_model(
     outputs: list[GraphPort],
     opset: int,
     open_axes: dict[str, dict[int, str]],
-    integer_inputs: bool,
+    integer_inputs: Collection[str] = (),
     metadata: dict[str, str] | None = None,
 ) -> ModelProto:
     """Assemble the model.
@@ -107,11 +115,11 @@ def build_model(
         inputs, outputs: Ports of the graph; unused inputs stay.
         opset: Version of the standard operators.
         open_axes: What :func:`open_axes_of` found.
-        integer_inputs: Leave out the Quant of graph inputs and declare them int8.
+        integer_inputs: Graph inputs that are declared int8, and whose Quant is left out.
         metadata: Text by key.
 
     Raises:
-        ExportError: The onnx package is missing, or nothing in the graph is constant (the packer refuses such a model).
+        ExportError: The onnx package is missing.
     """
     try:
         from onnx import helper, numpy_helper
@@ -119,8 +127,7 @@ def build_model(
         raise ExportError("export: the onnx package is needed to write files: pip install 'linger[onnx]'") from error
     elements = dict(tape.port_types)
     if integer_inputs:
-        names = {p.name for p in inputs}
-        removed = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Quant" and n.inputs[0] in names}
+        removed = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Quant" and n.inputs[0] in integer_inputs}
         elements.update(dict.fromkeys(removed.values(), 3))
         kept = [n for n in nodes if n.outputs[0] not in removed]
         nodes = [replace(n, inputs=[removed.get(i, i) for i in n.inputs]) for n in kept]
@@ -130,8 +137,6 @@ def build_model(
     ]
     symbols = open_axes
     initializers = [numpy_helper.from_array(a, n) for n, a in tape.initializers.items() if n in used]
-    if not initializers:
-        raise ExportError("export: the graph has no parameter and no constant; the packer refuses such a model")
     graph = helper.make_graph(
         protos,
         "linger",

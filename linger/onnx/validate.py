@@ -38,12 +38,14 @@ def validate(model: ModelProto) -> None:
     """Check names, types and scales, edge by edge.
 
     Raises:
-        ExportError: A tensor that nobody writes, a quantized tensor that enters a float operator (or the reverse), a scale that
-            is no power of two or not its producer's; names the node and the tensor.
+        ExportError: Nothing in the graph is constant, a tensor that nobody writes, a quantized tensor that enters a float
+            operator (or the reverse), a scale that is no power of two or not its producer's; names the node and the tensor.
     """
     from onnx import checker
 
     graph = model.graph
+    if not graph.initializer:
+        raise ExportError("export: the graph has no parameter and no constant; the packer refuses such a model")
     constants = {i.name: i.data_type for i in graph.initializer}
     scale: dict[str, float | None] = dict.fromkeys(constants)
     floats = {i.name for i in graph.input if i.type.tensor_type.elem_type in (1, 11)}

@@ -44,12 +44,19 @@ class Packing:
         }
         return {key: text for key, text in lines.items() if text}
 
-    def text(self, name: str) -> str:
-        """Content of ``<name>.pack.txt``."""
+    def text(self, name: str, before: str = "", after: str = "") -> str:
+        """Content of ``<name>.pack.txt``; ``before`` and ``after`` are the files that the application runs around it."""
         lines = [f"{_HEAD} {name} for {self.platform}, engine {self.engine}. Written by linger.onnx.export."]
         lines += ["# Options of the packer, beside its defaults:", " ".join(self.options)] if self.options else []
         for title, sentences_of in ((_NOTES, self.notes), (_ERRORS, self.errors)):
             lines += ["", f"# {title}", *(f"# - {line}" for line in sentences_of)] if sentences_of else []
+        if before or after:
+            order = " -> ".join(filter(None, (before, name, after)))
+            lines += [
+                "",
+                f"# The application runs {order}: outputs of one are inputs, of the same names, of the next.",
+                "# Only the file that this one is named after is packed; the others are float, in standard operators.",
+            ]
         return "\n".join(lines) + "\n"
 
 
@@ -82,12 +89,12 @@ def path_beside(f: str | os.PathLike[str]) -> Path:
     return path.with_name(f"{path.name.removesuffix('.onnx')}.pack.txt")
 
 
-def write_beside(f: str | os.PathLike[str], packed: Packing) -> None:
+def write_beside(f: str | os.PathLike[str], packed: Packing, before: str = "", after: str = "") -> None:
     """Write ``<name>.pack.txt`` where there is something to say; one that an earlier export wrote goes where there is not."""
     path = path_beside(f)
-    if packed.options or packed.errors:
+    if packed.options or packed.errors or before or after:
         with replaced(path) as file:
-            file.write(packed.text(Path(os.fsdecode(f)).name).encode())
+            file.write(packed.text(Path(os.fsdecode(f)).name, before, after).encode())
     elif path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(_HEAD):
         path.unlink()
 
