@@ -170,6 +170,7 @@ from .convert import constrain as constrain
 from .convert import init as init
 from .convert import load as load
 from .convert import load_report as load_report
+from .convert import quantization as quantization
 from .convert import save as save
 from .convert import summary as summary
 from .convert import trace_layers as trace_layers

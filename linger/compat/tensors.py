@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.nn.base import accept, calibrate_input
 from linger.nn.functional import FunctionalLayer
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import Format, factory, info, operator_at_site, state, tag
 from linger.settings import QuantMode
 
@@ -270,7 +270,7 @@ class QuantTensor(FunctionalLayer):
         quantizer = self.operand_quantizer(0)
         quantizer.bits = bits
         with torch._C.DisableTorchFunction():
-            if calibrating():
+            if in_float():
                 calibrate_input(x, quantizer)
                 return tag(x * 1.0, Format(quantizer.scale.detach(), bits, exact=False))
             operand: ops.Coded = accept(x, quantizer)

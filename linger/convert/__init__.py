@@ -6,6 +6,7 @@ from .checkpoint import LoadReport, load, load_report, save
 from .constrain import constrain
 from .optimizer import OptimizerReport, check_optimizer
 from .prepare import ConversionRecord, record_of
+from .quantization import quantization
 from .quantize import init
 from .report import Report, Row, Summary, report_of, summary
 from .state import converted_models, translate_keys, when_converted
@@ -25,6 +26,7 @@ __all__ = [
     "init",
     "load",
     "load_report",
+    "quantization",
     "record_of",
     "report_of",
     "save",

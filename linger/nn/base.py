@@ -23,6 +23,7 @@ from linger.quantizers import (
     layer_of,
     remedy,
     saturation,
+    unobserved,
 )
 from linger.runtime import (
     Ahead,
@@ -71,6 +72,8 @@ def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor | None]:
 def clamp_once(layer: Any) -> None:
     """Clamp a layer's weight in place before its first training step or calibration, and never again; masks stay."""
     weight, quantizer = layer.weight, layer.weight_quantizer
+    if unobserved():
+        return
     if quantizer._clamped or "weight" in layer._parameters:
         clamp_weight_once(weight, quantizer, layer.quant.clamp)
         return

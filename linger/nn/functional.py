@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.chip import OPERATORS
 from linger.errors import UnsupportedError
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import HANDLERS, Leaf, Tape, coded, current_tape, info, overwritten, state, tag
 
 from .base import (
@@ -106,7 +106,7 @@ class FunctionalLayer(Leaf):
                 "two forms calls of their own"
             )
         with torch._C.DisableTorchFunction():
-            if calibrating():
+            if in_float():
                 for i, x in enumerate(xs):
                     calibrate_input(x, self.operand_quantizer(i))
                 zeros = [operand_zeros(x, self.operand_quantizer(i)) for i, x in enumerate(xs)]

@@ -1,6 +1,6 @@
 """Quantizers, what they observe, calibration and freezing. Rules: docs/numerics.md, "Training"."""
 
-from .calibration import calibrating, calibration, register_calibrate_method
+from .calibration import calibrating, calibration, in_float, register_calibrate_method, switched_off, unobserved
 from .eager import eagerly
 from .freeze import freeze_statistics
 from .quantizer import Quantizer, clamp_weight_once
@@ -17,9 +17,12 @@ __all__ = [
     "freeze_statistics",
     "highest",
     "in_ddp_forward",
+    "in_float",
     "in_recomputation",
     "layer_of",
     "register_calibrate_method",
     "remedy",
     "saturation",
+    "switched_off",
+    "unobserved",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -158,6 +159,7 @@ class _Session:
 
 class _Local(threading.local):
     session: _Session | None = None
+    switched_off = 0  # layers that run with their quantization switched off, inside each other
 
 
 _local = _Local()
@@ -166,6 +168,26 @@ _local = _Local()
 def calibrating() -> bool:
     """True inside :func:`calibration` in this thread: layers compute in float and only show their tensors."""
     return _local.session is not None
+
+
+def in_float() -> bool:
+    """True where layers compute their float form: inside :func:`calibration`, or with quantization switched off."""
+    return _local.session is not None or _local.switched_off > 0
+
+
+def unobserved() -> bool:
+    """True where layers compute their float form and nobody collects ranges: no state moves, no weight is clamped."""
+    return _local.session is None and _local.switched_off > 0
+
+
+@contextmanager
+def switched_off() -> Iterator[None]:
+    """One forward of a layer in its float form."""
+    _local.switched_off += 1
+    try:
+        yield
+    finally:
+        _local.switched_off -= 1
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import UnsupportedError
 from ..settings import QuantMode
-from .calibration import bound, calibrating, finalise, observe
+from .calibration import bound, calibrating, finalise, in_float, observe, unobserved
 from .running import in_ddp_forward, in_recomputation
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Quantizer(nn.Module):
             self._grow()
         state = cast("dict[str, Tensor]", self._buffers)  # a plain dict: nn.Module's attribute access is slow
         stats = ops.Stats(state[self._limit], state[self._flag], state["scale"], state["n_batches"], state["_skipped"])
-        move = self.training and not self.frozen and not calibrating() and not in_recomputation()
+        move = self.training and not self.frozen and not in_float() and not in_recomputation()
         return ops.Output(
             stats, self._parameters.get("learning_data"), self.bits, int(self.rounding), clamp, move, relu
         )
@@ -152,7 +152,7 @@ class Quantizer(nn.Module):
         self.resting = False
 
     def observe_calibration(self, x: Tensor, *, relu: bool = False) -> None:
-        """Shows one batch to the running :func:`linger.calibration` of this thread.
+        """Shows one batch to the running :func:`linger.calibration` of this thread; nothing where quantization is switched off.
 
         Args:
             x: Float tensor, as the quantizer would see it.
@@ -162,6 +162,8 @@ class Quantizer(nn.Module):
             RuntimeError: No calibration is running.
             ValueError: The calibration method is unknown.
         """
+        if unobserved():
+            return
         if self.resting:
             self.wake()
         self._shown = True
@@ -169,7 +171,7 @@ class Quantizer(nn.Module):
 
     def pass_calibration(self) -> None:
         """Inside a calibration: the operand arrives quantized, so a threshold that no float operand has met rests."""
-        if not self._shown:
+        if not self._shown and not unobserved():
             self.rest()
 
     def bound_calibration(self, highest: Callable[[], Tensor]) -> None:
@@ -411,7 +413,7 @@ def clamp_weight_once(weight: Tensor, quantizer: Quantizer, clamp: ClampInfo) ->
 
     Source: docs/numerics.md, "Training".
     """
-    if quantizer._clamped or not weight.requires_grad:
+    if quantizer._clamped or not weight.requires_grad or unobserved():
         return
     done = quantizer._buffers.get("is_init_mom_clamp_weight")
     if torch.compiler.is_compiling():

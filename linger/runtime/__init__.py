@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .ahead import FOLDED, FOLDED_INTO, Ahead, ahead, behind_norm, link
-from .functional import FACTORIES, create_from_state, factory, operator_at_site, register_state_hooks
+from .functional import FACTORIES, NEW_OPERATOR, create_from_state, factory, operator_at_site, register_state_hooks
 from .graph import CodeValue, NodeReader, reader_of, reads
 from .guards import guarded, is_small
 from .islands import Island, float_calls_of, islands_of
@@ -53,6 +53,7 @@ __all__ = [
     "LEFT_FLOAT",
     "METADATA",
     "NAMES",
+    "NEW_OPERATOR",
     "OPERATOR_OF",
     "SILENT",
     "SPELLINGS",

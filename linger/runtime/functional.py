@@ -26,6 +26,9 @@ _log = logging.getLogger("linger")
 # operator -> makes its module from the number of inputs and the settings of the layer
 Factory = Callable[[int, Any], nn.Module]
 FACTORIES: dict[str, Factory] = {}
+NEW_OPERATOR = (
+    "_linger_new_operator"  # in the __dict__ of an owner: called with name and module of what is created in it
+)
 
 
 def factory(operator: str) -> Callable[[Factory], Factory]:
@@ -72,6 +75,9 @@ def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> n
     if reference is not None:
         module.to(reference.device)
     owner.add_module(attribute, module)
+    announce = owner.__dict__.get(NEW_OPERATOR)
+    if announce is not None:
+        announce(name, module)
     return module
 
 

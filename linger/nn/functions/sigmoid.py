@@ -15,7 +15,7 @@ from linger.errors import UnsupportedError
 from linger.nn.base import accept, calibrate_input, emit
 from linger.nn.functional import FunctionalLayer, common_attributes, store
 from linger.nn.nodes.requant import write_requant
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import Format, Tape, Value, current_tape, factory, handles, info, operator_at_site, tag
 
 _COARSEST = 3  # int8 at 2**3 reaches 16, where both functions have their limit: coarser codes may saturate there
@@ -55,7 +55,7 @@ class _Curve(FunctionalLayer):
         """The chip's function in forward; the derivative of the exact function at the quantized operand in backward."""
         bits = self.output_quantizer.bits
         with torch._C.DisableTorchFunction():
-            if calibrating():
+            if in_float():
                 calibrate_input(x, self.operand_quantizer(0))
                 scale = torch.full((), 2.0 ** (bits - 1), device=x.device)
                 return tag(type(self).real(x), Format(scale, bits, exact=False))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger.nn.base import Converted, no_operand
-from linger.quantizers import calibrating, clamp_weight_once
+from linger.quantizers import clamp_weight_once, in_float
 from linger.runtime import Composite, Format, Interception, current_tape, handles, info, state, tag
 
 from .linear import LinearInt
@@ -43,7 +43,7 @@ class ProjectionInt(LinearInt):
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, factor: float = 1.0) -> Tensor:  # type: ignore[override]
         """``factor * (x @ weight.T + bias)``: the factor is part of the weight, it costs nothing and rounds nothing more."""
         with torch._C.DisableTorchFunction():
-            if self.training or calibrating():
+            if self.training or in_float():
                 clamp_weight_once(weight, self.weight_quantizer, self.quant.clamp)
             if factor != 1.0:
                 weight, bias = weight * factor, None if bias is None else bias * factor

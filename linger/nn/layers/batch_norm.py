@@ -19,7 +19,7 @@ from linger.nn.base import (
     note_use,
     write_node,
 )
-from linger.quantizers import calibrating, in_recomputation
+from linger.quantizers import calibrating, in_float, in_recomputation
 from linger.runtime import Operand, Tape, Value, ahead, current_tape, runs_user_code
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
             raise no_operand(x, self.input_quantizer)
         cast(Any, self)._check_input_dim(x)
         with torch._C.DisableTorchFunction():
-            if calibrating():
+            if in_float():
                 calibrate_input(x, self.input_quantizer)
                 alpha, beta = self._factors(x)
                 shape = [1, -1] + [1] * (x.dim() - 2)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linger.nn.base import QuantLayer
-from linger.nn.constrained.fused import EmptyBatchNorm, Limits, copy_layer, fold
+from linger.nn.constrained.fused import NO_LIMITS, EmptyBatchNorm, Limits, copy_layer, fold
 from linger.nn.constrained.layers import batch_norm, convolve
 from linger.nn.masks import move_masks, renew
-from linger.quantizers import in_recomputation
+from linger.quantizers import in_recomputation, unobserved
 from linger.runtime import takes_its_own_forward
 
 from .conv import Conv1dInt, Conv2dInt
@@ -83,7 +83,7 @@ class _FoldingInt(QuantLayer):
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         mean, var = self.__dict__.get("_statistics") or (self.bn.running_mean, self.bn.running_var)
-        return fold(self, self.bn, mean, var, self.fold_limits)
+        return fold(self, self.bn, mean, var, NO_LIMITS if unobserved() else self.fold_limits)
 
 
 class Conv1dBNInt(_FoldingInt, Conv1dInt):

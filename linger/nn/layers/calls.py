@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import factory, handles, info, operator_at_site, own_arithmetic, state
 from linger.runtime.layer_calls import bound
 
@@ -62,7 +62,7 @@ class _ConvCall(_Call):
         layer.__dict__["_given"] = (weight, bias)
         try:
             with torch._C.DisableTorchFunction():
-                y: Tensor = layer._calibrate(x) if calibrating() else layer._integers(x)
+                y: Tensor = layer._calibrate(x) if in_float() else layer._integers(x)
                 return y
         finally:
             del layer.__dict__["_given"]

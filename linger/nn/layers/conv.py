@@ -23,7 +23,7 @@ from linger.nn.base import (
 )
 from linger.nn.moves.padding import absorb_padding, pad_coded, write_padding, write_zeros
 from linger.nn.nodes.file_tensor import FileTensor
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import Operand, Tape, Value, ahead, current_tape
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class _ConvInt(QuantLayer, _ConvNd):
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward, float gradients in backward."""
         with torch._C.DisableTorchFunction():
-            if calibrating():
+            if in_float():
                 return ahead(self._calibrate(x), self)
             if self.training:
                 clamp_once(self)

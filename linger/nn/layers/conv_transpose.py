@@ -24,7 +24,7 @@ from linger.nn.base import (
 from linger.nn.nodes.operands import bias, borders, operand, positive, require_8_bits, right_shift, weight_bits, weights
 from linger.ops.conv import conv_codes
 from linger.ops.conv_transpose import edges, spread, turned
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import NodeReader, Operand, Tape, Value, ahead, current_tape, reads
 
 from .conv import reach_stride
@@ -65,10 +65,10 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
         """Chip integers in forward, float gradients in backward; ``output_size`` as in torch."""
         with torch._C.DisableTorchFunction():
             n = len(self.kernel_size)
-            clamp = self.training or calibrating()
+            clamp = self.training or in_float()
             if clamp:
                 clamp_once(self)
-            if calibrating():
+            if in_float():
                 calibrate_input(x, self.input_quantizer)
                 y = type(self).float_class.forward(self, x, output_size)
                 return ahead(self.calibrated(y, x, self.weight, self.bias), self)

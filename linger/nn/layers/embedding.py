@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.nn.base import Converted, note_use, weight_quantizer
-from linger.quantizers import Quantizer, calibrating, clamp_weight_once
+from linger.quantizers import Quantizer, clamp_weight_once, in_float
 from linger.runtime import Format, Leaf, NodeReader, Tape, current_tape, reads, tag
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward; the gradient of a row reaches the table where it does not saturate."""
         with torch._C.DisableTorchFunction():
-            if self.training or calibrating():
+            if self.training or in_float():
                 clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
             table = self._shortened(x)
-            if calibrating():
+            if in_float():
                 self.weight_quantizer.observe_calibration(table)
                 scale = self.weight_quantizer.scale.detach()  # live: it has no value so far
                 return tag(self._rows(x, table), Format(scale, self.weight_quantizer.bits, exact=False))

@@ -28,7 +28,7 @@ from linger.nn.base import (
 from linger.nn.functional import FunctionalLayer, common_attributes
 from linger.nn.nodes.scalar_product import write_scalar_product
 from linger.ops.layer_norm import NORM_EXP2, nearest_eps, quantize_gamma
-from linger.quantizers import Quantizer, calibrating, clamp_weight_once
+from linger.quantizers import Quantizer, clamp_weight_once, in_float
 from linger.runtime import Operand, Tape, ahead, current_tape, factory, handles, info, operator_at_site
 
 if TYPE_CHECKING:
@@ -159,11 +159,11 @@ class LayerNormInt(QuantLayer, nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward; the gradients are those of the float layer, identity through the integer steps."""
         with torch._C.DisableTorchFunction():
-            if self.weight is not None and (self.training or calibrating()):
+            if self.weight is not None and (self.training or in_float()):
                 clamp_weight_once(self.weight, self.weight_quantizer, self.quant.clamp)
             shape = tuple(int(n) for n in self.normalized_shape)
             norm = _Norm(self.weight_quantizer, self.weight, self.bias, shape, self.eps, self.quant.platform)
-            if calibrating():
+            if in_float():
                 calibrate_input(x, self.input_quantizer)
                 zeros, spec = operand_zeros(x, self.input_quantizer), self.output_quantizer.output()
                 highest = lambda: norm.integers(zeros(), spec._replace(observe=False)).scale  # noqa: E731

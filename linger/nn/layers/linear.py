@@ -21,7 +21,7 @@ from linger.nn.base import (
     weight_and_bias,
     write_node,
 )
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import Operand, Tape, ahead, current_tape
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class LinearInt(QuantLayer, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward, float gradients in backward."""
         with torch._C.DisableTorchFunction():
-            if self.training or calibrating():
+            if self.training or in_float():
                 clamp_once(self)
             return ahead(self._product(x, *self._folded()), self)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The forward with these parameters; interception is off."""
-        if calibrating():
+        if in_float():
             calibrate_input(x, self.input_quantizer)
             with torch.autocast(x.device.type, enabled=False):
                 y = F.linear(x.to(weight.dtype), weight, bias)

@@ -15,7 +15,7 @@ from torch import Tensor
 from linger import ops
 from linger.chip import OPERATORS
 from linger.nn.nodes.file_tensor import FileTensor
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import Dim, Format, Tape, fixed_output, handles, info, tag
 
 from .register import MoveCall, register_move
@@ -204,7 +204,7 @@ def _dropout(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     if not named.get("training", named.get("train", True)) or float(named.get("p", 0.5)) == 0.0:
         return x
     dropped = func(*args, **kwargs)
-    if calibrating() or not fmt.exact:
+    if in_float() or not fmt.exact:
         return tag(dropped, fmt.like(None))
     out = ops.quantize(dropped, fixed_output(fmt.scale, fmt.bits))
     return tag(out.value, Format(fmt.scale, fmt.bits, out.codes))

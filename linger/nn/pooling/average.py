@@ -20,7 +20,7 @@ from linger.nn.base import accept
 from linger.nn.functional import FunctionalLayer, common_attributes, engine_here, platform_here
 from linger.nn.moves.register import named_arguments
 from linger.nn.nodes.file_tensor import FileTensor
-from linger.quantizers import calibrating
+from linger.quantizers import in_float
 from linger.runtime import (
     HANDLERS,
     LEFT_FLOAT,
@@ -212,7 +212,7 @@ class AvgPoolInt(FunctionalLayer):
         """The operand in the chip's integers; gradient 1 where it does not saturate."""
         quantizer = self.operand_quantizer(0)
         with torch._C.DisableTorchFunction():
-            if calibrating():
+            if in_float():
                 quantizer.observe_calibration(x)
                 return tag(x.view_as(x), Format(quantizer.scale.detach(), quantizer.bits, exact=False))
             return accept(x, quantizer, widest=8).value

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 from linger import ops
@@ -28,7 +29,7 @@ from linger.nn.base import (
 from linger.nn.constrained.recurrent import FloatRows, run_float
 from linger.nn.moves.rows import mark_rows
 from linger.ops.recurrent import Formulas, Result, States, Walk, Weights, hidden_observe, hidden_scale
-from linger.quantizers import Quantizer, calibrating, clamp_weight_once, in_recomputation
+from linger.quantizers import Quantizer, clamp_weight_once, in_float, in_recomputation, unobserved
 from linger.runtime import Leaf, current_tape, info
 
 from .packing import Padded, padded
@@ -162,13 +163,13 @@ class RecurrentInt(Leaf):
 
     def _run(self, input: Any, hx: Any) -> Any:  # noqa: A002  torch's name
         with torch._C.DisableTorchFunction():
-            if self.training or calibrating():
+            if self.training or in_float():
                 self.clamp_now()
             x, rows = self._rows(input)
             given = self._given(hx, rows)
             if rows.batch == 0:
                 return self._nothing(x)
-            if calibrating():
+            if in_float():
                 y, states = self._calibrate(x, rows, given)
             else:
                 y, states = self._compute(x, rows, given, hx)
@@ -319,12 +320,12 @@ class RecurrentInt(Leaf):
             bits = 8 if i == 0 else limits_of(self.quant.platform).cell_bits
             values = [placed(p.value) for p in parts]
             values = values if values[0].dtype == y.dtype or i else [v.to(y.dtype) for v in values]
-            formats = [(p.scale, bits, None if calibrating() else placed(p.codes)) for p in parts]
+            formats = [(p.scale, bits, None if in_float() else placed(p.codes)) for p in parts]
             value = values[0] if len(values) == 1 else torch.cat(values)
             if len(parts) == 1:
                 value = tag_state(value, *formats[0])
             elif self.num_layers == 1 and (recording is None or i == 0):  # one scale
-                codes = None if calibrating() else torch.cat([cast(Tensor, f[2]) for f in formats])
+                codes = None if in_float() else torch.cat([cast(Tensor, f[2]) for f in formats])
                 value = tag_state(value, parts[0].scale, bits, codes)
             else:
                 made = [tag_state(v, *f) for v, f in zip(values, formats, strict=True)]
@@ -362,6 +363,8 @@ class RecurrentInt(Leaf):
                 as_torch = RecurrentInt.weights(self, d)  # the chip's may be turned for its formula
                 tensors += [t for t in as_torch[:4] if t is not None]
             starts = None if given is None else [s[layer * n : layer * n + n] for s in given]
+            if layer and self.training and unobserved():  # ranges are those of evaluation
+                y = F.dropout(y, self.dropout)
             how = FloatRows(rows.packed, self.batch_first and not rows.unbatched, rows.unbatched)
             y, last = run_float(self.gates, y, how, starts, tensors, self.bias, self.bidirectional)
             y, x_scale = emit_calibrated(y, quantizer), quantizer.scale
