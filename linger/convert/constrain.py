@@ -29,6 +29,7 @@ from .prepare import (
 )
 from .report import Report, Row
 from .state import install
+from .weight_limits import cut_weights
 
 __all__ = ["apply_constraints", "constrain", "fuse_pairs", "fusion_of", "mark_relu"]
 
@@ -134,7 +135,7 @@ def apply_constraints(
         if isinstance(m, Constrained):
             m.__dict__["_linger_name"] = name  # for messages
     report = Report("constrain", rows)
-    report.notes += standing_notes(model, found)
+    report.notes += [*standing_notes(model, found), *cut_weights(model)]
     earlier = record_of(model)
     fusions = [*(earlier.fusions if earlier else ()), *fusions]
     covered = tuple(r.name for r in rows if r.became)

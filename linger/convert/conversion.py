@@ -16,6 +16,7 @@ from linger.nn.constrained.fused import EmptyBatchNorm, FusedBN, fold
 from linger.nn.constrained.layers import Constrained, clamp
 from linger.nn.layers.batch_norm_folding import FOLDING
 from linger.nn.masks import renew, settle, stored
+from linger.quantizers import CUT_SAID, Quantizer
 from linger.settings import Settings
 
 from .constrain import fusion_of
@@ -226,6 +227,9 @@ class Conversion:
     def _clamp_now(self, m: Any) -> None:
         """A layer that was constrained computes with clamped parameters already: keep them."""
         info = m.quant.clamp
+        for quantizer in m.modules():
+            if isinstance(quantizer, Quantizer) and quantizer.role == "weight":  # nothing here: the report says it
+                quantizer.__dict__[CUT_SAID] = m.__dict__.get(CUT_SAID, False)
         if isinstance(m, (RecurrentInt, MultiheadAttentionInt)):
             m.keep_constrained()
             return

@@ -32,6 +32,7 @@ from .prepare import (
     with_engine,
 )
 from .state import install
+from .weight_limits import cut_weights
 from .widths import check_widths
 
 __all__ = ["check_method", "init", "quantize"]
@@ -120,7 +121,7 @@ def init(
         record = quantize(conversion)
         if example_inputs is not None:
             materialise(model, example_inputs)
-        record.report.notes += hooked
+        record.report.notes += [*hooked, *cut_weights(model)]
         told = [v for v in layer_findings(model, settings.platform, settings.engine) if v.severity != "note"]
         record.report.notes += sentences(unsaid(model, told))
         differing = (row for row in record.report.rows if row.became == "GRUInt" and row.note)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.chip import NodeFacts, TensorFacts, Violation
 from linger.errors import UnsupportedError
+from linger.nn.limited import Limited
 from linger.nn.masks import clamp_stored
 from linger.quantizers import (
     TRAIN_LIMIT,
@@ -243,10 +244,9 @@ def calibrate_input(x: Tensor, quantizer: Quantizer) -> None:
 _C = TypeVar("_C", bound="Converted")
 
 
-class Converted:
+class Converted(Limited):
     """What every layer that replaces one of torch shares: it is made from it in place, and its quantizers have names."""
 
-    quant: LayerSettings
     fused_relu: bool
 
     @classmethod

@@ -6,13 +6,18 @@ from .freeze import freeze_statistics
 from .quantizer import Quantizer, clamp_weight_once
 from .running import in_ddp_forward, in_recomputation
 from .saturation import TRAIN_LIMIT, highest, layer_of, remedy, saturation
+from .weight_limit import CUT_SAID, WEIGHT_CUT, WeightCut, cut_note, weight_cut
 
 __all__ = [
+    "CUT_SAID",
     "TRAIN_LIMIT",
+    "WEIGHT_CUT",
     "Quantizer",
+    "WeightCut",
     "calibrating",
     "calibration",
     "clamp_weight_once",
+    "cut_note",
     "eagerly",
     "freeze_statistics",
     "highest",
@@ -25,4 +30,5 @@ __all__ = [
     "saturation",
     "switched_off",
     "unobserved",
+    "weight_cut",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -14,10 +15,13 @@ from ..errors import UnsupportedError
 from ..settings import QuantMode
 from .calibration import bound, calibrating, finalise, in_float, observe, unobserved
 from .running import in_ddp_forward, in_recomputation
+from .saturation import layer_of
+from .weight_limit import CUT_SAID, WEIGHT_CUT, cut_note, weight_cut
 
 if TYPE_CHECKING:
     from ..settings import ClampInfo
 
+_log = logging.getLogger("linger")
 METHODS = ("MOM", "TQT")
 ROLES = ("activation", "weight", "bias")
 SMALLEST_RANGE = 1e-6  # a range never gets below this: an all-zero tensor has a scale too
@@ -194,6 +198,12 @@ class Quantizer(nn.Module):
         if not self._ready:
             self._ready = bool(self._buffers[self._flag])
         return self._ready
+
+    @property
+    def weight_clamped(self) -> bool:
+        """Whether the one clamp of the weight is done, in this process or before its checkpoint was written."""
+        done = self._buffers.get("is_init_mom_clamp_weight")
+        return self._clamped or (bool(done) if done is not None else self.ready)
 
     @property
     def n_skipped(self) -> int:
@@ -420,13 +430,24 @@ def clamp_weight_once(weight: Tensor, quantizer: Quantizer, clamp: ClampInfo) ->
         _clamp_unless(weight, quantizer._buffers[quantizer._flag] if done is None else done, clamp)
         if done is not None:
             done.fill_(True)
-    elif not (bool(done) if done is not None else quantizer.ready):
+    elif not quantizer.weight_clamped:
         with torch.no_grad():
             if clamp.clamp_weight_value is not None or clamp.clamp_factor_value is not None:
+                _measure(weight, quantizer, clamp)
                 weight.copy_(ops.clamp_weight(weight.detach(), clamp.clamp_weight_value, clamp.clamp_factor_value))
             if done is not None:
                 done.fill_(True)
     quantizer._clamped = True
+
+
+def _measure(weight: Tensor, quantizer: Quantizer, clamp: ClampInfo) -> None:
+    """Remembers what the clamp is about to cut, and says it where it is much and the user does not know."""
+    cut = weight_cut(weight, clamp.clamp_weight_value, clamp.clamp_factor_value)
+    quantizer.__dict__[WEIGHT_CUT] = cut
+    note = cut_note([(layer_of(quantizer.name)[0].replace("(root)", ""), cut)]) if quantizer.name else ""
+    if note and CUT_SAID not in quantizer.__dict__:
+        quantizer.__dict__[CUT_SAID] = True
+        _log.warning("linger: %s", note)
 
 
 def _clamp_unless(weight: Tensor, done: Tensor | None, clamp: ClampInfo) -> None:

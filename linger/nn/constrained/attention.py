@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from .layers import CONSTRAINED, Constrained
 
+_SEPARATE = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+
 
 class NormalizeMultiheadAttention(Constrained, nn.MultiheadAttention):
     """``nn.MultiheadAttention`` with clamps; the limits hold for the matrix of each projection on its own.
@@ -29,6 +31,11 @@ class NormalizeMultiheadAttention(Constrained, nn.MultiheadAttention):
     def _qkv_same_embed_dim(self, value: bool) -> None:
         self.__dict__["_qkv_same_embed_dim"] = value  # what torch's own class reads after a conversion
 
+    def weights(self) -> list[Tensor]:
+        """The matrices of query, key and value; that of the result has a layer of its own."""
+        stacked = self.in_proj_weight
+        return [getattr(self, name) for name in _SEPARATE] if stacked is None else list(stacked.chunk(3))
+
     def forward(
         self,
         query: Tensor,
@@ -45,13 +52,11 @@ class NormalizeMultiheadAttention(Constrained, nn.MultiheadAttention):
         q, k, v = (t.transpose(0, 1) if turned else t for t in (query, key, value))
         last: Any = self.out_proj
         limits: Constrained = last if isinstance(last, Constrained) else self
+        separate = self.in_proj_weight is None
         with torch._C.DisableTorchFunction():  # constants of a file
-            names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-            separate = self.in_proj_weight is None
-            matrices = [getattr(self, name) for name in names] if separate else self.in_proj_weight.chunk(3)
-            limited = [self.limited_weight(w) for w in matrices]
+            limited = [self.limited_weight(w) for w in self.weights()]
             stacked = None if separate else torch.cat(limited)
-        apart: dict[str, Any] = dict(zip(names, limited, strict=True)) if separate else {}
+        apart: dict[str, Any] = dict(zip(_SEPARATE, limited, strict=True)) if separate else {}
         out, shares = F.multi_head_attention_forward(
             q,
             k,

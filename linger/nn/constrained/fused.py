@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.nn.masks import masks_of, move_masks, renew
 from linger.ops.fold_bn import folded_real
+from linger.quantizers import CUT_SAID
 from linger.runtime import FOLDED, ahead, behind_norm, takes_its_own_forward
 
 from .layers import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, momentum_of
@@ -184,7 +185,7 @@ class FusedBN(Constrained):
         """Become the layer alone again, in place (`bn` is left out; whoever calls it folds it)."""
         inner = self.layer
         masks = masks_of(inner)
-        kept = {key: self.__dict__[key] for key in (*HOOKS, "training", FOLDED) if key in self.__dict__}
+        kept = {key: self.__dict__[key] for key in (*HOOKS, "training", FOLDED, CUT_SAID) if key in self.__dict__}
         self.__dict__.clear()
         self.__class__ = type(inner)
         self.__dict__.update(inner.__dict__)
@@ -210,6 +211,13 @@ class FusedBN(Constrained):
     def run(self, x: Tensor, w: Tensor, b: Tensor | None, output_size: list[int] | None) -> Tensor:
         """The layer's own operation with other parameters."""
         return convolve(self.layer, x, w, b, output_size)
+
+    def weights(self) -> list[Tensor]:
+        """The folded weight of the evaluation, in front of the clamp."""
+        if self.bn.running_mean is None:
+            return []
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            return [fold(self.layer, self.bn, self.bn.running_mean, self.bn.running_var)[0]]
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of the evaluation: folded with the running statistics, clamped.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from linger import ops
 from linger.nn.base import convert_class
+from linger.quantizers import CUT_SAID, WeightCut, cut_note, weight_cut
 from linger.runtime import current_tape
 
 if TYPE_CHECKING:
@@ -144,22 +145,32 @@ class Constrained(nn.Module):
     def limited_output(self, y: Tensor) -> Tensor:
         """The output as the next layer sees it."""
         limit = self.normalize_data
-        if (
-            limit is not None
-            and not torch.compiler.is_compiling()
-            and self.training not in self.__dict__.get(_SEEN, ())
-        ):
+        if not torch.compiler.is_compiling() and self.training not in self.__dict__.get(_SEEN, ()):
             self._look(y.detach(), limit)
         if limit is not None and current_tape() is not None:
             return y.clamp(-limit, limit)  # the operator that a file can hold
         return clamp(y, limit)
 
-    def _look(self, y: Tensor, limit: float) -> None:
-        """Say once in training, and once in evaluation, what the limit cuts of the first output."""
+    def weights(self) -> list[Tensor]:
+        """The weights that a limit holds for, each on its own, in front of the clamp."""
+        weight: Tensor | None = getattr(self, "weight", None)
+        return [] if weight is None else [weight]
+
+    def weight_cuts(self) -> list[WeightCut]:
+        """What the limit cuts from each of them."""
+        return [weight_cut(w, self.normalize_weight, self.normalize_factor) for w in self.weights()]
+
+    def _look(self, y: Tensor, limit: Limit) -> None:
+        """Say once in training, and once in evaluation, what the limits cut of the weights and of the first output."""
         self.__dict__[_SEEN] = (*self.__dict__.get(_SEEN, ()), self.training)
-        share = float((y.abs() > limit).float().mean()) if y.numel() else 0.0
+        name = self.__dict__.get("_linger_name", "") or type(self).__name__
+        if CUT_SAID not in self.__dict__:
+            note = cut_note((name, cut) for cut in self.weight_cuts())
+            if note:
+                self.__dict__[CUT_SAID] = True
+                _log.warning("linger: %s", note)
+        share = float((y.abs() > limit).float().mean()) if limit is not None and y.numel() else 0.0
         if share > 0.01:
-            name = self.__dict__.get("_linger_name", "") or type(self).__name__
             _log.warning(
                 "linger: %s: clamp_activation_value %g cuts %.1f %% of its output (it reaches %.4g): raise it, or null it, in a "
                 "section whose name covers '%s', or normalise the input",

@@ -70,6 +70,10 @@ def run_float(
 class _Recurrent(Constrained):
     """Shared by the constrained recurrent layers: matrices and output are clamped, biases where a limit is set."""
 
+    def weights(self) -> list[Tensor]:
+        """All matrices."""
+        return [p for name, p in self.named_parameters(recurse=False) if name.startswith("weight")]
+
     def forward(self, input: Any, hx: Any = None) -> Any:  # noqa: A002  torch's name
         """As torch's layer, with clamped parameters and output."""
         m: Any = self

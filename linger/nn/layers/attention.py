@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger.nn.base import Converted, no_operand
-from linger.quantizers import clamp_weight_once, in_float
+from linger.quantizers import Quantizer, clamp_weight_once, in_float
 from linger.runtime import Composite, Format, Interception, current_tape, handles, info, state, tag
 
 from .linear import LinearInt
@@ -88,12 +88,18 @@ class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
         weight = getattr(self, f"{'qkv'[i]}_proj_weight") if stacked is None else stacked[rows]
         return weight, None if self.in_proj_bias is None else self.in_proj_bias[rows]
 
+    def limited_weights(self) -> list[tuple[Tensor, Quantizer]]:
+        """The matrices of query, key and value; that of the result has a layer of its own."""
+        return [
+            (self._parameters_of(i)[0], getattr(self, f"{name}_proj").weight_quantizer) for i, name in enumerate("qkv")
+        ]
+
     def keep_constrained(self) -> None:
         """A layer that was constrained computes with clamped parameters already: keep them."""
         limit = self.quant.clamp.clamp_bias_value
-        for i, name in enumerate("qkv"):
-            weight, bias = self._parameters_of(i)
-            clamp_weight_once(weight, getattr(self, f"{name}_proj").weight_quantizer, self.quant.clamp)
+        for i, (weight, quantizer) in enumerate(self.limited_weights()):
+            bias = self._parameters_of(i)[1]
+            clamp_weight_once(weight, quantizer, self.quant.clamp)
             if bias is not None and limit is not None and bias.requires_grad:
                 with torch.no_grad():
                     bias.clamp_(-limit, limit)

@@ -19,7 +19,7 @@ from linger.nn.base import (
     note_use,
     write_node,
 )
-from linger.quantizers import calibrating, in_float, in_recomputation
+from linger.quantizers import WEIGHT_CUT, Quantizer, WeightCut, calibrating, in_float, in_recomputation
 from linger.runtime import Operand, Tape, Value, ahead, current_tape, runs_user_code
 
 if TYPE_CHECKING:
@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 
 class _BatchNormInt(QuantLayer, _BatchNorm):
     """One multiplication and one addition per channel: a depthwise convolution of one element with the folded statistics."""
+
+    def limited_weights(self) -> list[tuple[Tensor, Quantizer]]:
+        """None: the factors follow from statistics."""
+        return []
+
+    def weight_cuts(self) -> list[tuple[WeightCut, Quantizer]]:
+        """What was cut from the weight of a layer that had been constrained."""
+        cut = self.weight_quantizer.__dict__.get(WEIGHT_CUT)
+        return [] if cut is None else [(cut, self.weight_quantizer)]
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and biased variance per channel; in training those of the batch, which move the running ones."""

@@ -13,7 +13,7 @@ from linger.nn.base import QuantLayer
 from linger.nn.constrained.fused import NO_LIMITS, EmptyBatchNorm, Limits, copy_layer, fold
 from linger.nn.constrained.layers import batch_norm, convolve
 from linger.nn.masks import move_masks, renew
-from linger.quantizers import in_recomputation, unobserved
+from linger.quantizers import Quantizer, WeightCut, in_recomputation, unobserved, weight_cut
 from linger.runtime import takes_its_own_forward
 
 from .conv import Conv1dInt, Conv2dInt
@@ -54,6 +54,16 @@ class _FoldingInt(QuantLayer):
         new.fold_limits = Limits(info.clamp_weight_value, info.clamp_factor_value, info.clamp_bias_value)
         folded: _S = new
         return folded
+
+    def limited_weights(self) -> list[tuple[Tensor, Quantizer]]:
+        """None: the fold clamps in every step."""
+        return []
+
+    def weight_cuts(self) -> list[tuple[WeightCut, Quantizer]]:
+        """What the fold cuts from the folded weight of the evaluation."""
+        with torch.no_grad(), torch._C.DisableTorchFunction():
+            folded = fold(self, self.bn, self.bn.running_mean, self.bn.running_var)[0]
+        return [(weight_cut(folded, self.fold_limits.weight, self.fold_limits.factor), self.weight_quantizer)]
 
     def _raw(self, x: Tensor) -> Tensor:
         layer: Any = self

@@ -27,6 +27,7 @@ from linger.nn.base import (
     weight_scale,
 )
 from linger.nn.constrained.recurrent import FloatRows, run_float
+from linger.nn.limited import Limited
 from linger.nn.moves.rows import mark_rows
 from linger.ops.recurrent import Formulas, Result, States, Walk, Weights, hidden_observe, hidden_scale
 from linger.quantizers import Quantizer, clamp_weight_once, in_float, in_recomputation, unobserved
@@ -45,7 +46,7 @@ _dynamo = torch._C._dynamo.eval_frame
 _NOTABLE = 0.001  # share of saturated cells from which the user hears of it
 
 
-class RecurrentInt(Leaf):
+class RecurrentInt(Limited, Leaf):
     """Base of recurrent layers that compute the chip's integers.
 
     One scale serves output and hidden state of a layer, and both directions: the state feeds back, so the scale is fixed for
@@ -103,12 +104,18 @@ class RecurrentInt(Leaf):
             if isinstance(module, Quantizer):
                 module.name = f"{prefix}.{child}" if prefix else child
 
+    def limited_weights(self) -> list[tuple[Tensor, Quantizer]]:
+        """All matrices, each with its quantizer."""
+        return [
+            (getattr(self, d.parameter(f"weight_{kind}")), getattr(self, d.quantizer(f"weight{kind}")))
+            for d in self.directions()
+            for kind in ("ih", "hh")
+        ]
+
     def clamp_now(self) -> None:
         """Clamp the matrices once, as the first training step would."""
-        for d in self.directions():
-            for kind in ("ih", "hh"):
-                quantizer = cast("Quantizer", getattr(self, d.quantizer(f"weight{kind}")))
-                clamp_weight_once(getattr(self, d.parameter(f"weight_{kind}")), quantizer, self.quant.clamp)
+        for weight, quantizer in self.limited_weights():
+            clamp_weight_once(weight, quantizer, self.quant.clamp)
 
     def keep_constrained(self) -> None:
         """A layer that was constrained computes with clamped parameters already: keep them."""

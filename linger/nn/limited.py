@@ -1,0 +1,36 @@
+"""The weights of a quantized layer for which a limit holds, and what it cuts from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import Tensor
+
+from linger.quantizers import WEIGHT_CUT, Quantizer, WeightCut, weight_cut
+
+if TYPE_CHECKING:
+    from linger.settings import LayerSettings
+
+
+class Limited:
+    """What every quantized layer with weights knows about the limit of each."""
+
+    quant: LayerSettings
+
+    def limited_weights(self) -> list[tuple[Tensor, Quantizer]]:
+        """The weights that are clamped once, each with its quantizer; none that is folded anew in every step."""
+        weight: Tensor | None = getattr(self, "weight", None)
+        return [] if weight is None else [(weight, cast(Any, self).weight_quantizer)]
+
+    def weight_cuts(self) -> list[tuple[WeightCut, Quantizer]]:
+        """What the one clamp will cut, or has cut since the model was built or loaded, from each weight."""
+        info, found = self.quant.clamp, []
+        for weight, quantizer in self.limited_weights():
+            cut = quantizer.__dict__.get(WEIGHT_CUT)
+            if cut is None and weight.requires_grad and not quantizer.weight_clamped:
+                cut = weight_cut(weight, info.clamp_weight_value, info.clamp_factor_value)
+            found.append((cut or WeightCut(), quantizer))
+        return found
+
+
+__all__ = ["Limited"]
