@@ -1,5 +1,6 @@
 # The same commands here and in CI. Everything is set up on the first call: see `ready` below.
-#   make demo | test | test-slow | test-tf | test-c | test-c-arm | test-cuda-emulated | test-cuda-operators | lint | format | bench | docs | build | clean
+#   make demo | test | test-slow | test-tf | test-c | test-c-arm | test-cuda-emulated | test-cuda-operators | lint | format | bench | docs |
+#   build | wheel | test-wheel | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ TENSORFLOW ?= tensorflow-cpu
 C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h' 'tests/c/*.cpp')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-tf test-c test-c-arm test-cuda-emulated lint format bench docs build clean
+.PHONY: demo test test-slow test-tf test-c test-c-arm test-cuda-emulated lint format bench docs build wheel test-wheel clean
 
 demo: build
 	$(PY) examples/digits.py
@@ -64,6 +65,19 @@ docs: build
 
 build: $(VENV)/.ready
 	$(PY) setup.py -q build_ext --inplace
+
+# One wheel for Python 3.10 and newer, torch 2.10 and newer: CUDA kernels when nvcc is there, libyaml inside, the lowest
+# manylinux tag that auditwheel confirms.
+wheel: $(VENV)/.ready
+	rm -rf build/wheel dist
+	set -o pipefail; $(PY) -m pip wheel -v --no-deps --no-build-isolation -w build/wheel . 2>&1 | \
+		grep -Ev '^ *(copying|adding|creating|writing|reading|running|warning: no previously) '
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m auditwheel repair --exclude libtorch_cpu.so -w dist build/wheel/*.whl
+	@ls dist/*.whl
+
+# Into fresh environments of every Python from 3.10 that is here. With another torch: make test-wheel TORCH=torch==2.10.0
+test-wheel: wheel
+	$(PY) tests/wheel/run.py dist/*.whl "$(TORCH)"
 
 clean:
 	rm -rf build dist linger/*.so dopt/dopt_tf/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

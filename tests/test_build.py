@@ -159,6 +159,83 @@ def test_without_torch_or_with_an_old_one_a_sentence_says_what_to_install(tmp_pa
     assert "the build needs torch 2.10 or newer; install it with: pip install torch" in said
 
 
+def test_with_an_old_setuptools_one_sentence_says_what_to_install(tmp_path):
+    """setuptools 66.1.1 is Debian 12's; it would print pages about the licence in pyproject.toml."""
+    code = (
+        "import setuptools, sys; setuptools.__version__ = '66.1.1'; "
+        f"sys.argv = ['setup.py', 'egg_info', '-e', {str(tmp_path)!r}]; "
+        "exec(compile(open('setup.py').read(), 'setup.py', 'exec'), {'__file__': 'setup.py', '__name__': '__main__'})"
+    )
+    result = run(sys.executable, "-c", code)
+    said = "linger: setuptools 66.1.1 is too old, 77 or newer is needed; install it with: pip install 'setuptools>=77'"
+    assert sentence(result) == said and len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture
+def skeleton(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A copy of what a build reads, and the variables of a compiler that only makes empty files."""
+    fake = tmp_path / "cc"
+    fake.write_text("""#!/bin/sh
+case "$1" in -print-file-name=*) echo /libyaml.a; exit;; esac
+while [ $# -gt 1 ]; do
+    [ "$1" = -o ] && : > "$2"
+    [ "$1" = -MF ] && echo x: > "$2"
+    shift
+done
+""")
+    fake.chmod(0o755)
+    copy = tmp_path / "copy"
+    for folder in ("common", "config", "python"):
+        shutil.copytree(ROOT / "csrc" / folder, copy / "csrc" / folder)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for package in ("linger", "linger/nn", "dopt", "dopt/dopt_tf", "tests"):
+        (copy / package).mkdir()
+        (copy / package / "__init__.py").touch()
+    return copy, {**os.environ, "CC": str(fake), "CXX": str(fake), "LINGER_CUDA": "0"}
+
+
+def test_the_build_says_how_far_it_is(skeleton, tmp_path):
+    copy, env = skeleton
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, check=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("linger: ")]
+    assert re.fullmatch(r"linger: 1/(\d+) compiling csrc/\S+", lines[0])
+    assert any(re.fullmatch(r"linger: (\d+)/\1 compiling csrc/\S+", line) for line in lines)
+    assert "linger: linking _C.abi3.so" in lines
+
+
+def test_an_editable_install_is_a_path_that_type_checkers_read(skeleton, tmp_path):
+    """A finder written in Python, setuptools' other way, is code that pyright and pylance do not run."""
+    copy, env = skeleton
+    code = f"from setuptools.build_meta import build_editable; print(build_editable({str(tmp_path)!r}))"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, env=env, capture_output=True, text=True, check=True)
+    (path,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        outside = [name for name in archive.namelist() if ".dist-info/" not in name]
+        assert outside == [f"__editable__.linger_qat-{_C.__version__}.pth"]
+        assert Path(archive.read(outside[0]).decode().strip()).resolve() == copy.resolve()
+
+
+def test_metadata_is_complete_and_names_what_can_be_installed():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "linger-qat"
+    assert {"onnx", "numpy"} <= set(project["dependencies"])
+    for key in ("authors", "license", "description", "readme", "keywords", "classifiers"):
+        assert project[key], key
+    extras = [item for listed in project["optional-dependencies"].values() for item in listed]
+    assert not [item for item in extras if item.startswith("linger[")]
+    texts = [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *ROOT.glob("linger/**/*.py"),
+        *ROOT.glob("dopt/**/*.py"),
+    ]
+    hints = {path.name: re.findall(r"pip install '?linger\b(?!-qat)", path.read_text()) for path in texts}
+    assert not {name for name, found in hints.items() if found}
+
+
 def test_cuda_without_nvcc_is_one_sentence(tmp_path):
     path = path_without(tmp_path, "nvcc")
     assert "LINGER_CUDA=1 needs nvcc" in sentence(build(tmp_path, LINGER_CUDA="1", PATH=path))
@@ -169,10 +246,19 @@ def test_torch_is_new_enough():
     assert tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 10)
 
 
+def blocks(readme: str) -> list[str]:
+    return re.findall(r"```\w*\n.*?```", (ROOT / readme).read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_readme_starts_with_the_two_commands():
-    first = re.search(r"```\w*\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert first is not None
-    assert first[1].split("\n") == ["make demo", "make test", ""]
+    assert blocks("README.md")[0] == "```sh\nmake demo\nmake test\n```"
+
+
+def test_the_chinese_readme_has_the_same_blocks_and_headings():
+    assert blocks("README.zh.md") == blocks("README.md")
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
+    assert english.count("\n## ") == chinese.count("\n## ") and english.count("\n\n") == chinese.count("\n\n")
+    assert set(re.findall(r"`[^`\n]+`", english)) == set(re.findall(r"`[^`\n]+`", chinese))
 
 
 @pytest.fixture(scope="module")
@@ -186,12 +272,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_the_wheel_fits_all_pythons_and_holds_only_the_package(wheel):
-    assert re.fullmatch(rf"linger-{_C.__version__}-cp310-abi3-linux_\w+\.whl", wheel.name)
+    assert re.fullmatch(rf"linger_qat-{_C.__version__}-cp310-abi3-linux_\w+\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         assert {"linger/_C.abi3.so", "linger/_C.pyi", "linger/py.typed"} <= set(names)
         assert not [name for name in names if name.endswith((".c", ".h", ".cpp", ".cu")) or name.startswith("tests")]
-        assert not [name for name in names if not name.startswith(("linger/", "linger-", "dopt/"))]
+        assert not [name for name in names if not name.startswith(("linger/", "linger_qat-", "dopt/"))]
         assert {"dopt/dopt_tf/_ops.so", "dopt/dopt_torch/opt_main.py", "dopt/py.typed"} <= set(names)
 
 

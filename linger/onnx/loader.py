@@ -73,7 +73,7 @@ def import_onnx() -> Any:
         import onnx
         import onnx.numpy_helper
     except ModuleNotFoundError as exc:
-        raise ImportError("reading and writing ONNX files needs the onnx package: pip install linger[onnx]") from exc
+        raise ImportError("reading and writing ONNX files needs the onnx package: pip install onnx") from exc
     return onnx
 
 

@@ -124,7 +124,7 @@ def build_model(
     try:
         from onnx import helper, numpy_helper
     except ImportError as error:
-        raise ExportError("export: the onnx package is needed to write files: pip install 'linger[onnx]'") from error
+        raise ExportError("export: the onnx package is needed to write files: pip install onnx") from error
     elements = dict(tape.port_types)
     if integer_inputs:
         removed = {n.outputs[0]: n.inputs[0] for n in nodes if n.op_type == "Quant" and n.inputs[0] in integer_inputs}

@@ -266,7 +266,7 @@ except ImportError as exc:
     print(exc)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "reading and writing ONNX files needs the onnx package: pip install linger[onnx]"
+    assert done.stdout.strip() == "reading and writing ONNX files needs the onnx package: pip install onnx"
 
 
 def test_a_runner_shows_its_chip_and_its_ports():

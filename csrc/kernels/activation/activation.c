@@ -1,4 +1,5 @@
 /* activation.c - int8 operands have 256 values: the function is evaluated for those, then looked up. */
+#include "common/older_exp.h"
 #include "kernels/activation/activation_one.h"
 
 enum { BLOCK = 1024 }; /* a multiple of 16; its sums stay in L1 */

@@ -1,4 +1,5 @@
 /* softmax_codes.c - softmax of codes with its output quantizer, block by block, and its gradient. */
+#include "common/older_exp.h"
 #include "lgr/softmax.h"
 
 enum { BLOCK = 1024 }; /* elements brought to Q25 together: as many rows as fit */
