@@ -226,7 +226,12 @@ def _copy(x: Tensor) -> Tensor:
 
 def platform_here() -> str:
     """The chip of the operator that user code is calling now: that of the section that covers its owner."""
-    return _platform_of(state.frames[-1].owner)
+    return _layer_of(state.frames[-1].owner).platform
+
+
+def own_average_here() -> bool:
+    """Whether means over whole axes have a scale of their own in the code that runs now."""
+    return _layer_of(state.frames[-1].owner).own_average
 
 
 def engine_here() -> str | None:
@@ -239,15 +244,16 @@ def _engine_of(owner: nn.Module) -> str | None:
     return engine
 
 
-def _platform_of(owner: nn.Module) -> str:
+def _layer_of(owner: nn.Module) -> LayerSettings:
     settings = owner.__dict__["_linger_settings"]
-    known: tuple[object, str] | None = owner.__dict__.get("_linger_platform")
+    known: tuple[object, LayerSettings] | None = owner.__dict__.get("_linger_layer_settings")
     if known is None or known[0] is not settings:  # a copy that is looked at for another chip has other settings
-        known = owner.__dict__["_linger_platform"] = (settings, settings.layer(owner.__dict__["_linger_name"]).platform)
+        known = settings, settings.layer(owner.__dict__["_linger_name"])
+        owner.__dict__["_linger_layer_settings"] = known
     return known[1]
 
 
-for _constant in (_platform_of, _engine_of):  # torch.compiler.assume_constant_result, without importing dynamo
+for _constant in (_layer_of, _engine_of):  # torch.compiler.assume_constant_result, without importing dynamo
     _constant.__dict__["_dynamo_marked_constant"] = True
 
 
@@ -258,6 +264,7 @@ __all__ = [
     "engine_here",
     "is_number",
     "move_coded",
+    "own_average_here",
     "pair_attributes",
     "platform_here",
     "real_operands",

@@ -134,6 +134,7 @@ QUANT: Mapping[str, Rule] = {
     "a_strategy": _STRATEGY,
     "activate_bits": _ACTIVATION_BITS,
     "activation_type": _names(ActivationType),
+    "average_scale": Rule("input or own", lambda v: v in ("input", "own")),
     "bias_bits": _integers(32),
     "is_perchannel": Rule("false", lambda v: v is False, {"true": "no chip has per-channel scales"}),
     "is_symmetry": Rule("true", lambda v: v is True, {"false": "the chips compute with symmetric codes only"}),

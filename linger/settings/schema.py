@@ -42,6 +42,7 @@ class QuantInfo:
     a_strategy: str = "RANGE_MEAN"
     activate_bits: int = 8
     activation_type: str = "none"
+    average_scale: str = "input"
     bias_bits: int = 32
     is_perchannel: bool = False
     is_symmetry: bool = True
@@ -62,7 +63,8 @@ class QuantInfo:
 class LayerSettings:
     """What one layer is built from, after sections and inheritance. Kept by the layer as ``layer.quant``.
 
-    `input_bits`, `weight_bits`, `output_bits` are widths in bits; `rounding` is the output quantizer's rounding.
+    `input_bits`, `weight_bits`, `output_bits` are widths in bits; `rounding` is the output quantizer's rounding;
+    `own_average`: means over whole axes have a scale of their own.
     """
 
     platform: str
@@ -74,6 +76,7 @@ class LayerSettings:
     clamp: ClampInfo
     a_calibrate: str
     w_calibrate: str
+    own_average: bool = False
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,7 @@ class Settings:
             clamp=chosen.clamp_info,
             a_calibrate=quant.a_calibrate_name,
             w_calibrate=quant.w_calibrate_name,
+            own_average=quant.average_scale == "own",
         )
 
     def error(self, dotted_key: str, what: str) -> ConfigError:

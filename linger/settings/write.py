@@ -41,6 +41,8 @@ _COMMENTS = {
     "quant_info.a_strategy": "range of activations: RANGE_MEAN",
     "quant_info.activate_bits": "width of activations: 8, 16 or 32",
     "quant_info.activation_type": "none, Relu, LeakRelu, ReluX, Sigmoid or Tanh",
+    "quant_info.average_scale": "scale of means over whole axes: input (that of their operand, AvgPool2dInt) or own\n"
+    "(finer, LinearInt): the mean of many values is small",
     "quant_info.bias_bits": "width of biases: 32",
     "quant_info.is_perchannel": "one scale per channel: false, no chip has it",
     "quant_info.is_symmetry": "symmetric codes: true",

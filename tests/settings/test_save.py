@@ -16,8 +16,8 @@ from linger.settings import ClampInfo, QuantInfo, Section, Settings
 from linger.settings.tree import parse, plain_value, write_scalar
 
 DOCUMENTED = """calibration clamp_info clamp_activation_value clamp_bias_value clamp_factor_value clamp_weight_value device
-    dtype open_quant platform quant_info a_calibrate_name a_strategy activate_bits activation_type bias_bits is_perchannel
-    is_symmetry qat_method round_mode w_calibrate_name w_strategy weight_bits quant_method seed mix_parts""".split()
+    dtype open_quant platform quant_info a_calibrate_name a_strategy activate_bits activation_type average_scale bias_bits
+    is_perchannel is_symmetry qat_method round_mode w_calibrate_name w_strategy weight_bits quant_method seed mix_parts""".split()
 
 TEXT = st.text(st.characters(blacklist_categories=["Cs"]), max_size=30) | st.sampled_from(
     [

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from linger import ops
 from linger.chip import coarse_average
+from linger.nn.arithmetic.sums import reduced
 from linger.nn.base import accept
-from linger.nn.functional import FunctionalLayer, common_attributes, engine_here, platform_here
+from linger.nn.functional import FunctionalLayer, common_attributes, engine_here, own_average_here, platform_here
 from linger.nn.moves.register import named_arguments
 from linger.nn.nodes.file_tensor import FileTensor
 from linger.quantizers import in_float
@@ -254,6 +255,8 @@ def _avg_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     sizes = x.shape[x.dim() - n :]
     ceil, include = bool(named.get("ceil_mode")), bool(named.get("count_include_pad", True))
     axes = list(zip(sizes, kernel, stride, pad, strict=True))
+    if tuple(sizes) == kernel and not any(pad) and divisor in (None, math.prod(kernel)) and _own_scale(x, fmt):
+        return reduced("mean", x, _last(x, n), True)
     if divisor is None:
         return _pooled(x, fmt, lambda: func(*args, **kwargs), [average_runs(*axis, ceil, include) for axis in axes])
     plan = []
@@ -276,8 +279,20 @@ def _adaptive(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         return _of_layer(_adaptive, func, named)
     n = 1 if "1d" in NAMES[func] else 2
     windows = adaptive_windows(x, named["output_size"], n)
+    if all(len(w) == 1 for w in windows) and _own_scale(x, fmt):
+        return reduced("mean", x, _last(x, n), True)
     plan = [runs(w, s, w[0][1]) for w, s in zip(windows, x.shape[x.dim() - n :], strict=True)]
     return _pooled(x, fmt, lambda: func(*args, **kwargs), plan)
+
+
+def _own_scale(x: Tensor, fmt: Format) -> bool:
+    """Whether a mean over whole axes of ``x`` is a linear layer with a scale of its own."""
+    return fmt.bits == 8 and x.numel() > 0 and own_average_here()
+
+
+def _last(x: Tensor, n: int) -> list[int]:
+    """The last ``n`` axes."""
+    return list(range(x.dim() - n, x.dim()))
 
 
 def adaptive_windows(x: Tensor, size: Any, n: int) -> list[list[tuple[int, int]]]:
@@ -299,6 +314,8 @@ def _mean(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     axes = sorted(int(d) % x.dim() for d in ([dim] if isinstance(dim, int) else dim))
     if not axes or axes[0] == 0 or fmt.bits != 8:
         return NotImplemented
+    if _own_scale(x, fmt):
+        return reduced("mean", x, axes, bool(named.get("keepdim")))
     return over_axes(x, axes, bool(named.get("keepdim")), torch.nn.functional.adaptive_avg_pool2d)
 
 
