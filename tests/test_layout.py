@@ -164,6 +164,15 @@ def test_layers_and_operators_name_no_chip():
         if isinstance(node, ast.Constant) and node.value in names
     ]
     assert names == {"arcs", "mars", "venusA", "venus"} and found == []
+    spelled = re.compile(rf"\b(LGR_)?({'|'.join(names)})(?![A-Za-z0-9])", re.IGNORECASE)
+    text = {path: path.read_text(encoding="utf-8") for path in NATIVE if path.parent == CSRC / "ops"}
+    found = [
+        f"{path.relative_to(ROOT)}:{i}: {line}"
+        for path, lines in text.items()
+        for i, line in enumerate(lines.split("\n"), 1)
+        if spelled.search(line.partition("//")[0])
+    ]
+    assert len(text) > 30 and found == [], "a chip's number is a field: `to_chip`, or a function of the kernels"
 
 
 def test_import_of_linger_needs_no_onnx_and_is_lazy_about_it():

@@ -72,8 +72,8 @@ std::tuple<Tensor, Tensor, Tensor> activation(const Tensor &x, const Tensor &x_s
 // GELU and swish: Q27, then the output quantizer.
 lgr::Coded activation_quantized(const Tensor &x, const Tensor &x_scale, int64_t table,
                                 const lgr::Output &output) {
-    Curve curve("activation_quantized", x, x_scale, table, 32);
-    return lgr::quantized("activation_quantized", curve, output);
+    return lgr::quantized("activation_quantized",
+                          Curve("activation_quantized", x, x_scale, table, 32), output);
 }
 
 Tensor activation_codes(const Tensor &x, int64_t exp2, int64_t table, int64_t bits) {
@@ -112,11 +112,10 @@ Tensor activation_grad(const Tensor &grad, const Tensor &x, const Tensor &x_scal
 
 LGR_OPERATORS({"activation(Tensor x, Tensor x_scale, int table, int bits) -> "
                "(Tensor value, Tensor codes, Tensor scale_now)",
-               LGR_BOX(activation), lgr::Devices::CPU_AND_CUDA},
-              {"activation_quantized(Tensor x, Tensor x_scale, int table, " LGR_OUTPUT
-               ") -> " LGR_CODED,
-               LGR_BOX(activation_quantized), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(activation)},
+              {LGR_QUANTIZED("activation_quantized", "Tensor x, Tensor x_scale, int table"),
+               LGR_BOX(activation_quantized)},
               {"activation_codes(Tensor x, int exp2, int table, int bits) -> Tensor",
-               LGR_BOX(activation_codes), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(activation_codes)},
               {"activation_grad(Tensor grad, Tensor x, Tensor x_scale, int table) -> Tensor",
-               LGR_BOX(activation_grad), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(activation_grad)});

@@ -126,15 +126,10 @@ Tensor requant_codes(const Tensor &x, int64_t shift, int64_t bits) {
 }
 } // namespace
 
-LGR_OPERATORS({"add(Tensor x, Tensor x_scale, Tensor y, Tensor y_scale, " LGR_OUTPUT
-               ") -> " LGR_CODED,
-               LGR_BOX(add), lgr::Devices::CPU_AND_CUDA},
-              {"sub(Tensor x, Tensor x_scale, Tensor y, Tensor y_scale, " LGR_OUTPUT
-               ") -> " LGR_CODED,
-               LGR_BOX(sub), lgr::Devices::CPU_AND_CUDA},
+LGR_OPERATORS({LGR_QUANTIZED("add", LGR_TWO_CODED), LGR_BOX(add)},
+              {LGR_QUANTIZED("sub", LGR_TWO_CODED), LGR_BOX(sub)},
               {"add_codes(Tensor x, Tensor y, int shift_x, int shift_y, int bits) -> Tensor",
-               LGR_BOX(add_codes), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(add_codes)},
               {"sub_codes(Tensor x, Tensor y, int shift_x, int shift_y, int bits) -> Tensor",
-               LGR_BOX(sub_codes), lgr::Devices::CPU_AND_CUDA},
-              {"requant_codes(Tensor x, int shift, int bits) -> Tensor", LGR_BOX(requant_codes),
-               lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(sub_codes)},
+              {"requant_codes(Tensor x, int shift, int bits) -> Tensor", LGR_BOX(requant_codes)});

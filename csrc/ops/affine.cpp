@@ -51,8 +51,7 @@ lgr::Coded affine(const Tensor &x, const Tensor &x_scale, int64_t w, int64_t w_e
                   const Tensor &b, const lgr::Output &output) {
     STD_TORCH_CHECK(b.scalar_type() == lgr::ScalarType::Float && b.numel() == 1,
                     "affine: b must be one float32");
-    Affine sums(x, x_scale, w, w_exp2, b);
-    return lgr::quantized("affine", sums, output);
+    return lgr::quantized("affine", Affine(x, x_scale, w, w_exp2, b), output);
 }
 
 Tensor affine_bias(const Tensor &b, const Tensor &x_scale, int64_t w_exp2) {
@@ -75,8 +74,7 @@ Tensor affine_bias(const Tensor &b, const Tensor &x_scale, int64_t w_exp2) {
 }
 } // namespace
 
-LGR_OPERATORS({"affine(Tensor x, Tensor x_scale, int w, int w_exp2, Tensor b, " LGR_OUTPUT
-               ") -> " LGR_CODED,
-               LGR_BOX(affine), lgr::Devices::CPU_AND_CUDA},
-              {"affine_bias(Tensor b, Tensor x_scale, int w_exp2) -> Tensor", LGR_BOX(affine_bias),
-               lgr::Devices::CPU_AND_CUDA});
+LGR_OPERATORS({LGR_QUANTIZED("affine", "Tensor x, Tensor x_scale, int w, int w_exp2, Tensor b"),
+               LGR_BOX(affine)},
+              {"affine_bias(Tensor b, Tensor x_scale, int w_exp2) -> Tensor",
+               LGR_BOX(affine_bias)});

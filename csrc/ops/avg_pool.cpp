@@ -99,6 +99,6 @@ Tensor avg_pool_codes(const Tensor &x, Ints kernel, Ints stride, Ints padding) {
 
 LGR_OPERATORS({"avg_pool(Tensor x, Tensor scale, int[] kernel, int[] stride, int[] padding, bool "
                "coarse=False) -> (Tensor value, Tensor codes)",
-               LGR_BOX(avg_pool), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(avg_pool)},
               {"avg_pool_codes(Tensor x, int[] kernel, int[] stride, int[] padding) -> Tensor",
-               LGR_BOX(avg_pool_codes), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(avg_pool_codes)});

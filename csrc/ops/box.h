@@ -15,6 +15,9 @@
 #define LGR_FORMAT "int bits, float clamp, int rounding, int flags"
 #define LGR_OUTPUT LGR_STATE ", " LGR_FORMAT
 #define LGR_CODED "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)"
+// The whole schema of one whose operands stand in front of the state.
+#define LGR_QUANTIZED(name, operands) name "(" operands ", " LGR_OUTPUT ") -> " LGR_CODED
+#define LGR_TWO_CODED "Tensor x, Tensor x_scale, Tensor y, Tensor y_scale"
 
 namespace lgr {
 using OptTensor = std::optional<Tensor>;
@@ -124,12 +127,12 @@ template <class R, class... A, R (*adapter)(A...)> struct Box<adapter> {
     }
 };
 
-// One operator: "name(arguments) -> results" and its adapter, which also serves CUDA where it has a twin there.
+// One operator: "name(arguments) -> results" and its adapter, which also serves CUDA but where it says CPU.
 enum class Devices { CPU, CPU_AND_CUDA };
 struct Operator {
     const char *schema;
     void (*adapter)(StableIValue *, uint64_t, uint64_t);
-    Devices devices = Devices::CPU;
+    Devices devices = Devices::CPU_AND_CUDA;
 };
 
 // Defines the operators of a file, and registers their adapters. A static object of that file.

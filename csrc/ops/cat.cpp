@@ -106,7 +106,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> rescale(const Tensor &x, const Tensor
 
 LGR_OPERATORS({"cat_scale(Tensor[] codes, Tensor[] scales, " LGR_STATE
                ", int bits, int left, bool widest, int flags) -> (Tensor scale_now, Tensor moves)",
-               LGR_BOX(cat_scale), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(cat_scale)},
               {"rescale(Tensor x, Tensor x_scale, Tensor to_scale, int bits, int rounding, "
                "int flags, bool tqt) -> (Tensor value, Tensor codes, Tensor mask, Tensor slope)",
-               LGR_BOX(rescale), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(rescale)});

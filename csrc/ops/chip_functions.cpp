@@ -37,10 +37,9 @@ Tensor chip_function(const Tensor &x, int64_t table, int64_t bits) {
 Tensor chip_softmax(const Tensor &x, int64_t chip, bool log) {
     const Tensor in = int32_operand(x, "chip_softmax");
     STD_TORCH_CHECK(in.dim() > 0, "chip_softmax: x must have a dimension");
-    STD_TORCH_CHECK(chip == LGR_ARCS || chip == LGR_VENUSA, "chip_softmax: chip must be in [0, 1]");
     const Tensor out = lgr::fresh_like(in, aoti_torch_dtype_int32());
     const int64_t n = in.sizes()[static_cast<size_t>(in.dim() - 1)];
-    const int32_t c = lgr::to_i32(chip, "chip");
+    const int32_t c = lgr::to_chip(chip, LGR_SOFTMAX_CHIPS, "chip_softmax");
     if (in.numel() == 0) return out;
     const int32_t *src = in.const_data_ptr<int32_t>();
     int32_t *dst = out.mutable_data_ptr<int32_t>();
@@ -60,7 +59,5 @@ Tensor chip_softmax(const Tensor &x, int64_t chip, bool log) {
 }
 } // namespace
 
-LGR_OPERATORS({"chip_function(Tensor x, int table, int bits) -> Tensor", LGR_BOX(chip_function),
-               lgr::Devices::CPU_AND_CUDA},
-              {"chip_softmax(Tensor x, int chip, bool log) -> Tensor", LGR_BOX(chip_softmax),
-               lgr::Devices::CPU_AND_CUDA});
+LGR_OPERATORS({"chip_function(Tensor x, int table, int bits) -> Tensor", LGR_BOX(chip_function)},
+              {"chip_softmax(Tensor x, int chip, bool log) -> Tensor", LGR_BOX(chip_softmax)});

@@ -42,7 +42,6 @@ std::tuple<Tensor, Tensor> clamp_weight(const Tensor &w, double value, double fa
 }
 } // namespace
 
-LGR_OPERATORS({"clamp(Tensor x, float limit) -> (Tensor y, Tensor mask)", LGR_BOX(clamp),
-               lgr::Devices::CPU_AND_CUDA},
+LGR_OPERATORS({"clamp(Tensor x, float limit) -> (Tensor y, Tensor mask)", LGR_BOX(clamp)},
               {"clamp_weight(Tensor w, float value, float factor) -> (Tensor y, Tensor mask)",
-               LGR_BOX(clamp_weight), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(clamp_weight)});

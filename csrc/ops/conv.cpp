@@ -42,8 +42,9 @@ Tensor conv_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, const
 LGR_OPERATORS({"conv(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, "
                "int[] stride, int[] padding, int[] dilation, SymInt groups, " LGR_OUTPUT
                ", Tensor? packed=None) -> " LGR_CODED,
-               LGR_BOX(conv), lgr::Devices::CPU_AND_CUDA},
-              {"conv_pack(Tensor w, int[] stride, int groups) -> Tensor", LGR_BOX(conv_pack)},
+               LGR_BOX(conv)},
+              {"conv_pack(Tensor w, int[] stride, int groups) -> Tensor", LGR_BOX(conv_pack),
+               lgr::Devices::CPU},
               {"conv_codes(Tensor x, Tensor w, Tensor? bias, int[] stride, int[] padding, "
                "int[] dilation, int groups, int shift, int bits, bool relu) -> Tensor",
-               LGR_BOX(conv_codes), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(conv_codes)});

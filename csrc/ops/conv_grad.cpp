@@ -48,4 +48,4 @@ conv_grad(const Tensor &dy, const OptTensor &mask, const Tensor &x, const Tensor
 LGR_OPERATORS({"conv_grad(Tensor dy, Tensor? mask, Tensor x, Tensor x_scale, Tensor w, "
                "Tensor w_scale, Tensor? w_mask, int[] stride, int[] padding, int[] dilation, "
                "SymInt groups, int want) -> (Tensor gx, Tensor gw, Tensor gb)",
-               LGR_BOX(conv_grad)});
+               LGR_BOX(conv_grad), lgr::Devices::CPU});

@@ -137,10 +137,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> conv_step_weight(const Tensor &kept) 
 LGR_OPERATORS({"conv_step(Tensor x, Tensor x_scale, Tensor w, Tensor? bias, Tensor(a!)[] states, "
                "int[] geometry, int weight_settings, int settings, float clamp) -> "
                "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask, Tensor kept)",
-               LGR_BOX(conv_step)},
+               LGR_BOX(conv_step), lgr::Devices::CPU},
               {"conv_step_backward(Tensor dy, Tensor x, Tensor mask, Tensor kept, int[] geometry, "
                "int want) -> (Tensor gx, Tensor gw, Tensor gb)",
-               LGR_BOX(conv_step_backward)},
+               LGR_BOX(conv_step_backward), lgr::Devices::CPU},
               {"conv_step_weight(Tensor kept) -> "
                "(Tensor x_scale, Tensor codes, Tensor w_scale, Tensor mask)",
-               LGR_BOX(conv_step_weight)});
+               LGR_BOX(conv_step_weight), lgr::Devices::CPU});

@@ -61,8 +61,7 @@ std::tuple<Tensor, Tensor> quotient(const Tensor &x, const Tensor &x_scale, cons
 }
 } // namespace
 
-LGR_OPERATORS({"div_codes(Tensor x, Tensor y, int shift) -> Tensor", LGR_BOX(div_codes),
-               lgr::Devices::CPU_AND_CUDA},
+LGR_OPERATORS({"div_codes(Tensor x, Tensor y, int shift) -> Tensor", LGR_BOX(div_codes)},
               {"div(Tensor x, Tensor x_scale, Tensor y, Tensor y_scale, Tensor out_scale) -> "
                "(Tensor value, Tensor codes)",
-               LGR_BOX(quotient), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(quotient)});

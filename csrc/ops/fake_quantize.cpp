@@ -118,7 +118,7 @@ std::tuple<Tensor, Tensor, Tensor> fake_quantize_weight(const Tensor &w, int64_t
 
 LGR_OPERATORS(
     {"fake_quantize(Tensor x, Tensor(a!) state, int flags) -> (Tensor value, Tensor mask)",
-     LGR_BOX(fake_quantize)},
+     LGR_BOX(fake_quantize), lgr::Devices::CPU},
     {"fake_quantize_weight(Tensor w, int flags) -> "
      "(Tensor value, Tensor mask, Tensor scale)",
-     LGR_BOX(fake_quantize_weight)});
+     LGR_BOX(fake_quantize_weight), lgr::Devices::CPU});

@@ -161,9 +161,9 @@ LGR_OPERATORS(
      "float eps, int groups, "
      "bool transposed, float clamp_weight, float clamp_factor, float clamp_bias) -> "
      "(Tensor w_folded, Tensor b_folded, Tensor w_mask, Tensor b_mask)",
-     LGR_BOX(fold_bn), lgr::Devices::CPU_AND_CUDA},
+     LGR_BOX(fold_bn)},
     {"fold_bn_backward(Tensor gw, Tensor gb, Tensor w, Tensor? b, Tensor? gamma, Tensor mean, "
      "Tensor var, "
      "Tensor w_mask, Tensor b_mask, float eps, int groups, bool transposed) -> "
      "(Tensor gw_in, Tensor gb_in, Tensor ggamma, Tensor gbeta, Tensor gmean, Tensor gvar)",
-     LGR_BOX(fold_bn_backward), lgr::Devices::CPU_AND_CUDA});
+     LGR_BOX(fold_bn_backward)});

@@ -104,9 +104,9 @@ LGR_OPERATORS({"gru(" LGR_RECURRENT_SCHEMA
                "Tensor? b_ih, Tensor? b_hh, Tensor h_scale, Tensor? h0, " LGR_WALK_SCHEMA
                ", bool save) -> (Tensor value, Tensor codes, Tensor scale, Tensor h_n, "
                "Tensor h_codes, Tensor peak, Tensor saved, Tensor h0_codes)",
-               LGR_BOX(gru), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(gru)},
               {"gru_backward(Tensor? dy, Tensor? dhn, " LGR_RECURRENT_SCHEMA
                "Tensor h_scale, Tensor h0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
                ", bool want_x, bool want_slope) -> (Tensor dx, Tensor dw_ih, Tensor dw_hh, "
                "Tensor db_ih, Tensor db_hh, Tensor dh0, Tensor slope)",
-               LGR_BOX(gru_backward), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(gru_backward)});

@@ -48,6 +48,6 @@ void hidden_observe(const Tensor &peak, const lgr::State &state, int64_t bits, i
 
 LGR_OPERATORS({"hidden_scale(Tensor running, Tensor is_init, Tensor scale, Tensor? threshold, "
                "int bits, int cap) -> Tensor",
-               LGR_BOX(hidden_scale), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(hidden_scale)},
               {"hidden_observe(Tensor peak, " LGR_STATE ", int bits, int cap) -> ()",
-               LGR_BOX(hidden_observe), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(hidden_observe)});

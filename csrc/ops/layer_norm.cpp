@@ -98,7 +98,7 @@ Tensor layer_norm_codes(const Tensor &x, const Tensor &gamma, const Tensor &beta
 LGR_OPERATORS({"layer_norm(Tensor x, Tensor x_scale, Tensor gamma, Tensor gamma_scale, "
                "Tensor? beta, " LGR_STATE ", int eps_shift, int norm_bits, " LGR_FORMAT
                ") -> " LGR_CODED,
-               LGR_BOX(layer_norm), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(layer_norm)},
               {"layer_norm_codes(Tensor x, Tensor gamma, Tensor beta, int eps_exp2, int norm_bits, "
                "int shift, int bits) -> Tensor",
-               LGR_BOX(layer_norm_codes), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(layer_norm_codes)});

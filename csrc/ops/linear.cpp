@@ -41,7 +41,7 @@ Tensor linear_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, int
 LGR_OPERATORS(
     {"linear(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, " LGR_OUTPUT
      ", Tensor? packed=None) -> " LGR_CODED,
-     LGR_BOX(linear), lgr::Devices::CPU_AND_CUDA},
+     LGR_BOX(linear)},
     {"linear_codes(Tensor x, Tensor w, Tensor? bias, int shift, int bits, bool relu) "
      "-> Tensor",
-     LGR_BOX(linear_codes), lgr::Devices::CPU_AND_CUDA});
+     LGR_BOX(linear_codes)});

@@ -126,10 +126,10 @@ LGR_OPERATORS({"lstm(" LGR_RECURRENT_SCHEMA
                "(Tensor value, Tensor codes, Tensor scale, Tensor h_n, Tensor h_codes, Tensor c_n, "
                "Tensor c_codes, Tensor peak, Tensor saturated, Tensor saved, "
                "Tensor h0_codes, Tensor c0_codes)",
-               LGR_BOX(lstm), lgr::Devices::CPU_AND_CUDA},
+               LGR_BOX(lstm)},
               {"lstm_backward(Tensor? dy, Tensor? dhn, Tensor? dcn, " LGR_RECURRENT_SCHEMA
                "Tensor h_scale, Tensor h0, Tensor c0, Tensor codes, Tensor saved, " LGR_WALK_SCHEMA
                ", bool want_x, bool want_slope) -> "
                "(Tensor dx, Tensor dw_ih, Tensor dw_hh, Tensor db, Tensor dh0, Tensor dc0, "
                "Tensor slope)",
-               LGR_BOX(lstm_backward), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(lstm_backward)});

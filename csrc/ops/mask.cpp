@@ -96,9 +96,7 @@ Tensor threshold_grad(const Tensor &grad, const Tensor &slope, const Tensor &sca
 }
 } // namespace
 
-LGR_OPERATORS({"mask_grad(Tensor grad, Tensor mask, SymInt row=0) -> Tensor", LGR_BOX(mask_grad),
-               lgr::Devices::CPU_AND_CUDA},
-              {"mask_grad_(Tensor(a!) grad, Tensor mask) -> ()", LGR_BOX(mask_grad_),
-               lgr::Devices::CPU_AND_CUDA},
+LGR_OPERATORS({"mask_grad(Tensor grad, Tensor mask, SymInt row=0) -> Tensor", LGR_BOX(mask_grad)},
+              {"mask_grad_(Tensor(a!) grad, Tensor mask) -> ()", LGR_BOX(mask_grad_)},
               {"threshold_grad(Tensor grad, Tensor slope, Tensor scale) -> Tensor",
-               LGR_BOX(threshold_grad), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(threshold_grad)});

@@ -37,18 +37,13 @@ class Products : public lgr::NoBias {
 
 lgr::Coded mul(const Tensor &x, const Tensor &x_scale, const Tensor &y, const Tensor &y_scale,
                const lgr::Output &output) {
-    Products products("mul", x, y, &x_scale, &y_scale);
-    return lgr::quantized("mul", products, output);
+    return lgr::quantized("mul", Products("mul", x, y, &x_scale, &y_scale), output);
 }
 
 Tensor mul_codes(const Tensor &x, const Tensor &y, int64_t shift, int64_t bits) {
-    Products products("mul_codes", x, y);
-    return lgr::integers("mul_codes", products, shift, bits);
+    return lgr::integers("mul_codes", Products("mul_codes", x, y), shift, bits);
 }
 } // namespace
 
-LGR_OPERATORS({"mul(Tensor x, Tensor x_scale, Tensor y, Tensor y_scale, " LGR_OUTPUT
-               ") -> " LGR_CODED,
-               LGR_BOX(mul), lgr::Devices::CPU_AND_CUDA},
-              {"mul_codes(Tensor x, Tensor y, int shift, int bits) -> Tensor", LGR_BOX(mul_codes),
-               lgr::Devices::CPU_AND_CUDA});
+LGR_OPERATORS({LGR_QUANTIZED("mul", LGR_TWO_CODED), LGR_BOX(mul)},
+              {"mul_codes(Tensor x, Tensor y, int shift, int bits) -> Tensor", LGR_BOX(mul_codes)});

@@ -7,7 +7,7 @@
 //     void run(const lgr_epilogue &, const lgr_outputs &, Extremes *)   all rows, once, on the CPU
 //     void bias(const int32_t *)                               codes of the bias, for the runs to come (or it is a NoBias)
 //
-// and its adapter is `return quantized("name", kernel, output);`. The same class serves the integer form (`integers`).
+// and its adapter is `return quantized("name", TheClass(...), output);`. The same class serves the integer form (`integers`).
 //
 //     lgr_status cuda(const lgr_output_cuda &, void *stream)   the same on a GPU: queued, nothing is read back
 //
@@ -86,7 +86,7 @@ int32_t quantized_on_cpu(const char *op, Kernel &kernel, const Sums &sums, const
 }
 
 // The training form.
-template <class Kernel> Coded quantized(const char *op, Kernel &kernel, const Output &output) {
+template <class Kernel> Coded quantized(const char *op, Kernel &&kernel, const Output &output) {
     const Format how = output.format.checked(op);
     const Sums sums = kernel.sums();
     const Results results(how.bits, how.grad, output.state.threshold.has_value(),
@@ -100,7 +100,7 @@ template <class Kernel> Coded quantized(const char *op, Kernel &kernel, const Ou
 
 // The integer form of runner and chip functions: exact shift, half up, no state. bias: int32 codes.
 template <class Kernel>
-Tensor integers(const char *op, Kernel &kernel, int64_t shift, int64_t bits, bool relu = false,
+Tensor integers(const char *op, Kernel &&kernel, int64_t shift, int64_t bits, bool relu = false,
                 const OptTensor &bias = std::nullopt) {
     const int32_t s = to_i32(shift, "shift"), b = to_bits(bits, op);
     STD_TORCH_CHECK(s <= 63 && (s >= 0 || (b == 32 && s >= -31)), op,

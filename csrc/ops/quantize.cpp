@@ -209,25 +209,22 @@ Tensor quantize_codes(const Tensor &x, int64_t exp2, int64_t bits) {
 LGR_OPERATORS(
     {"quantize(Tensor x, " LGR_STATISTICS ", int settings, Tensor? threshold=None, float clamp=0.0)"
      " -> (Tensor value, Tensor codes, Tensor scale_now)",
-     LGR_BOX(quantize), lgr::Devices::CPU_AND_CUDA},
+     LGR_BOX(quantize)},
     {"quantize_mask(Tensor x, " LGR_STATISTICS ", int settings, float clamp=0.0) -> "
      "(Tensor value, Tensor codes, Tensor scale_now, Tensor mask)",
-     LGR_BOX(quantize_mask), lgr::Devices::CPU_AND_CUDA},
+     LGR_BOX(quantize_mask)},
     {"quantize_slope(Tensor x, " LGR_STATISTICS
      ", int settings, Tensor threshold, float clamp=0.0) -> " LGR_CODED,
-     LGR_BOX(quantize_slope), lgr::Devices::CPU_AND_CUDA},
+     LGR_BOX(quantize_slope)},
     {"quantize_weight(Tensor w, " LGR_STATE ", Tensor? bias, Tensor? x_scale, int bits, int flags)"
      " -> (Tensor codes, Tensor scale_now, Tensor mask, Tensor slope)",
-     LGR_BOX(quantize_weight), lgr::Devices::CPU_AND_CUDA},
+     LGR_BOX(quantize_weight)},
     {"weight_key(Tensor w, Tensor running, Tensor is_init, Tensor scale, Tensor n_batches, "
      "Tensor n_skipped, Tensor? threshold, Tensor? bias, Tensor? x_scale, int bits) -> "
      "(int fingerprint, int exp2, int cap, bool nan)",
-     LGR_BOX(weight_key)},
-    {"quantize_bias(Tensor bias, Tensor x_scale, Tensor w_scale) -> Tensor", LGR_BOX(quantize_bias),
-     lgr::Devices::CPU_AND_CUDA},
-    {"dequantize(Tensor codes, Tensor scale, bool saved=False) -> Tensor", LGR_BOX(dequantize),
-     lgr::Devices::CPU_AND_CUDA},
-    {"codes_of(Tensor value, Tensor scale, int bits) -> Tensor", LGR_BOX(codes_of),
-     lgr::Devices::CPU_AND_CUDA},
-    {"quantize_codes(Tensor x, int exp2, int bits) -> Tensor", LGR_BOX(quantize_codes),
-     lgr::Devices::CPU_AND_CUDA});
+     LGR_BOX(weight_key), lgr::Devices::CPU},
+    {"quantize_bias(Tensor bias, Tensor x_scale, Tensor w_scale) -> Tensor",
+     LGR_BOX(quantize_bias)},
+    {"dequantize(Tensor codes, Tensor scale, bool saved=False) -> Tensor", LGR_BOX(dequantize)},
+    {"codes_of(Tensor value, Tensor scale, int bits) -> Tensor", LGR_BOX(codes_of)},
+    {"quantize_codes(Tensor x, int exp2, int bits) -> Tensor", LGR_BOX(quantize_codes)});

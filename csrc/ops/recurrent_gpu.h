@@ -1,5 +1,6 @@
 // recurrent_gpu.h - LSTM and GRU layers on a GPU: jobs of the kernels, and the matrix products behind them. No arithmetic here.
 #pragma once
+#include "lgr/gru.h"
 #include "lgr/quantize_cuda.h"
 #include "lgr/recurrent_cuda.h"
 #include "ops/recurrent.h"
@@ -81,7 +82,7 @@ class RecurrentOnGpu : public RecurrentShape {
     };
     Gradients backward(const Backward &b) const {
         const int32_t f32 = aoti_torch_dtype_float32(), f64 = aoti_torch_dtype_float64();
-        const bool lstm = gates_ == 4, arcs = !lstm && p.chip == LGR_ARCS;
+        const bool lstm = gates_ == 4, resets = !lstm && lgr_gru_resets_state(p.chip);
         const Place here = place_of(x_);
         const int64_t hp = (p.h + LGR_UNITS - 1) / LGR_UNITS * LGR_UNITS, cells = p.rows * p.h,
                       all[] = {p.rows, 4, hp}, rows[] = {p.rows, p.h};
@@ -90,7 +91,7 @@ class RecurrentOnGpu : public RecurrentShape {
                      scratch = scratch_at(x_, lgr_recurrent_cuda_grad_bytes(&p, gates_));
         Gradients g = {dg,
                        fresh(rows, 2, f32, here),
-                       arcs ? fresh(rows, 2, f32, here) : absent(f32, here),
+                       resets ? fresh(rows, 2, f32, here) : absent(f32, here),
                        states(f32),
                        states(f32),
                        scalar_at(x_, f32)};
@@ -118,7 +119,7 @@ class RecurrentOnGpu : public RecurrentShape {
         j.dcn = data_at<float>(dcn);
         j.dg = dg.mutable_data_ptr<float>();
         j.h_before = g.before.mutable_data_ptr<float>();
-        if (arcs) j.reset = g.reset.mutable_data_ptr<float>();
+        if (resets) j.reset = g.reset.mutable_data_ptr<float>();
         j.dh0 = g.dh0.mutable_data_ptr<float>();
         if (lstm) j.dc0 = g.dc0.mutable_data_ptr<float>();
         j.slope_parts = slopes.mutable_data_ptr<double>();

@@ -39,4 +39,4 @@ std::tuple<Tensor, Tensor, Tensor> relu(const Tensor &x, const Tensor &scale, do
 
 LGR_OPERATORS({"relu(Tensor x, Tensor scale, float high, bool grad) -> "
                "(Tensor value, Tensor codes, Tensor mask)",
-               LGR_BOX(relu), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(relu)});

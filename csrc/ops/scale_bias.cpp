@@ -43,4 +43,4 @@ Tensor scale_bias_codes(const Tensor &x, const Tensor &w, const Tensor &b, int64
 } // namespace
 
 LGR_OPERATORS({"scale_bias_codes(Tensor x, Tensor w, Tensor b, int shift) -> Tensor",
-               LGR_BOX(scale_bias_codes), lgr::Devices::CPU_AND_CUDA});
+               LGR_BOX(scale_bias_codes)});

@@ -13,7 +13,7 @@ class Softmax : public lgr::NoBias {
   public:
     Softmax(const char *op, const Tensor &x, const lgr::Exponent &exp2, int64_t chip, bool log)
         : op_(op), x_(lgr::contiguous(x)), exp2_(exp2), bytes_(lgr::code_bytes(x, op)),
-          chip_(lgr::to_range(chip, LGR_ARCS, LGR_VENUSA, op, "chip")), log_(log) {
+          chip_(lgr::to_chip(chip, LGR_SOFTMAX_CHIPS, op)), log_(log) {
         STD_TORCH_CHECK(x_.dim() > 0, op, ": x must have a dimension");
         n_ = x_.size(x_.dim() - 1);
         rows_ = n_ > 0 ? x_.numel() / n_ : 0;
@@ -52,8 +52,7 @@ class Softmax : public lgr::NoBias {
 
 lgr::Coded softmax(const Tensor &x, const Tensor &x_scale, int64_t chip, bool log,
                    const lgr::Output &output) {
-    Softmax rows("softmax", x, x_scale, chip, log);
-    return lgr::quantized("softmax", rows, output);
+    return lgr::quantized("softmax", Softmax("softmax", x, x_scale, chip, log), output);
 }
 
 Tensor softmax_codes(const Tensor &x, int64_t exp2, int64_t chip, bool log, int64_t shift,
@@ -68,31 +67,21 @@ Tensor softmax_grad(const Tensor &grad, const Tensor &codes, const Tensor &scale
     STD_TORCH_CHECK(lgr::same_sizes(grad, codes) && grad.dim() > 0, op,
                     ": grad must have the shape of the codes");
     const int64_t n = grad.size(grad.dim() - 1);
-    LGR_ON_GPU(grad) {
-        const Tensor g = lgr::contiguous(grad), in = lgr::contiguous(codes),
-                     dx = lgr::fresh_like(g, aoti_torch_dtype_float32());
-        STD_TORCH_CHECK(g.scalar_type() == lgr::ScalarType::Float, op, ": grad must be float32");
-        lgr::same_device(op, g, {{"codes", in}});
-        const lgr::DeviceQueue queue(g);
-        lgr::check(lgr_softmax_grad_cuda(
-                       log, g.const_data_ptr<float>(), in.const_data_ptr(), lgr::code_bytes(in, op),
-                       lgr::scale_at(op, g, "scale", scale), n > 0 ? g.numel() / n : 0, n,
-                       dx.mutable_data_ptr<float>(), queue.stream()),
-                   op);
-        return dx;
-    }
-    const int32_t exp2 = lgr::exp2_of(scale, op);
     const auto run = log ? lgr_log_softmax_grad : lgr_softmax_grad;
-    return lgr::gradient_in_rows(op, grad, codes, n, n,
-                                 [=](const float *from, const char *q, int32_t bytes, int64_t rows,
-                                     float *to) { return run(from, q, bytes, exp2, rows, n, to); });
+    return lgr::gradient_in_rows(
+        op, grad, codes, scale, n, n,
+        [=](auto g, auto q, int32_t bytes, int32_t exp2, int64_t rows, auto to) {
+            return run(g, q, bytes, exp2, rows, n, to);
+        },
+        [=](auto g, auto q, int32_t bytes, auto at, int64_t rows, auto to, void *stream) {
+            return lgr_softmax_grad_cuda(log, g, q, bytes, at, rows, n, to, stream);
+        });
 }
 } // namespace
 
 LGR_OPERATORS(
-    {"softmax(Tensor x, Tensor x_scale, int chip, bool log, " LGR_OUTPUT ") -> " LGR_CODED,
-     LGR_BOX(softmax), lgr::Devices::CPU_AND_CUDA},
+    {LGR_QUANTIZED("softmax", "Tensor x, Tensor x_scale, int chip, bool log"), LGR_BOX(softmax)},
     {"softmax_codes(Tensor x, int exp2, int chip, bool log, int shift, int bits) -> Tensor",
-     LGR_BOX(softmax_codes), lgr::Devices::CPU_AND_CUDA},
+     LGR_BOX(softmax_codes)},
     {"softmax_grad(Tensor grad, Tensor codes, Tensor scale, bool log) -> Tensor",
-     LGR_BOX(softmax_grad), lgr::Devices::CPU_AND_CUDA});
+     LGR_BOX(softmax_grad)});

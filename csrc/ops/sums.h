@@ -144,21 +144,30 @@ struct Results {
     }
 };
 
-// The gradient of codes from that of the result, in rows of n results and m codes: f(from, codes, bytes, rows, to).
-template <class F>
-Tensor gradient_in_rows(const char *op, const Tensor &grad, const Tensor &codes, int64_t n,
-                        int64_t m, F &&f) {
+// The gradient of codes from that of the result, in rows of n results and m codes:
+// on_cpu(from, codes, bytes, exp2, rows, to), on_gpu(from, codes, bytes, scale, rows, to, stream).
+template <class Cpu, class Gpu>
+Tensor gradient_in_rows(const char *op, const Tensor &grad, const Tensor &codes,
+                        const Tensor &scale, int64_t n, int64_t m, Cpu &&on_cpu, Gpu &&on_gpu) {
     const Tensor g = lgr::contiguous(grad), in = lgr::contiguous(codes),
                  dx = fresh_like(in, aoti_torch_dtype_float32());
     STD_TORCH_CHECK(g.scalar_type() == ScalarType::Float && g.numel() * m == in.numel() * n, op,
                     ": grad must be float32 and fit the codes");
-    if (g.numel() == 0) return dx;
     const int32_t bytes = code_bytes(in, op);
     const float *from = g.const_data_ptr<float>();
-    const char *q = static_cast<const char *>(in.const_data_ptr());
+    const auto *q = static_cast<const int8_t *>(in.const_data_ptr());
     float *to = dx.mutable_data_ptr<float>();
+    LGR_ON_GPU(g) {
+        same_device(op, g, {{"codes", in}});
+        const float *at = scale_at(op, g, "a scale", scale);
+        const DeviceQueue queue(g);
+        check(on_gpu(from, q, bytes, at, n > 0 ? g.numel() / n : 0, to, queue.stream()), op);
+        return dx;
+    }
+    const int32_t exp2 = exp2_of(scale, op);
+    if (g.numel() == 0) return dx;
     for_range(g.numel() / n, kBlock / n + 1, op, [&](int64_t b, int64_t e) {
-        return f(from + b * n, q + b * m * bytes, bytes, e - b, to + b * m);
+        return on_cpu(from + b * n, q + b * m * bytes, bytes, exp2, e - b, to + b * m);
     });
     return dx;
 }

@@ -12,11 +12,11 @@ from linger.ops import checks, gradients
 from linger.ops.output import Tensors, Unary, check_unary, fake, quantized
 from linger.ops.spec import Coded, Output
 
-_chip_function = torch.ops.linger.chip_function.default
-_activation = torch.ops.linger.activation.default
-_quantized = torch.ops.linger.activation_quantized.default
-_codes = torch.ops.linger.activation_codes.default
-_grad = torch.ops.linger.activation_grad.default
+_chip_function = checks.native("chip_function")
+_activation = checks.native("activation")
+_quantized = checks.native("activation_quantized")
+_codes = checks.native("activation_codes")
+_grad = checks.native("activation_grad")
 _REAL = (torch.sigmoid, torch.tanh) * 3 + (F.gelu, F.silu)  # by table
 Q27 = 27  # exponent of the 32-bit results of GELU and swish
 

@@ -12,8 +12,8 @@ from linger.ops import checks
 from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, fake, quantized, settings
 from linger.ops.spec import Coded, Output
 
-_affine = torch.ops.linger.affine.default
-_affine_bias = torch.ops.linger.affine_bias.default
+_affine = checks.native("affine")
+_affine_bias = checks.native("affine_bias")
 
 
 class _Affine(Operator):

@@ -13,9 +13,9 @@ from linger.ops import checks
 from linger.ops.output import Floats, Operands, Operator, Tensors, check_binary, pair, quantized, settings
 from linger.ops.spec import Coded, Output
 
-_conv = torch.ops.linger.conv.default
-_conv_codes = torch.ops.linger.conv_codes.default
-_dequantize = torch.ops.linger.dequantize.default
+_conv = checks.native("conv")
+_conv_codes = checks.native("conv_codes")
+_dequantize = checks.native("dequantize")
 LONGEST = (1 << 17) - 1  # K * 2**14 < 2**31: the convolution's 32-bit accumulator cannot saturate
 
 

@@ -12,8 +12,8 @@ from linger.ops import checks
 from linger.ops.output import fake_results
 from linger.ops.spec import GRAD, Coded, Output, flags_of
 
-_cat_scale = torch.ops.linger.cat_scale.default
-_rescale = torch.ops.linger.rescale.default
+_cat_scale = checks.native("cat_scale")
+_rescale = checks.native("rescale")
 
 
 class _Rescale(torch.autograd.Function):

@@ -15,14 +15,20 @@ import linger._C  # noqa: F401  registers torch.ops.linger
 from linger.errors import UnsupportedError
 from linger.ops.spec import Coded, Output
 
-_native_mask_grad = torch.ops.linger.mask_grad.default
-_native_threshold_grad = torch.ops.linger.threshold_grad.default
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 CODE_DTYPES = (torch.int8, torch.int16, torch.int32)
 FLOAT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 _fakes: dict[str, Callable[..., Any]] = {}
+
+
+def native(op: str) -> Any:
+    """The native operator ``linger::op``, called without the choice of an overload: it costs a microsecond."""
+    return getattr(torch.ops.linger, op).default
+
+
+_native_mask_grad, _native_threshold_grad = native("mask_grad"), native("threshold_grad")
 
 
 def fake(op: str) -> Callable[[_Kernel], _Kernel]:

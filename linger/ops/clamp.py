@@ -9,8 +9,8 @@ from torch import Tensor
 
 from linger.ops import checks
 
-_clamp = torch.ops.linger.clamp.default
-_clamp_weight = torch.ops.linger.clamp_weight.default
+_clamp = checks.native("clamp")
+_clamp_weight = checks.native("clamp_weight")
 
 
 class _Clamp(torch.autograd.Function):

@@ -25,11 +25,11 @@ from linger.ops.weighted import (
     weighted,
 )
 
-_conv = torch.ops.linger.conv.default
-_conv_codes = torch.ops.linger.conv_codes.default
-_step = torch.ops.linger.conv_step.default
-_step_backward = torch.ops.linger.conv_step_backward.default
-_step_weight = torch.ops.linger.conv_step_weight.default
+_conv = checks.native("conv")
+_conv_codes = checks.native("conv_codes")
+_step = checks.native("conv_step")
+_step_backward = checks.native("conv_step_backward")
+_step_weight = checks.native("conv_step_weight")
 _float_backward = torch.ops.aten.convolution_backward.default
 
 

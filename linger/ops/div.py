@@ -11,9 +11,9 @@ from linger.ops import checks, gradients
 from linger.ops.quantize import quantize
 from linger.ops.spec import Coded, Output
 
-_div = torch.ops.linger.div.default
-_div_codes = torch.ops.linger.div_codes.default
-_dequantize = torch.ops.linger.dequantize.default
+_div = checks.native("div")
+_div_codes = checks.native("div_codes")
+_dequantize = checks.native("dequantize")
 
 
 class _Div(torch.autograd.Function):

@@ -12,10 +12,10 @@ from linger.ops import checks
 from linger.ops.output import Floats, Operands, Operator, Tensors, check_binary, fake, pair, quantized, settings
 from linger.ops.spec import Coded, Output
 
-_sums = {1: torch.ops.linger.add.default, -1: torch.ops.linger.sub.default}  # by the sign of the second operand
-_sums_codes = {1: torch.ops.linger.add_codes.default, -1: torch.ops.linger.sub_codes.default}
-_requant_codes = torch.ops.linger.requant_codes.default
-_scale_bias_codes = torch.ops.linger.scale_bias_codes.default
+_sums = {1: checks.native("add"), -1: checks.native("sub")}  # by the sign of the second operand
+_sums_codes = {1: checks.native("add_codes"), -1: checks.native("sub_codes")}
+_requant_codes = checks.native("requant_codes")
+_scale_bias_codes = checks.native("scale_bias_codes")
 
 
 class _Sum(Operator):

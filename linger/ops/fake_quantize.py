@@ -15,8 +15,8 @@ N_STATE = 42
 """Elements of a range: running maximum (0: nothing seen), calibration batches, squared error at exponents -16..23."""
 CALIBRATE = 8
 
-_fake_quantize = torch.ops.linger.fake_quantize.default
-_fake_quantize_weight = torch.ops.linger.fake_quantize_weight.default
+_fake_quantize = checks.native("fake_quantize")
+_fake_quantize_weight = checks.native("fake_quantize_weight")
 
 
 class _Quantize(torch.autograd.Function):

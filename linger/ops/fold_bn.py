@@ -9,8 +9,8 @@ from torch import Tensor
 
 from linger.ops import checks, gradients
 
-_fold_bn = torch.ops.linger.fold_bn.default
-_fold_bn_backward = torch.ops.linger.fold_bn_backward.default
+_fold_bn = checks.native("fold_bn")
+_fold_bn_backward = checks.native("fold_bn_backward")
 
 
 class _FoldBn(torch.autograd.Function):

@@ -10,9 +10,7 @@ from linger.ops import checks
 from linger.ops.output import Unary, along, check_unary, fake, fake_gradient
 from linger.ops.spec import Coded, Output
 
-_glu = torch.ops.linger.glu.default
-_glu_codes = torch.ops.linger.glu_codes.default
-_grad = torch.ops.linger.glu_grad.default
+_glu, _glu_codes, _grad = map(checks.native, ("glu", "glu_codes", "glu_grad"))
 GATE_EXP2 = (31, 15, 7)  # exponent of the gate, by chip
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from linger.ops import checks
 
-_dequantize = torch.ops.linger.dequantize.default
+_dequantize = checks.native("dequantize")
 _NOTHING = torch.empty(0)
 _SMALL = 256  # elements: time counts there, memory does not
 Links = tuple[Tensor | None, ...] | None

@@ -26,8 +26,8 @@ from linger.ops.recurrent import (
 )
 from linger.ops.spec import Coded, Output
 
-_gru = torch.ops.linger.gru.default
-_backward = torch.ops.linger.gru_backward.default
+_gru = checks.native("gru")
+_backward = checks.native("gru_backward")
 
 
 def gru(x: Coded, w: Weights, h_scale: Tensor, out: Output, walk: Walk, h0: Tensor | None = None) -> Result:

@@ -16,8 +16,8 @@ from linger.ops.output import Floats, Operands, Operator, Tensors, check_unary, 
 from linger.ops.spec import Coded, Output
 from linger.ops.weighted import Weight, quantize_weight, weight_gradients
 
-_layer_norm = torch.ops.linger.layer_norm.default
-_layer_norm_codes = torch.ops.linger.layer_norm_codes.default
+_layer_norm = checks.native("layer_norm")
+_layer_norm_codes = checks.native("layer_norm_codes")
 _float_backward = torch.ops.aten.native_layer_norm_backward.default
 
 CHIP_EPS = 1e-5

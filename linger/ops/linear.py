@@ -15,8 +15,8 @@ from linger.ops.output import Tensors, fake, settings
 from linger.ops.spec import Coded, Output
 from linger.ops.weighted import KeptWeight, Weight, Weighted, check_codes, check_operands, native_gradients, weighted
 
-_linear = torch.ops.linger.linear.default
-_linear_codes = torch.ops.linger.linear_codes.default
+_linear = checks.native("linear")
+_linear_codes = checks.native("linear_codes")
 _POINTWISE = ([1, 1], [0, 0, 0, 0], [1, 1], 1)  # rows are pixels of a 1x1 convolution
 
 

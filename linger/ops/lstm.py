@@ -26,8 +26,8 @@ from linger.ops.recurrent import (
 )
 from linger.ops.spec import Coded, Output
 
-_lstm = torch.ops.linger.lstm.default
-_backward = torch.ops.linger.lstm_backward.default
+_lstm = checks.native("lstm")
+_backward = checks.native("lstm_backward")
 
 
 def lstm(

@@ -12,9 +12,9 @@ from linger.ops import checks
 from linger.ops.output import Floats, Operands, Operator, Tensors, check_binary, fake, pair, quantized, settings
 from linger.ops.spec import Coded, Output
 
-_mul = torch.ops.linger.mul.default
-_mul_codes = torch.ops.linger.mul_codes.default
-_dequantize = torch.ops.linger.dequantize.default
+_mul = checks.native("mul")
+_mul_codes = checks.native("mul_codes")
+_dequantize = checks.native("dequantize")
 
 
 class _Mul(Operator):

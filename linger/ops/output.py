@@ -285,7 +285,7 @@ def fake_gradient(op: str) -> None:
 @cache
 def places(op: str) -> dict[str, int]:
     """Where each argument of ``linger::name`` stands in its schema."""
-    schema = getattr(torch.ops.linger, op.removeprefix("linger::")).default._schema
+    schema = checks.native(op.removeprefix("linger::"))._schema
     return {argument.name: i for i, argument in enumerate(schema.arguments)}
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from linger.ops import checks
 from linger.ops.spec import Coded
 
-_avg_pool = torch.ops.linger.avg_pool.default
-_avg_pool_codes = torch.ops.linger.avg_pool_codes.default
+_avg_pool = checks.native("avg_pool")
+_avg_pool_codes = checks.native("avg_pool_codes")
 _float_backward = torch.ops.aten.avg_pool2d_backward.default
 
 

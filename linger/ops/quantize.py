@@ -11,14 +11,14 @@ from linger.ops import checks
 from linger.ops.output import fake_results, places
 from linger.ops.spec import GRAD, OBSERVE, RELU, Coded, Output, Stats, settings_of
 
-_quantize = torch.ops.linger.quantize.default
-_quantize_mask = torch.ops.linger.quantize_mask.default
-_quantize_slope = torch.ops.linger.quantize_slope.default
-_quantize_weight = torch.ops.linger.quantize_weight.default
-_quantize_bias = torch.ops.linger.quantize_bias.default
-_dequantize = torch.ops.linger.dequantize.default
-_codes_of = torch.ops.linger.codes_of.default
-_quantize_codes = torch.ops.linger.quantize_codes.default
+_quantize = checks.native("quantize")
+_quantize_mask = checks.native("quantize_mask")
+_quantize_slope = checks.native("quantize_slope")
+_quantize_weight = checks.native("quantize_weight")
+_quantize_bias = checks.native("quantize_bias")
+_dequantize = checks.native("dequantize")
+_codes_of = checks.native("codes_of")
+_quantize_codes = checks.native("quantize_codes")
 
 
 class _Quantize(torch.autograd.Function):

@@ -14,8 +14,8 @@ from linger.ops import checks
 from linger.ops.spec import Coded, Output
 from linger.ops.weighted import Weight, quantize_weight, weight_gradients
 
-_hidden_scale = torch.ops.linger.hidden_scale.default
-_hidden_observe = torch.ops.linger.hidden_observe.default
+_hidden_scale = checks.native("hidden_scale")
+_hidden_observe = checks.native("hidden_observe")
 
 _SAVED = {4: (15, 15, 11), 3: (12, 15, 8)}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from linger.ops import checks
 from linger.ops.spec import Coded
 
-_relu = torch.ops.linger.relu.default
+_relu = checks.native("relu")
 
 
 class _Relu(torch.autograd.Function):

@@ -13,10 +13,10 @@ from linger.ops import checks, gradients
 from linger.ops.output import Floats, Operands, Tensors, Unary, along, check_unary, fake, fake_gradient
 from linger.ops.spec import Coded, Output
 
-_chip_softmax = torch.ops.linger.chip_softmax.default
-_softmax = torch.ops.linger.softmax.default
-_softmax_codes = torch.ops.linger.softmax_codes.default
-_grad = torch.ops.linger.softmax_grad.default
+_chip_softmax = checks.native("chip_softmax")
+_softmax = checks.native("softmax")
+_softmax_codes = checks.native("softmax_codes")
+_grad = checks.native("softmax_grad")
 Q15 = 15  # exponent of the chips' results
 
 

@@ -13,11 +13,11 @@ from linger.ops import checks, gradients
 from linger.ops.output import Floats, Operands, Operator, Tensors, fake_results, places, quantized
 from linger.ops.spec import GRAD, Coded, Output, flags_of
 
-_quantize_weight = torch.ops.linger.quantize_weight.default
-_weight_key = torch.ops.linger.weight_key.default
-_mask_grad_in_place = torch.ops.linger.mask_grad_.default
-_conv_pack = torch.ops.linger.conv_pack.default
-_conv_grad = torch.ops.linger.conv_grad.default
+_quantize_weight = checks.native("quantize_weight")
+_weight_key = checks.native("weight_key")
+_mask_grad_in_place = checks.native("mask_grad_")
+_conv_pack = checks.native("conv_pack")
+_conv_grad = checks.native("conv_grad")
 
 
 class Weight(NamedTuple):

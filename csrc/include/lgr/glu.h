@@ -8,6 +8,8 @@
 extern "C" {
 #endif
 
+enum { LGR_GLU_CHIPS = LGR_VENUS + 1 }; /* chips with a formula: the first of enum lgr_chip */
+
 /* Exponent of the gate: arcs Q31, venusA RSH(Q31, 16) = Q15, venus Q7 (there it is iqSigmoid and iqMul). */
 int lgr_glu_gate_exp2(int chip);
 

@@ -11,6 +11,9 @@
 extern "C" {
 #endif
 
+/* Whether a chip applies the reset gate to h before the product; else to the product. */
+static inline int lgr_gru_resets_state(int32_t chip) { return chip == LGR_ARCS; }
+
 /* Rows are those of lgr_recurrent; a pointer marked * may be NULL. */
 typedef struct lgr_gru_io {
     const int8_t *x; /* [rows][d] */

@@ -11,6 +11,8 @@
 extern "C" {
 #endif
 
+enum { LGR_SOFTMAX_CHIPS = LGR_VENUSA + 1 }; /* chips with a formula: the first of enum lgr_chip */
+
 /**
  * y = RSH(C * e, 38), C = 2 * floor(2^52 / S), S = sat_32(sum of e)
  *
