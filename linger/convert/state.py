@@ -21,6 +21,7 @@ from linger.nn.constrained.layers import clamp, clamp_weight
 from linger.nn.layers.batch_norm_folding import FOLDING
 
 from .materialise import rest_unused
+from .partial_load import lost_norms
 from .patterns import nearest
 from .prepare import ConversionRecord, Fusion, record_of
 
@@ -43,6 +44,7 @@ _log = logging.getLogger("linger")
 _BN_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _WRAPPERS = ("module.", "_orig_mod.")
 NESTS = ("state_dict", "model_state_dict", "model", "net")
+_STRICT = "_linger_strict"  # in the __dict__ of a root that loads: what load_state_dict was told
 _QUANTIZER = re.compile(r"_quantizer\.|_linger_qtensor_")
 
 
@@ -138,6 +140,7 @@ class _Loader:
         state = open_checkpoint(state_dict, device)
         hints = self.model.__dict__.setdefault("_linger_hints", [])
         hints.clear()
+        self.model.__dict__[_STRICT] = strict
         try:
             return type(self.model).load_state_dict(self.model, state, strict=strict, assign=assign)
         except UnsupportedError:
@@ -146,6 +149,7 @@ class _Loader:
             raise RuntimeError("\n\t".join([str(exc), *hints])) from None
         finally:
             hints.clear()
+            self.model.__dict__.pop(_STRICT, None)
 
 
 Translator = Callable[[nn.Module, MutableMapping[str, Any]], list[str]]
@@ -217,6 +221,9 @@ def _adapt(
     for translator in _translators:
         for sentence in translator(model, given):
             _log.info("linger: load_state_dict %s", sentence)
+    lost = lost_norms(model, record.fusions, given, model.__dict__.get(_STRICT, False))  # torch says True to every hook
+    if lost:
+        warnings.warn("linger: load_state_dict: " + "\n  ".join(lost), stacklevel=2)
     for fusion in record.fusions:
         _fused(model, fusion, given, errors)
     _separate(model, record, given, theirs, errors)
