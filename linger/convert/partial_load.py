@@ -44,14 +44,14 @@ def lost_norms(model: nn.Module, fusions: Iterable[Fusion], given: Mapping[str, 
     said = []
     if bare:
         said.append(
-            f"loaded without the BatchNorm that is folded into them: {', '.join(bare)}. A dictionary that is filtered by the keys of "
-            "model.state_dict() has lost them: load the whole one with strict=False, or filter with `k not in own or own[k].shape == "
-            f"v.shape` (weights that are folded already: keep the keys that end in {MARK})"
+            f"loaded without the BatchNorm that is folded into them: {', '.join(bare)}. A dictionary that is filtered by the "
+            "keys of model.state_dict() has lost them: load the whole one with strict=False, or filter with "
+            f"`k not in own or own[k].shape == v.shape` (weights that are folded already: keep the keys that end in {MARK})"
         )
     if absent and came:
         said.append(
-            f"not loaded, because their keys have other names here: {', '.join(absent)}. A dictionary that is filtered by the keys "
-            "of model.state_dict() has lost them: load the whole one with strict=False, it is translated"
+            f"not loaded, because their keys have other names here: {', '.join(absent)}. A dictionary that is filtered by the "
+            "keys of model.state_dict() has lost them: load the whole one with strict=False, it is translated"
         )
     return said
 
