@@ -101,7 +101,7 @@ def _script(text: str, path: str) -> list[tuple[str, str]]:
         at = f"line {call.lineno}: {name}(...)"
         if name == "torch.onnx.export":
             rows.append((at, _OBSOLETE + _REDIRECT))
-        elif last in _CALLS and (name.startswith("linger.") or last == name):
+        elif last in _CALLS and name != "linger.onnx.OnnxRunner" and (name.startswith("linger.") or last == name):
             rows.append((at, _CALLS[last]))
         elif last.startswith("SetIQTensor"):
             rows.append((at, f"operators: {{{last.removeprefix('SetIQTensor').lower()}: false}} in the file"))
