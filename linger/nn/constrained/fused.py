@@ -362,8 +362,11 @@ class EmptyBatchNorm(nn.Module):
         """
         reference = next((t for t in (*bn.parameters(), *bn.buffers())), torch.empty(0))
         if takes_its_own_forward(type(bn)) and not isinstance(bn, Constrained):
+            counter = bn._buffers.get("num_batches_tracked")
             for table in (bn._parameters, bn._buffers):
                 table.update(dict.fromkeys(("weight", "bias") if table is bn._parameters else _STATISTICS))
+            if counter is not None:  # which its code may count
+                bn.register_buffer("num_batches_tracked", torch.zeros_like(counter), persistent=False)
         else:
             _restart(bn, cls)
         bn.register_buffer(MARK, torch.zeros(1, device=reference.device))
