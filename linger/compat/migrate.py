@@ -13,8 +13,6 @@ from linger.convert.state import open_checkpoint
 
 from .checkpoints import _CALL, _STATE, KIND
 
-__all__ = ["Migration", "migrate"]
-
 # classic call -> what the 3.x form writes
 _CALLS = {
     "trace_layers": "not needed: linger.constrain and linger.init find the pairs; pass example_inputs=... where code is dynamic",

@@ -35,6 +35,7 @@ __all__ = [
     "open_checkpoint",
     "read_file",
     "strip_wrappers",
+    "told_by_translators",
     "translate_keys",
     "when_converted",
 ]
@@ -152,6 +153,7 @@ class _Loader:
             self.model.__dict__.pop(_STRICT, None)
 
 
+_TOLD = "_linger_told"  # in the __dict__ of a root: sentences about the keys of a state
 Translator = Callable[[nn.Module, MutableMapping[str, Any]], list[str]]
 _translators: list[Translator] = []
 
@@ -163,6 +165,11 @@ def translate_keys(translator: Translator) -> None:
     """
     if translator not in _translators:
         _translators.append(translator)
+
+
+def told_by_translators(model: nn.Module) -> list[str]:
+    """What was done to the keys of the state that was loaded last, by all converted parts of a model."""
+    return [sentence for m in model.modules() for sentence in m.__dict__.pop(_TOLD, [])]
 
 
 _converted: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -219,7 +226,9 @@ def _adapt(
     given = {k[len(prefix) :]: state.pop(k) for k in [k for k in state if k.startswith(prefix)]}
     given = dict(strip_wrappers(given))
     for translator in _translators:
-        for sentence in translator(model, given):
+        told = translator(model, given)
+        model.__dict__.setdefault(_TOLD, []).extend(told)
+        for sentence in told:
             _log.info("linger: load_state_dict %s", sentence)
     lost = lost_norms(model, record.fusions, given, model.__dict__.get(_STRICT, False))  # torch says True to every hook
     if lost:
