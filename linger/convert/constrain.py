@@ -39,7 +39,9 @@ _M = TypeVar("_M", bound=nn.Module)
 def fusion_of(names: dict[int, str], layer: nn.Module, bn: nn.Module, first: str) -> Fusion:
     """Names and constants of a fused pair."""
     norm: Any = bn
-    return Fusion(names[id(layer)], names[id(bn)], first, float(norm.eps), bool(norm.affine))
+    return Fusion(
+        names[id(layer)], names[id(bn)], first, float(norm.eps), norm.weight is not None, norm.bias is not None
+    )
 
 
 def fuse_pairs(

@@ -39,13 +39,17 @@ _log = logging.getLogger("linger")
 
 @dataclass(frozen=True)
 class Fusion:
-    """A layer and the BatchNorm that was fused into it. `first` is the layer's name inside a constrained module."""
+    """A layer and the BatchNorm that was fused into it. `first` is the layer's name inside a constrained module.
+
+    `affine` says that the BatchNorm has a weight, `biased` that it has a bias, too.
+    """
 
     layer: str
     bn: str
     first: str
     eps: float
     affine: bool
+    biased: bool = True
 
 
 @dataclass

@@ -290,7 +290,8 @@ def _fused(model: nn.Module, fusion: Fusion, given: State, errors: list[str]) ->
 def _fold_state(
     module: nn.Module, fusion: Fusion, layer: dict[str, Any], bn: dict[str, Any], errors: list[str]
 ) -> dict[str, Any]:
-    needed = ("running_mean", "running_var", *(("weight", "bias") if fusion.affine else ()))
+    affine = [name for name, has in (("weight", True), ("bias", fusion.biased)) if has and fusion.affine]
+    needed = ("running_mean", "running_var", *affine)
     absent = [k for k in needed if k not in bn]
     if absent or "weight" not in layer:
         errors.append(

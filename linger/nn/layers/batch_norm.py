@@ -67,7 +67,7 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
         if self.affine:
             alpha = alpha * self.weight
         beta = -mean * alpha
-        return alpha, beta + self.bias if self.affine else beta
+        return alpha, beta if self.bias is None else beta + self.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """Chip integers in forward; the gradients are those of the float layer, identity through the integer steps."""

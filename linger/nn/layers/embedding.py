@@ -52,8 +52,13 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
                 scale = self.weight_quantizer.scale.detach()  # live: it has no value so far
                 return tag(self._rows(x, table), Format(scale, self.weight_quantizer.bits, exact=False))
             note_use(self.weight_quantizer)
-            out = ops.quantize(table, self.weight_quantizer.output()._replace(rounding=_HALF_EVEN))
-            y = self._rows(x, out.value)
+            spec = self.weight_quantizer.output()._replace(rounding=_HALF_EVEN)
+            if self.sparse:  # the scale from the whole table, the gradient through the rows that were looked up
+                out = ops.quantize(table.detach(), spec)
+                y = ops.quantize(self._rows(x, table), spec._replace(observe=False)).value
+            else:
+                out = ops.quantize(table, spec)
+                y = self._rows(x, out.value)
             y = tag(y, Format(out.scale, self.weight_quantizer.bits, F.embedding(x, out.codes)))
             tape = current_tape()
             if tape is not None:
@@ -71,7 +76,7 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
         return table
 
     def _rows(self, x: Tensor, table: Tensor) -> Tensor:
-        return F.embedding(x, table, self.padding_idx, None, 2.0, self.scale_grad_by_freq, False)
+        return F.embedding(x, table, self.padding_idx, None, 2.0, self.scale_grad_by_freq, self.sparse)
 
     def _write(self, tape: Tape, x: Tensor, table: ops.Coded, y: Tensor) -> None:
         name = self.__dict__.get("_linger_name", "") or "embedding"
