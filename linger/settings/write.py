@@ -6,7 +6,7 @@ from linger.settings.rules import CLAMP, QUANT, Scalar
 from linger.settings.schema import Section, Settings
 from linger.settings.tree import write_scalar
 
-__all__ = ["dumps"]
+__all__ = ["COMMENTS", "dumps"]
 
 _HEAD = """\
 # Configuration of linger, read by linger.constrain(model, config_file=...) and linger.init(model, config_file=...).
@@ -23,7 +23,7 @@ _TAIL = """
 #   quant_info: {weight_bits: 4, activate_bits: 16, input_bits: 8, output_bits: 16, qat_method: TQT}
 #   clamp_info: {clamp_activation_value: 16}
 """
-_COMMENTS = {
+COMMENTS = {
     "calibration": "stored only; to calibrate, run batches inside `with linger.calibration():`",
     "clamp_info": "limits while training the constrained float model",
     "clamp_info.clamp_activation_value": "activations stay in [-value, value]; null: no limit",
@@ -81,7 +81,7 @@ def dumps(settings: Settings) -> str:
 def _line(dotted: str, text: str) -> str:
     indent = "  " * dotted.count(".")
     start = f"{indent}{dotted.rpartition('.')[2]}:{' ' if text else ''}{text}"
-    first, *more = _COMMENTS[dotted].split("\n")
+    first, *more = COMMENTS[dotted].split("\n")
     return "".join([f"{start}  # {first}\n", *(f"{' ' * len(start)}  # {line}\n" for line in more)])
 
 

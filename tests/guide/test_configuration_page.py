@@ -1,0 +1,57 @@
+"""The configuration reference is what the command writes, and no key or rule lacks a language."""
+
+import subprocess
+import sys
+
+import pytest
+from pages import CHINESE, ENGLISH
+
+from linger.settings import document, rules, schema, write
+from linger.settings.document import configuration_page
+
+PAGES = {"en": ENGLISH / "configuration.md", "zh": CHINESE / "configuration.md"}
+KEYS = {*rules.TOP, "operators", "mix_parts", "clamp_info", "quant_info"}
+KEYS |= {f"clamp_info.{key}" for key in rules.CLAMP} | {f"quant_info.{key}" for key in rules.SECTION_QUANT}
+
+
+@pytest.mark.parametrize("language", PAGES)
+def test_page_is_what_the_command_writes(language):
+    written = configuration_page(language)
+    assert PAGES[language].read_text("utf-8") == written, "run: make docs"
+
+
+def test_the_command_writes_the_page():
+    out = subprocess.run([sys.executable, "-m", "linger.settings", "zh"], capture_output=True, check=True, timeout=60)
+    assert out.stdout.decode() == configuration_page("zh")
+
+
+def test_every_key_has_both_languages():
+    assert set(document.CHINESE) == KEYS | {"name"}
+    assert {**write.COMMENTS, **document.SECTION_COMMENTS}.keys() == KEYS | {"name"}
+
+
+def test_keys_are_those_of_the_schema():
+    fields = schema.Settings.__dataclass_fields__.keys() - {"sections", "file", "explicit", "marks"}
+    parts = {f"{part}.{key}" for part, kind in (("clamp_info", schema.ClampInfo), ("quant_info", schema.QuantInfo))
+             for key in kind.__dataclass_fields__}  # fmt: skip
+    assert fields | parts == KEYS
+
+
+def test_every_rule_that_is_a_sentence_has_its_translation():
+    sentences = {rule.expected for table in (rules.TOP, rules.CLAMP, rules.SECTION_QUANT) for rule in table.values()}
+    for sentence in sentences:
+        words = set(sentence.replace(",", "").split()) - {"or", "true", "false"}
+        plain = not any(word.isalpha() and word.islower() and word in SENTENCE_WORDS for word in words)
+        assert plain or sentence in document.CHINESE_RULES, (
+            f"CHINESE_RULES of linger/settings/document.py lacks {sentence!r}"
+        )
+
+
+SENTENCE_WORDS = {"a", "an", "the", "as", "such", "from", "to", "of", "that", "only", "is", "in", "with"}
+
+
+@pytest.mark.parametrize("language", PAGES)
+def test_page_names_every_key(language):
+    text = configuration_page(language)
+    for key in KEYS:
+        assert f"`{key.rpartition('.')[2]}`" in text
