@@ -18,4 +18,11 @@ PyObject *lgr_py_config_error(PyObject *mod, PyObject *args, PyObject *kwargs);
 PyObject *lgr_py_load_yaml(PyObject *mod, PyObject *args, PyObject *kwargs);
 PyObject *lgr_py_yaml_scalar(PyObject *mod, PyObject *args, PyObject *kwargs);
 
+/* Method bodies of numbers.c. */
+PyObject *lgr_py_segments(PyObject *mod, PyObject *arg);
+PyObject *lgr_py_exponential(PyObject *mod, PyObject *args);
+PyObject *lgr_py_exponential_numbers(PyObject *mod, PyObject *unused);
+PyObject *lgr_py_divider(PyObject *mod, PyObject *arg);
+PyObject *lgr_py_layer_norm_eps(PyObject *mod, PyObject *args);
+
 #endif

@@ -8,6 +8,7 @@ from .checking import CheckReport, check
 from .export import export
 from .pack_report import PackReport, pack_report
 from .runner import OnnxRunner
+from .standard import to_standard
 
 __all__ = [
     "CheckReport",
@@ -18,4 +19,5 @@ __all__ = [
     "check",
     "export",
     "pack_report",
+    "to_standard",
 ]

@@ -49,8 +49,8 @@ class OnnxRunner:
     def __init__(self, source: str | os.PathLike[str] | bytes | bytearray | memoryview) -> None:
         self._graph = load(source)
         self._last_use = _last_use(self._graph)
-        self._of_length = _behind_lengths(self._graph)
-        self._code_types = _code_types(self._graph)
+        self._of_length = follows_length(self._graph)
+        self._code_types = code_types_of(self._graph)
         for node in self._graph.nodes:
             if reader_of(node.op_type) is None and node.op_type not in ISLANDS:
                 raise ModelError(f"{node.op_type} {node.name!r}: unknown operator {node.op_type!r}")
@@ -112,7 +112,7 @@ class OnnxRunner:
 
     def _try_zeros(self) -> None:
         values: dict[str, Value] = {}
-        lengths = _lengths(self._graph)
+        lengths = lengths_of(self._graph)
         for value in self._graph.inputs:
             dims = value.shape and (value.shape[0] or 1, *value.shape[1:])  # an open first dimension is the batch
             if dims is None or any(d is None for d in dims):
@@ -146,13 +146,13 @@ class OnnxRunner:
             return {out.name: _output(out, values[out.name], out.name in self._of_length) for out in graph.outputs}
 
 
-def _lengths(graph: Graph) -> set[str]:
+def lengths_of(graph: Graph) -> set[str]:
     """Graph inputs that say how many steps a recurrent layer runs: at least one."""
     found = {n.inputs[1] for n in graph.nodes if n.op_type in _RECURRENT and len(n.inputs) > 5}
     return found | {n.inputs[0] for n in graph.nodes if n.op_type == "Cast" and found.intersection(n.outputs)}
 
 
-def _behind_lengths(graph: Graph) -> set[str]:
+def follows_length(graph: Graph) -> set[str]:
     """Values that may have other rows than declared: behind a recurrent layer whose length is no constant."""
     found: set[str] = set()
     for n in graph.nodes:
@@ -221,19 +221,19 @@ def _tensor(name: str, array: object) -> Tensor:
     raise TypeError(f"run: input {name!r} must be a numpy array or a torch tensor of numbers, got {kind}")
 
 
-def _code_types(graph: Graph) -> dict[str, torch.dtype]:
-    """Types of the codes that graph inputs are quantized to, where that is not int8 (directly, or behind a shape operator)."""
+def code_types_of(graph: Graph) -> dict[str, torch.dtype]:
+    """Types of the codes that float graph inputs are quantized to, directly or behind a shape operator."""
     sources = {out: node.inputs[0] for node in graph.nodes for out in node.outputs if node.inputs}
     inputs, types = {value.name for value in graph.inputs}, {16: torch.int16, 32: torch.int32}
     found = {}
     for node in graph.nodes:
-        bits = node.attributes.get("data_bits", node.attributes.get("x_bits"))
-        if node.op_type == "Quant" and node.inputs and bits in (16, 32):
+        if node.op_type == "Quant" and node.inputs:
             name = node.inputs[0]
             while name in sources:
                 name = sources[name]
             if name in inputs:
-                found[name] = types[16 if bits == 16 else 32]
+                bits = node.attributes.get("data_bits", node.attributes.get("x_bits"))
+                found[name] = types.get(bits, torch.int8) if isinstance(bits, int) else torch.int8
     return found
 
 
@@ -308,4 +308,4 @@ def _result(value: Value, integers: bool) -> np.ndarray[Any, Any]:
     return result
 
 
-__all__ = ["OnnxRunner"]
+__all__ = ["OnnxRunner", "code_types_of", "follows_length", "lengths_of"]

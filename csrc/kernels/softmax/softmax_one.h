@@ -4,6 +4,7 @@
 #include "lgr/softmax.h"
 
 #define LGR_LOG2E 774541002 /* log2(e) in Q29 */
+#define LGR_LN2 45426 /* ln(2) in Q16 */
 /* 2^f on (-1, 0], Q23, highest power first */
 enum {
     LGR_EXP_P0 = 57364,
@@ -52,7 +53,7 @@ LGR_INLINE int32_t lgr_half_ln_one(const int32_t *table, int64_t sum)
     const uint32_t u = (s15 > INT32_MAX ? (uint32_t)INT32_MAX : (uint32_t)s15) | 1u;
     int lz = 0;
     while (!(u << lz & 0x80000000u)) ++lz;
-    return (table[((u << lz) - 0x80000000u) >> 22] + (16 - lz) * 45426) >> 1;
+    return (table[((u << lz) - 0x80000000u) >> 22] + (16 - lz) * LGR_LN2) >> 1;
 }
 LGR_INLINE int32_t lgr_log_softmax_one(int32_t x, int32_t m, int32_t ln)
 {
