@@ -1,10 +1,10 @@
 /* numbers.c - the numbers inside the chips' functions, for files that compute them in standard operators. */
 #include "python/python.h"
 
-#include "kernels/softmax/softmax_one.h"
 #include "lgr/avg_pool.h"
 #include "lgr/chip_functions.h"
 #include "lgr/layer_norm.h"
+#include "lgr/softmax.h"
 
 static PyObject *tuple_s32(const int32_t *from, Py_ssize_t n)
 {
@@ -38,7 +38,7 @@ PyObject *lgr_py_exponential(PyObject *mod, PyObject *args)
     (void)mod;
     if (!PyArg_ParseTuple(args, "pi:exponential", &once, &d)) return NULL;
     if (d > 0) return PyErr_Format(PyExc_ValueError, "exponential: d must be <= 0, got %d", d);
-    return PyLong_FromLong(lgr_exp_one(once, d));
+    return PyLong_FromLong(lgr_softmax_exp(once, d));
 }
 
 PyObject *lgr_py_exponential_numbers(PyObject *mod, PyObject *unused)

@@ -13,6 +13,20 @@ extern "C" {
 
 enum { LGR_SOFTMAX_CHIPS = LGR_VENUSA + 1 }; /* chips with a formula: the first of enum lgr_chip */
 
+#define LGR_LOG2E 774541002 /* log2(e) in Q29 */
+#define LGR_LN2 45426 /* ln(2) in Q16 */
+/* 2^f on (-1, 0], Q23, highest power first */
+enum {
+    LGR_EXP_P0 = 57364,
+    LGR_EXP_P1 = 446161,
+    LGR_EXP_P2 = 2008107,
+    LGR_EXP_P3 = 5813551,
+    LGR_EXP_P4 = 8388575,
+};
+
+/* One term: e in Q23 of d <= 0 in Q25; once: the last step of the polynomial is rounded once, as on venusA. */
+int32_t lgr_softmax_exp(int once, int32_t d);
+
 /**
  * y = RSH(C * e, 38), C = 2 * floor(2^52 / S), S = sat_32(sum of e)
  *

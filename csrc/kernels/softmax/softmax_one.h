@@ -3,17 +3,6 @@
 #define LGR_SOFTMAX_ONE_H
 #include "lgr/softmax.h"
 
-#define LGR_LOG2E 774541002 /* log2(e) in Q29 */
-#define LGR_LN2 45426 /* ln(2) in Q16 */
-/* 2^f on (-1, 0], Q23, highest power first */
-enum {
-    LGR_EXP_P0 = 57364,
-    LGR_EXP_P1 = 446161,
-    LGR_EXP_P2 = 2008107,
-    LGR_EXP_P3 = 5813551,
-    LGR_EXP_P4 = 8388575,
-};
-
 /* exp(d) in Q23 for d <= 0 in Q25. once: how the last step of the polynomial rounds. */
 LGR_INLINE int32_t lgr_exp_one(const int once, int32_t d)
 {
