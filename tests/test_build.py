@@ -58,6 +58,7 @@ def test_no_private_python_symbol_is_used():
         "_Py_NoneStruct",
         "_Py_TrueStruct",
         "_Py_BuildValue_SizeT",
+        "_PyArg_ParseTuple_SizeT",
         "_PyArg_ParseTupleAndKeywords_SizeT",
     }
     assert {name for name in used if name.startswith("_Py")} <= stable
