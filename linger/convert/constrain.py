@@ -8,7 +8,7 @@ from torch import nn
 
 from linger.nn.constrained.fused import FusedBN
 from linger.nn.constrained.layers import CONSTRAINED, Constrained
-from linger.runtime import Leaf, is_owner, link
+from linger.runtime import is_owner, link
 from linger.settings import ClampInfo, Settings
 
 from .classic import BLEND
@@ -102,7 +102,7 @@ def constrain(
     with former_settings_on_failure():
         settings = with_engine(open_settings(config_file), engine, record_of(model))
         settings = with_own_settings(settings, model)
-        selection = Selection(model, disable_module, disable_submodel, "constrain")
+        selection = Selection(model, disable_module, disable_submodel, "constrain", settings)
         if not settings.open_quant:
             return model
         check_sections(model, settings)
@@ -165,7 +165,7 @@ def _one(name: str, m: nn.Module, selection: Selection, info: ClampInfo, found: 
             return [Row(name, was, "", why, where)]
         m.apply_clamp_info(info)
         return [Row(name, was, was, "limits applied", where)]
-    row = None if isinstance(m, Leaf) else target_class(m, CONSTRAINED)  # a layer made by hand is quantized already
+    row = target_class(m, CONSTRAINED)
     if row is None:
         why = left_alone(m, "constrain")
         return [] if why is None else [Row(name, was, "", selection.disabled(m) or why, where)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +24,7 @@ from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
 from .neighbours import Pair, fusable_pairs, standing_notes
 from .patterns import Selection, names_of
-from .prepare import ConversionRecord, Fusion, record_of
+from .prepare import CHOSEN, ConversionRecord, Fusion, record_of
 from .report import Report, Row
 
 __all__ = ["Conversion"]
@@ -40,7 +40,6 @@ class Conversion:
         found: Who feeds whom.
         fold_bn: ``"once"`` or ``"step"``.
         quant_modules: The only classes to convert; None: all.
-        by_hand: Ids of the layers that were constructed as quantized ones (:mod:`by_hand`): they are converted in any case.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Conversion:
         found: Adjacency,
         fold_bn: str,
         quant_modules: Any = None,
-        by_hand: Collection[int] = (),
     ) -> None:
         self.model, self.settings, self.selection, self.found, self.fold_bn = model, settings, selection, found, fold_bn
         self.names = {id(m): name for name, m in reversed(names_of(model).items())}
@@ -62,7 +60,6 @@ class Conversion:
                     self.users.setdefault(id(p), set()).add(id(m))
         only = (quant_modules,) if isinstance(quant_modules, type) else quant_modules
         self.only = None if only is None else {c: c for c in only}
-        self.by_hand = by_hand
         self.alone: dict[int, str] = {}  # id of a BatchNorm behind a layer -> why it is not folded
         self.rows: list[Row] = []
         self.fusions: list[Fusion] = []
@@ -105,7 +102,6 @@ class Conversion:
         if (
             why is not None
             or only is None
-            or id(m) in self.by_hand
             or target_class(m, only)
             or any(issubclass(c, o) for c in also for o in only)
         ):
@@ -281,5 +277,5 @@ def _differences(earlier: ConversionRecord, covered: tuple[str, ...], left: Mapp
     """Layers that one stage converted and the other left alone."""
     if earlier.stage != "constrain":
         return []
-    notes = [f"{n}: constrained=off, quantized=on" for n in covered if earlier.left.get(n, "").startswith("disable_")]
+    notes = [f"{n}: constrained=off, quantized=on" for n in covered if earlier.left.get(n, "").startswith(CHOSEN)]
     return notes + [f"{n}: constrained=on, quantized=off" for n in left if n in earlier.covered]

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from linger.runtime import Leaf, is_owner
 from linger.settings import Settings, current
 
-from .by_hand import initialised_parts, release
 from .conversion import Conversion
 from .neighbours import discover
 from .neighbours_from_forward import undisturbed
@@ -22,7 +22,7 @@ from .patterns import Selection
 from .prepare import check_root
 from .quantize import quantize
 
-__all__ = ["dry_run"]
+__all__ = ["copied", "dry_run"]
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def dry_run(
     """
     check_root(model, "check")
     known = model.__dict__.get("_linger_settings")
-    done = initialised_parts(model)
+    done = [name for name, m in model.named_modules() if isinstance(m, Leaf) or is_owner(m)]
     if known is None and done:
         raise RuntimeError(
             f"check: the part {done[0]!r} is initialised, the model is not: check the part, or all before init"
@@ -54,21 +54,31 @@ def dry_run(
         platform=settings.platform if platform is None else platform,
         engine=settings.engine if engine is None else engine,
     )
+    with copied(model, "check") as twin:
+        if known is None:
+            settings = replace(settings, open_quant=True, file=None, explicit=frozenset())
+            selection = Selection(twin, settings=settings)
+            quantize(Conversion(twin, settings, selection, discover(twin, example_inputs), "once"))
+        else:
+            _retarget(twin, settings.platform, settings.engine)
+        yield twin, settings
+
+
+@contextmanager
+def copied(model: nn.Module, caller: str) -> Iterator[nn.Module]:
+    """A copy of ``model`` in eval mode; the model and the random states stay as they are, and nothing is told.
+
+    Raises:
+        ValueError: The model cannot be copied.
+    """
     with undisturbed(model), _quiet():
         for m in model.modules():  # torch copies no computed tensors, such as pruned weights
             m.__dict__.update({k: v.detach() for k, v in m.__dict__.items() if isinstance(v, Tensor) and v.grad_fn})
         try:
             twin = copy.deepcopy(model)
         except Exception as error:
-            raise ValueError(f"check: the model cannot be copied: {error}") from error
-        if known is None:
-            settings = replace(settings, open_quant=True, file=None, explicit=frozenset())
-            selection = Selection(twin, None, None)
-            release(twin)
-            quantize(Conversion(twin, settings, selection, discover(twin, example_inputs), "once"))
-        else:
-            _retarget(twin, settings.platform, settings.engine)
-        yield twin, settings
+            raise ValueError(f"{caller}: the model cannot be copied: {error}") from error
+        yield twin
 
 
 @contextmanager

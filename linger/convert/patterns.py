@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from linger.errors import config_error
-from linger.nn.constrained.layers import Constrained
 from linger.runtime import OPERATOR_OF, base_class
 from linger.settings import Section, Settings, covers
 
@@ -46,6 +45,7 @@ class Selection:
         disable_module: A module class or several; their subclasses count too.
         disable_submodel: A pattern or several: qualified names (with everything below them) or shell globs.
         stage: Modules that are marked to be left alone in this stage count too (:mod:`marks`).
+        settings: Modules that its sections keep in float (``open_quant: false``) count too.
 
     Raises:
         TypeError: A class that is none, or a pattern that is no text.
@@ -53,7 +53,12 @@ class Selection:
     """
 
     def __init__(
-        self, model: nn.Module, disable_module: Any = None, disable_submodel: Any = None, stage: str = ""
+        self,
+        model: nn.Module,
+        disable_module: Any = None,
+        disable_submodel: Any = None,
+        stage: str = "",
+        settings: Settings | None = None,
     ) -> None:
         self.names = names_of(model)
         self.classes = self._classes(disable_module)
@@ -66,6 +71,9 @@ class Selection:
             if not hits:
                 raise ValueError(f"disable_submodel: {pattern!r} matches no module; {_hint(pattern, self.names)}")
             self.off.update({id(m): f"disable_submodel {pattern!r}" for m in hits})
+        if settings is not None and any(not section.open_quant for section in settings.sections):
+            closed = [m for name, m in self.names.items() if name and not settings.layer(name).open_quant]
+            self.off.update({id(m): "open_quant: false in its section" for m in closed})
 
     @staticmethod
     def _classes(given: Any) -> tuple[type[nn.Module], ...]:
@@ -123,30 +131,11 @@ def check_sections(model: nn.Module, settings: Settings) -> None:
                 raise config_error(what, file=settings.file, line=section.line or None, key=section.key)
 
 
-def _limits(m: nn.Module) -> dict[str, Any]:
-    """The limits of a constrained layer, by dotted key; empty where it has none."""
-    if not isinstance(m, Constrained):
-        return {}
-    limits = {
-        "activation": m.normalize_data,
-        "bias": m.normalize_bias,
-        "factor": m.normalize_factor,
-        "weight": m.normalize_weight,
-    }
-    return {f"clamp_info.clamp_{key}_value": v for key, v in limits.items()} if any(limits.values()) else {}
-
-
-def with_own_settings(settings: Settings, model: nn.Module, keep_limits: bool = False) -> Settings:
-    """The settings of a model with a section for every module that has settings of its own, in front of the others.
-
-    Args:
-        settings: Of the whole model.
-        model: Its modules may be marked (:mod:`marks`).
-        keep_limits: The limits of constrained layers count as settings of their own, where no mark says others.
-    """
+def with_own_settings(settings: Settings, model: nn.Module) -> Settings:
+    """The settings of a model with a section for every module that has settings of its own, in front of the others."""
     sections = []
     for name, m in names_of(model).items():
-        own = (_limits(m) if keep_limits else {}) | settings_of(m)
+        own = settings_of(m)
         if not own:
             continue
         if not name:  # the model is one layer: there is no name that a section could have

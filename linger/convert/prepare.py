@@ -23,6 +23,7 @@ from .convertible import uninitialised
 from .report import Report
 
 __all__ = [
+    "CHOSEN",
     "ConversionRecord",
     "Fusion",
     "check_root",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger("linger")
+CHOSEN = ("disable_", "open_quant", "not in ")  # reasons that are the user's own
 
 
 @dataclass(frozen=True)
@@ -186,13 +188,12 @@ def place(model: nn.Module, settings: Settings) -> None:
 
 def log_report(report: Report) -> None:
     """One line for what stayed float against the user's wish, one for what was switched off."""
-    chosen = ("disable_", "not in ")
-    wanted = [r for r in report.stayed_float if not r.note.startswith(chosen)]
+    wanted = [r for r in report.stayed_float if not r.note.startswith(CHOSEN)]
     if wanted:
         lines = [f"  {r.name or '(root)'} ({r.was}): {r.note}" + (f" [{r.where}]" if r.where else "") for r in wanted]
         what = "stay in float" if report.stage == "init" else "train without limits"
         _log.warning("linger.%s: these layers %s:\n%s", report.stage, what, "\n".join(lines))
-    off = [r.name for r in report.stayed_float if r.note.startswith(chosen)]
+    off = [r.name for r in report.stayed_float if r.note.startswith(CHOSEN)]
     if off:
         _log.info("linger.%s: switched off: %s", report.stage, ", ".join(off))
     for note in report.notes:

@@ -14,7 +14,6 @@ from linger.nn.base import convert_class
 from linger.ops.checks import has_cuda_kernels
 from linger.settings import Settings
 
-from .by_hand import initialised_parts, release
 from .classic import classic_settings, is_classic, with_keywords
 from .conversion import Conversion
 from .findings import layer_findings, sentences, unsaid
@@ -94,7 +93,7 @@ def init(
     check_root(model, "init")
     if fold_bn not in ("once", "step"):
         raise ValueError(f"init: fold_bn must be 'once' or 'step', got {fold_bn!r}")
-    done = initialised_parts(model)
+    done = [n for n, m in model.named_modules() if isinstance(m, runtime.Leaf) or runtime.is_owner(m)]
     if done:
         part = f"its part {done[0]!r}" if done[0] else "the model"
         raise RuntimeError(f"init: {part} is already initialised; a model is initialised once")
@@ -105,20 +104,19 @@ def init(
         )
     classic = config_file is None and is_classic(model, quant_modules, parameter_bits, mode)
     with former_settings_on_failure():
-        settings = classic_settings() if classic else open_settings(config_file)
+        settings = classic_settings(model) if classic else open_settings(config_file)
         settings = with_engine(settings, engine, record_of(model))
-        settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model, keep_limits=classic)
-        selection = Selection(model, disable_module, disable_submodel, "init")
+        settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model)
+        selection = Selection(model, disable_module, disable_submodel, "init", settings)
         if not settings.open_quant:
             return model
         check_sections(model, settings)
         check_operators(settings)
         place(model, settings)
         check_method(model, settings)
-        by_hand = release(model)
         found = discover(model, example_inputs)
         hooked = hooked_neighbours(model, found, keep_hooked)
-        conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules, by_hand)
+        conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules)
         check_widths(model, settings, conversion.left_alone())
         record = quantize(conversion)
         if example_inputs is not None:

@@ -71,6 +71,7 @@ class Quantizer(nn.Module):
     n_batches: Tensor
     learning_data: nn.Parameter
     is_init_mom_clamp_weight: Tensor
+    _calibrated: int | None = None  # batches that had been seen when a calibration set the range last
     _young = False  # TQT: the threshold has seen only zeros, or its first real maxima
 
     def __init__(
@@ -206,6 +207,11 @@ class Quantizer(nn.Module):
         return self._clamped or (bool(done) if done is not None else self.ready)
 
     @property
+    def calibrated(self) -> bool:
+        """Whether the range is that of a calibration in this process: no training step has moved it since."""
+        return self._calibrated is not None and int(self.n_batches) == self._calibrated
+
+    @property
     def n_skipped(self) -> int:
         """Batches left out of the statistics because they held NaN or infinity (since the model was built or loaded)."""
         return int(self.get_buffer("_skipped"))
@@ -228,6 +234,7 @@ class Quantizer(nn.Module):
             self._look()
         self._observe(limit)
         self.n_batches += n_batches - 1
+        self._calibrated = int(self.n_batches)
 
     def _observe(self, limit: Tensor) -> None:
         """Lets the kernel derive the scale, so that the exponent rule exists once."""
@@ -268,6 +275,7 @@ class Quantizer(nn.Module):
         if self.method == "TQT":
             self.learning_data.fill_(FIRST_THRESHOLD)
         self._ready = self._clamped = self._young = False
+        self._calibrated = None
 
     def state(self) -> State:
         """A copy of the statistics, for :meth:`restore`."""

@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Container, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +18,7 @@ from . import sites
 from .containers import PREFIX
 from .owners import BOUNDARY
 from .sites import StoredSite
-from .state import Frame, state
+from .state import Frame, StaysFloat, state
 
 _KEY = re.compile(re.escape(PREFIX) + r"q([a-z_]+)_(\d+)\.(?:input_quantizer\.(\d+)\.)?")
 _log = logging.getLogger("linger")
@@ -49,7 +49,24 @@ def _operators(owner: nn.Module) -> list[str]:
     return [a for a in owner._modules if a.startswith(PREFIX)]
 
 
+def _qualified(owner: nn.Module, attribute: str) -> str:
+    return ".".join(filter(None, (owner.__dict__["_linger_name"], attribute)))
+
+
+def _stays_float(owner: nn.Module, attribute: str) -> bool:
+    """Whether a section of the settings keeps this operator in float."""
+    settings = owner.__dict__["_linger_settings"]
+    return any(not section.open_quant for section in settings.sections) and not (
+        settings.layer(_qualified(owner, attribute)).open_quant
+    )
+
+
 def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> nn.Module:
+    name = _qualified(owner, attribute)
+    if _stays_float(owner, attribute):
+        raise StaysFloat(
+            f"linger: open_quant is false in the section that covers '{name}': call `{operator}` of torch there"
+        )
     first = f"linger: `{operator}` of '{owner.__dict__['_linger_name'] or type(owner).__name__}' was first met"
     if owner.__dict__.get("_is_replica", False):
         raise UnsupportedError(
@@ -61,7 +78,6 @@ def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> n
             f"{first} under DistributedDataParallel, which synchronises only what existed when the model was wrapped; "
             "call linger.init(..., example_inputs=...) (or run one forward) before wrapping the model"
         )
-    name = ".".join(filter(None, (owner.__dict__["_linger_name"], attribute)))
     module = FACTORIES[operator](n_inputs, owner.__dict__["_linger_settings"].layer(name))
     module.__dict__["_linger_name"] = name
     verify = getattr(module, "verify", None)
@@ -128,6 +144,7 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
 
     Raises:
         UnsupportedError: Called outside a converted model, or a new operator inside a DataParallel replica or DDP.
+        StaysFloat: A section of the settings keeps it in float.
     """
     if not state.frames:
         raise UnsupportedError(f"linger: quantized `{operator}` was called outside a converted model")
@@ -146,24 +163,21 @@ def operator_at_site(operator: str, n_inputs: int) -> nn.Module:
     bindings: dict[Any, str] = owner.__dict__.setdefault("_linger_bindings", _Transient())
     attribute = bindings.get((key, visit))
     if attribute is not None:
-        module = owner._modules.get(attribute)
-        if module is not None:
-            return module
+        return owner._modules.get(attribute) or _create(owner, attribute, operator, n_inputs)
     sites.refuse_checkpointed_function(operator, sys._getframe(1), BOUNDARY)
     earlier = {bindings.get((k, v), "") for k, n in frame.visits.items() for v in range(n) if (k, v) != (key, visit)}
-    attribute = bindings[key, visit] = _attribute(owner, operator, n_inputs, positions, visit, earlier)
-    return cast(nn.Module, owner._modules[attribute])
+    attribute = bindings[key, visit] = _attribute(owner, operator, positions, visit, earlier)
+    return owner._modules.get(attribute) or _create(owner, attribute, operator, n_inputs)
 
 
 def _attribute(
     owner: nn.Module,
     operator: str,
-    n_inputs: int,
     positions: list[sites.Position],
     visit: int,
     earlier: Container[str] = (),
 ) -> str:
-    """Name of the operator's module in its owner; created at the first call.
+    """Name of the operator's module in its owner.
 
     Functions of one name and one fingerprint (lambdas, mostly) share their stored sites: what another of them has used
     ``earlier`` in this forward counts as a visit more.
@@ -175,10 +189,9 @@ def _attribute(
         site = _stored(operator, positions, visit)
     attribute = _bind(owner, site)
     if attribute is None:
-        attribute = f"{PREFIX}q{operator}_{max((_number(a) for a in _operators(owner)), default=-1) + 1}"
-    owner.__dict__["_linger_sites"][site] = attribute
-    if owner._modules.get(attribute) is None:
-        _create(owner, attribute, operator, n_inputs)
+        taken = {*_operators(owner), *known.values()}  # those in float have a number, too
+        attribute = f"{PREFIX}q{operator}_{max(map(_number, taken), default=-1) + 1}"
+    known[site] = attribute
     return attribute
 
 
@@ -199,7 +212,14 @@ def _traced_attribute(owner: nn.Module, operator: str, n_inputs: int, visit: int
     from torch._dynamo.exc import RestartAnalysis
 
     known = len(owner._modules)
-    attribute = _attribute(owner, operator, n_inputs, sites.traced_calls(BOUNDARY), visit)
+    attribute = _attribute(owner, operator, sites.traced_calls(BOUNDARY), visit)
+    if owner._modules.get(attribute) is None:
+        if _stays_float(owner, attribute):
+            raise UnsupportedError(
+                f"linger: torch.compile does not see that '{_qualified(owner, attribute)}' stays in float (open_quant: false in "
+                f"a section): run the model uncompiled, or switch off `{operator}` in the whole model (`operators`)"
+            )
+        _create(owner, attribute, operator, n_inputs)
     if len(owner._modules) != known:  # dynamo has taken stock of the owner already: let it look again
         sites.forget_trace()  # code that goes through the owner's children takes other steps the next time
         raise RestartAnalysis(restart_reason=f"linger created {attribute}")
@@ -234,13 +254,13 @@ def create_from_state(
     if found and "linger_sites" not in metadata:
         _check_counts(owner, found)
     for attribute, (operator, n_inputs) in sorted(found.items(), key=lambda item: _number(item[0])):
-        if attribute not in owner._modules and operator in FACTORIES:
+        if attribute not in owner._modules and operator in FACTORIES and not _stays_float(owner, attribute):
             _create(owner, attribute, operator, n_inputs)
     if found:
         owner.__dict__["_linger_loaded"] = set(found)
         owner.__dict__["_linger_rebound"] = set()
         owner.__dict__["_linger_bindings"] = _Transient()
-        stored = {_site(s): a for s, a in metadata.get("linger_sites", []) if a in found}
+        stored = {_site(s): a for s, a in metadata.get("linger_sites", []) if a in found or _stays_float(owner, a)}
         owner.__dict__["_linger_stored"] = stored
         owner.__dict__["_linger_sites"] = dict(stored)
 

@@ -17,7 +17,7 @@ from .ahead import Ahead, settled, unchanged
 from .guards import unrounded
 from .non_finite import watch
 from .spellings import HANDLERS, IN_PLACE, OPERATOR_OF, SILENT
-from .state import FLOAT_OPERATORS, forget, state
+from .state import FLOAT_OPERATORS, StaysFloat, forget, state
 from .tag import info
 
 
@@ -96,7 +96,10 @@ class Interception(TorchFunctionMode):
         handler = HANDLERS.get(func)
         tape = state.tape
         if handler is not None and not _switched_off(func):
-            result = handler(func, args, kwargs)
+            try:
+                result = handler(func, args, kwargs)
+            except StaysFloat:
+                result = NotImplemented
             if result is not NotImplemented:
                 return result
         if func in SILENT:

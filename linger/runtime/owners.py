@@ -27,6 +27,10 @@ class LayerLookup(Protocol):
     def float_operators(self) -> frozenset[str]:
         """Operators of user code that stay in float."""
 
+    @property
+    def sections(self) -> Any:
+        """Settings of some layers; one with ``open_quant`` False keeps what it covers in float."""
+
     def layer(self, name: str) -> Any:
         """Settings of the layer with this qualified name."""
 

@@ -167,12 +167,13 @@ def _offset_in(user: CodeType, made: CodeType, offset: int) -> int:
     return known[span]
 
 
-def where(start: FrameType | None) -> tuple[str, int]:
-    """File and line of the nearest user frame."""
+def where(start: FrameType | None, boundary: CodeType | None = None) -> tuple[str, int]:
+    """File and line of the nearest user frame; ``("?", 0)`` where none lies inside the frame that runs ``boundary``."""
     frame = start
-    while frame is not None and _is_foreign(frame.f_code):
+    while frame is not None and frame.f_code is not boundary and _is_foreign(frame.f_code):
         frame = frame.f_back
-    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else ("?", 0)
+    inside = frame is not None and frame.f_code is not boundary
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None and inside else ("?", 0)
 
 
 def _plain(const: Any) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from linger.errors import UnsupportedError
+
 from .tag import info, overwritten, version_of
 
 if TYPE_CHECKING:
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 FLOAT_OPERATORS = (
     "_linger_float_operators"  # in the __dict__ of an owner: names of operators that its settings switch off
 )
+
+
+class StaysFloat(UnsupportedError):
+    """The settings keep the operator of this call in float; interception computes it so."""
 
 
 class Frame:

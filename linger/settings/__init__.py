@@ -14,7 +14,7 @@ from linger.settings.rules import allow_calibration
 from linger.settings.schema import ClampInfo, LayerSettings, QuantInfo, Section, Settings, covers
 from linger.settings.store import config_save_to_yaml, current, defaults, load, loads, save, use
 from linger.settings.view import QUANT_CONFIGS, ConfigView
-from linger.settings.write import dumps
+from linger.settings.write import dumps, section_text
 
 __all__ = [
     "QUANT_CONFIGS",
@@ -41,5 +41,6 @@ __all__ = [
     "load",
     "loads",
     "save",
+    "section_text",
     "use",
 ]

@@ -130,7 +130,7 @@ class _Reader:
         self.marks[key] = (key_node.line, key_node.column)
         prefix = f"{shown(key)}."
         name: tuple[str, ...] = ()
-        platform = settings.platform
+        platform, open_quant = settings.platform, True
         own: dict[str, dict[str, Any]] = {"clamp_info": {}, "quant_info": {}}
         given = []
         for inner, inner_node, value_node in self.pairs(node, shown(key)):
@@ -139,11 +139,14 @@ class _Reader:
             elif inner == "platform":
                 platform = self.value(inner, value_node, TOP[inner], prefix)
                 given.append(inner)
+            elif inner == "open_quant":
+                open_quant = self.value(inner, value_node, TOP[inner], prefix)
+                given.append(inner)
             elif inner in _SECTION_PARTS:
                 own[inner] = self.part(inner, value_node, _SECTION_PARTS[inner], prefix)
                 given += [f"{inner}.{k}" for k in own[inner]]
             else:
-                raise self.unknown(inner, inner_node, ["name", "platform", *_SECTION_PARTS], prefix)
+                raise self.unknown(inner, inner_node, ["name", "platform", "open_quant", *_SECTION_PARTS], prefix)
         self.suffix = ""
         return Section(
             key=key,
@@ -152,6 +155,7 @@ class _Reader:
             quant_info=QuantInfo(**own["quant_info"]),
             platform=platform,
             given=tuple(given),
+            open_quant=open_quant,
             line=key_node.line,
         )
 

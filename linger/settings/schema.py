@@ -76,6 +76,7 @@ class LayerSettings:
     clamp: ClampInfo
     a_calibrate: str
     w_calibrate: str
+    open_quant: bool = True
     own_average: bool = False
 
 
@@ -86,6 +87,7 @@ class Section:
     Args:
         key: The section's key in the file.
         name: Qualified names or globs (`*`, `?`, `[...]`); each covers what it names and everything below.
+        open_quant: False: what the section covers stays in float, layers and operators of user code.
         line: Line of the section's key in the file, 0 when it comes from code.
     """
 
@@ -95,6 +97,7 @@ class Section:
     quant_info: QuantInfo
     platform: str
     given: tuple[str, ...] = ()
+    open_quant: bool = True
     line: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
@@ -210,6 +213,7 @@ class Settings:
             clamp=chosen.clamp_info,
             a_calibrate=quant.a_calibrate_name,
             w_calibrate=quant.w_calibrate_name,
+            open_quant=True if section is None else section.open_quant,
             own_average=quant.average_scale == "own",
         )
 

@@ -6,7 +6,7 @@ from linger.settings.rules import CLAMP, QUANT, Scalar
 from linger.settings.schema import Section, Settings
 from linger.settings.tree import write_scalar
 
-__all__ = ["COMMENTS", "dumps"]
+__all__ = ["COMMENTS", "dumps", "section_text"]
 
 _HEAD = """\
 # Configuration of linger, read by linger.constrain(model, config_file=...) and linger.init(model, config_file=...).
@@ -16,6 +16,7 @@ _TAIL = """
 # Per-layer settings: a section is a mapping with a list `name`; its key is free. A name covers the module and all
 # modules below it; *, ? and [...] are wildcards on the whole name. The first section that covers a layer is used.
 # What a section leaves out comes from the settings above. input_bits and output_bits exist only in sections.
+# open_quant: false in a section keeps its layers and operators in float.
 # Operators of user code have names too, which linger.summary shows: '*_linger_qtensor_qadd*' covers every x + y.
 # my_section:
 #   name: [encoder.layers.0, head*]
@@ -74,7 +75,7 @@ def dumps(settings: Settings) -> str:
         lines.append(_line("operators", f"{{{chosen}}}"))
     lines.append(_TAIL)
     for section in settings.sections:
-        lines += _section(section)
+        lines.append(section_text(section))
     return "".join(lines)
 
 
@@ -89,14 +90,17 @@ def _part(name: str, part: object, keys: Mapping[str, object]) -> list[str]:
     return [_line(f"{name}.{key}", write_scalar(getattr(part, key))) for key in keys]
 
 
-def _section(section: Section) -> list[str]:
+def section_text(section: Section) -> str:
+    """Return the YAML lines of a section: what it names itself, nothing that it inherits."""
     lines = [f"\n{write_scalar(section.key)}:\n", "  name:\n", *(f"    - {write_scalar(n)}\n" for n in section.name)]
     if "platform" in section.given:
         lines.append(f"  platform: {write_scalar(section.platform)}\n")
+    if "open_quant" in section.given:
+        lines.append(f"  open_quant: {write_scalar(section.open_quant)}\n")
     for part in ("clamp_info", "quant_info"):
         own = [key.partition(".")[2] for key in section.given if key.startswith(part + ".")]
         values: dict[str, Scalar] = {key: getattr(getattr(section, part), key) for key in sorted(own)}
         if values:
             lines.append(f"  {part}:\n")
             lines += [f"    {key}: {write_scalar(value)}\n" for key, value in values.items()]
-    return lines
+    return "".join(lines)

@@ -30,7 +30,7 @@ from linger.runtime import NodeReader, Operand, Tape, Value, ahead, current_tape
 from .conv import reach_stride
 
 if TYPE_CHECKING:
-    pass
+    from linger.settings import LayerSettings
 
 
 def without_groups(weight: Any, groups: int) -> Any:
@@ -150,12 +150,16 @@ class ConvTranspose1dInt(_ConvTransposeInt, nn.ConvTranspose1d):
 
     Args:
         *args: As ``torch.nn.ConvTranspose1d``.
-        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
 
     Source: docs/numerics.md, "Convolution".
     """
 
     float_class = nn.ConvTranspose1d
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
 
 
 class ConvTranspose2dInt(_ConvTransposeInt, nn.ConvTranspose2d):
@@ -163,12 +167,16 @@ class ConvTranspose2dInt(_ConvTransposeInt, nn.ConvTranspose2d):
 
     Args:
         *args: As ``torch.nn.ConvTranspose2d``.
-        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
 
     Source: docs/numerics.md, "Convolution".
     """
 
     float_class = nn.ConvTranspose2d
+
+    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.set_quantizers(quant)
 
 
 @reads("ConvTranspose2dInt", "QConvTranspose2d")
