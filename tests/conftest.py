@@ -33,6 +33,13 @@ def pytest_report_header() -> str:
     return f"kernels: {', '.join(_LEVELS)}{lacking}"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On CUDA kernels, emulated or real, the tests marked ``on_cpu`` do not run."""
+    if any(config.pluginmanager.has_plugin(name) for name in ("tests.emulated", "tests.gpu.through_gpu")):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("on_cpu")])
+        items[:] = [item for item in items if not item.get_closest_marker("on_cpu")]
+
+
 @pytest.fixture(params=["cpu", "cuda"])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Cpu, then cuda. Without a GPU the second is skipped; LINGER_REQUIRE_CUDA=1 makes that a failure."""

@@ -15,32 +15,21 @@ constexpr int kBiasHidden[] = {1, 2, 0};
 // value, codes, scale, h_n, its codes, peak, saved, codes of h0
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Results gru(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Tensor &ih_scale,
-            const Tensor &w_hh, const Tensor &hh_scale, const OptTensor &b_ih,
-            const OptTensor &b_hh, const Tensor &h_scale, const OptTensor &h0,
-            const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
-            int64_t stride, bool save) {
-    const lgr::RecurrentArgs operands = {x,       x_scale, w_ih, ih_scale, w_hh,  hh_scale, h_scale,
-                                         offsets, counts,  chip, reverse,  batch, stride};
-    LGR_ON_GPU(x) {
-        const lgr::RecurrentOnGpu layer("gru", 3, operands);
+Results gru(const lgr::RecurrentOperands &operands, const OptTensor &b_ih, const OptTensor &b_hh,
+            const Tensor &h_scale, const OptTensor &h0, const lgr::RecurrentWalk &walk, bool save) {
+    LGR_ON_GPU(operands.x) {
+        const lgr::RecurrentOnGpu layer("gru", 3, operands, h_scale, walk);
         const auto r = layer.forward(b_ih, b_hh, h0, std::nullopt, save);
         return {r.value, r.codes, r.scale, r.h, r.h_codes, r.peak, r.saved, r.h0_codes};
     }
-    lgr::Recurrent layer("gru", 3, operands);
-    const lgr_recurrent &p = layer.p;
-    const Tensor h_given = layer.state(h0, p.q_h, 8);
+    lgr::Recurrent layer("gru", 3, operands, h_scale, walk);
+    const Tensor h_given = layer.state(h0, layer.p.q_h, 8);
     const lgr_recurrent_weights w = layer.pack(b_ih, b_hh);
     lgr::RecurrentResults out(layer, save);
     if (!layer.nan) {
         lgr_gru_io io = {};
         out.bind(io, layer, h_given);
-        out.finish(
-            layer,
-            layer.forward([&](int32_t r0, int32_t r1, void *scratch, lgr_recurrent_seen *mine) {
-                lgr_gru_forward(layer.engine, &p, &w, &io, r0, r1, scratch, mine);
-            }),
-            "gru");
+        out.run(layer, w, io, lgr_gru_forward, "gru");
     }
     return {out.value, out.codes, out.scale, out.h, out.h_codes, out.peak, out.saved, h_given};
 }
@@ -48,17 +37,13 @@ Results gru(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Te
 // dx, dw_ih, dw_hh, db_ih, db_hh, dh0, slope sum
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &x,
-                       const Tensor &x_scale, const Tensor &w_ih, const Tensor &ih_scale,
-                       const Tensor &w_hh, const Tensor &hh_scale, const Tensor &h_scale,
+Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn,
+                       const lgr::RecurrentOperands &operands, const Tensor &h_scale,
                        const Tensor &h0, const Tensor &codes, const Tensor &saved,
-                       const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse,
-                       int64_t batch, int64_t stride, bool want_x, bool want_slope) {
-    const lgr::RecurrentArgs operands = {x,       x_scale, w_ih, ih_scale, w_hh,  hh_scale, h_scale,
-                                         offsets, counts,  chip, reverse,  batch, stride};
-    LGR_ON_GPU(x) {
-        const lgr::RecurrentOnGpu layer("gru_backward", 3, operands);
-        const Tensor none = lgr::absent(aoti_torch_dtype_int32(), lgr::place_of(x));
+                       const lgr::RecurrentWalk &walk, bool want_x, bool want_slope) {
+    LGR_ON_GPU(operands.x) {
+        const lgr::RecurrentOnGpu layer("gru_backward", 3, operands, h_scale, walk);
+        const Tensor none = lgr::absent(aoti_torch_dtype_int32(), lgr::place_of(operands.x));
         const auto g = layer.backward({dy, dhn, std::nullopt, h0, none, codes, saved});
         const Tensor of_x = layer.planes(g, 1, 3), sums = layer.total(of_x); // r z n
         const auto [dw, db] = layer.hidden_gradients(g);
@@ -70,8 +55,7 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
                 g.dh0,
                 g.slope};
     }
-    const lgr::Recurrent layer("gru_backward", 3, operands);
-    const lgr_recurrent &p = layer.p;
+    const lgr::Recurrent layer("gru_backward", 3, operands, h_scale, walk);
     lgr::RecurrentBackward both(layer, kOrder, kHidden, want_x);
     double slope = 0.0;
     if (layer.nan || saved.numel() == 0) {
@@ -79,16 +63,7 @@ Gradients gru_backward(const OptTensor &dy, const OptTensor &dhn, const Tensor &
     } else {
         lgr_gru_grad g = {};
         both.bind(g, dy, dhn, h0, codes, saved, "gru_backward");
-        slope = layer.backward(
-            [&](const lgr_recurrent_chunk *c, int32_t r0, int32_t r1, double *mine) {
-                lgr_gru_grad of = g;
-                of.slope = want_slope ? mine : nullptr;
-                lgr_gru_backward(layer.engine, &p, &of, c, r0, r1);
-            },
-            [&](const lgr_recurrent_chunk *c, int64_t b0, int64_t b1) {
-                lgr_gru_sums(layer.engine, &p, &g, c, b0, b1);
-            });
-        both.finish();
+        slope = both.run(g, want_slope, lgr_gru_backward, lgr_gru_sums);
     }
     return {both.dx,
             both.matrix(false),

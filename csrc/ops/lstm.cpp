@@ -13,20 +13,16 @@ constexpr int kOrder[] = {0, 1, 2, 3};
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor,
                            Tensor, Tensor, Tensor>;
 
-Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const Tensor &ih_scale,
-             const Tensor &w_hh, const Tensor &hh_scale, const OptTensor &b_ih,
-             const OptTensor &b_hh, const Tensor &h_scale, const OptTensor &h0, const OptTensor &c0,
-             const Tensor &offsets, const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
-             int64_t stride, bool save) {
-    const lgr::RecurrentArgs operands = {x,       x_scale, w_ih, ih_scale, w_hh,  hh_scale, h_scale,
-                                         offsets, counts,  chip, reverse,  batch, stride};
-    LGR_ON_GPU(x) {
-        const lgr::RecurrentOnGpu layer("lstm", 4, operands);
+Results lstm(const lgr::RecurrentOperands &operands, const OptTensor &b_ih, const OptTensor &b_hh,
+             const Tensor &h_scale, const OptTensor &h0, const OptTensor &c0,
+             const lgr::RecurrentWalk &walk, bool save) {
+    LGR_ON_GPU(operands.x) {
+        const lgr::RecurrentOnGpu layer("lstm", 4, operands, h_scale, walk);
         const auto r = layer.forward(b_ih, b_hh, h0, c0, save);
         return {r.value,    r.codes, r.scale,      r.h,     r.h_codes,  *r.c,
                 *r.c_codes, r.peak,  *r.saturated, r.saved, r.h0_codes, *r.c0_codes};
     }
-    lgr::Recurrent layer("lstm", 4, operands);
+    lgr::Recurrent layer("lstm", 4, operands, h_scale, walk);
     const lgr_recurrent &p = layer.p;
     const lgr_lstm_cell cell = lgr_lstm_cell_format(p.chip);
     const Tensor h_given = layer.state(h0, p.q_h, 8),
@@ -43,12 +39,8 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
         out.bind(io, layer, h_given);
         io.c0 = lgr::data_or_null<int32_t>(c_given);
         io.cn = cn.mutable_data_ptr<int32_t>();
-        const lgr_recurrent_seen seen =
-            layer.forward([&](int32_t r0, int32_t r1, void *scratch, lgr_recurrent_seen *mine) {
-                lgr_lstm_forward(layer.engine, &p, &w, &io, r0, r1, scratch, mine);
-            });
+        const lgr_recurrent_seen seen = out.run(layer, w, io, lgr_lstm_forward, "lstm");
         *saturated.mutable_data_ptr<int64_t>() = seen.saturated;
-        out.finish(layer, seen, "lstm");
         lgr::check(
             lgr_dequantize_s32_f32(io.cn, cn.numel(), cell.exp2, cv.mutable_data_ptr<float>()),
             "lstm");
@@ -61,16 +53,12 @@ Results lstm(const Tensor &x, const Tensor &x_scale, const Tensor &w_ih, const T
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTensor &dcn,
-                        const Tensor &x, const Tensor &x_scale, const Tensor &w_ih,
-                        const Tensor &ih_scale, const Tensor &w_hh, const Tensor &hh_scale,
-                        const Tensor &h_scale, const Tensor &h0, const Tensor &c0,
-                        const Tensor &codes, const Tensor &saved, const Tensor &offsets,
-                        const Tensor &counts, int64_t chip, bool reverse, int64_t batch,
-                        int64_t stride, bool want_x, bool want_slope) {
-    const lgr::RecurrentArgs operands = {x,       x_scale, w_ih, ih_scale, w_hh,  hh_scale, h_scale,
-                                         offsets, counts,  chip, reverse,  batch, stride};
-    LGR_ON_GPU(x) {
-        const lgr::RecurrentOnGpu layer("lstm_backward", 4, operands);
+                        const lgr::RecurrentOperands &operands, const Tensor &h_scale,
+                        const Tensor &h0, const Tensor &c0, const Tensor &codes,
+                        const Tensor &saved, const lgr::RecurrentWalk &walk, bool want_x,
+                        bool want_slope) {
+    LGR_ON_GPU(operands.x) {
+        const lgr::RecurrentOnGpu layer("lstm_backward", 4, operands, h_scale, walk);
         const auto g = layer.backward({dy, dhn, dcn, h0, c0, codes, saved});
         const Tensor gates = layer.planes(g, 0, 4);
         return {layer.dx(gates, want_x),
@@ -81,8 +69,7 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
                 g.dc0,
                 g.slope};
     }
-    const lgr::Recurrent layer("lstm_backward", 4, operands);
-    const lgr_recurrent &p = layer.p;
+    const lgr::Recurrent layer("lstm_backward", 4, operands, h_scale, walk);
     lgr::RecurrentBackward both(layer, kOrder, kOrder, want_x);
     Tensor dc0 = layer.states(aoti_torch_dtype_float32());
     double slope = 0.0;
@@ -92,23 +79,14 @@ Gradients lstm_backward(const OptTensor &dy, const OptTensor &dhn, const OptTens
     } else {
         lgr_lstm_grad g = {};
         both.bind(g, dy, dhn, h0, codes, saved, "lstm_backward");
-        const Tensor kept_c0 = layer.kept(c0, int64_t{p.batch} * p.h, true);
+        const Tensor kept_c0 = layer.kept_state(c0, lgr::ScalarType::Int);
         const OptTensor cn = lgr::dense_or_none(dcn);
         STD_TORCH_CHECK(!cn || cn->numel() == dc0.numel(),
                         "lstm_backward: a gradient does not fit its result");
         g.c0 = lgr::data_or_null<int32_t>(kept_c0);
         g.dcn = lgr::data_or_null<float>(cn);
         g.dc0 = dc0.mutable_data_ptr<float>();
-        slope = layer.backward(
-            [&](const lgr_recurrent_chunk *c, int32_t r0, int32_t r1, double *mine) {
-                lgr_lstm_grad of = g;
-                of.slope = want_slope ? mine : nullptr;
-                lgr_lstm_backward(layer.engine, &p, &of, c, r0, r1);
-            },
-            [&](const lgr_recurrent_chunk *c, int64_t b0, int64_t b1) {
-                lgr_lstm_sums(layer.engine, &p, &g, c, b0, b1);
-            });
-        both.finish();
+        slope = both.run(g, want_slope, lgr_lstm_backward, lgr_lstm_sums);
     }
     return {both.dx,
             both.matrix(false),

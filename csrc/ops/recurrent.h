@@ -1,27 +1,11 @@
-// recurrent.h - what the LSTM and GRU adapters share: checked geometry, packed weights, states, threads. No arithmetic here.
+// recurrent.h - what the LSTM and GRU adapters share on the CPU: packed weights, states, threads. No arithmetic here.
 #pragma once
 #include "lgr/quantize.h"
-#include "lgr/recurrent.h"
-#include "ops/output.h"
+#include "ops/recurrent_shape.h"
 #include <cstring>
 #include <vector>
 
-// The schema text of the weights, and of where the rows of a step are.
-#define LGR_RECURRENT_SCHEMA                                                                       \
-    "Tensor x, Tensor x_scale, Tensor w_ih, Tensor ih_scale, Tensor w_hh, Tensor hh_scale, "
-#define LGR_WALK_SCHEMA                                                                            \
-    "Tensor offsets, Tensor counts, int chip, bool reverse, int batch, int stride"
-
 namespace lgr {
-
-// The tensors behind LGR_RECURRENT_SCHEMA and LGR_WALK_SCHEMA.
-struct RecurrentArgs {
-    const Tensor &x, &x_scale, &w_ih, &ih_scale, &w_hh, &hh_scale, &h_scale, &offsets, &counts;
-    int64_t chip;
-    bool reverse;
-    int64_t batch, stride;
-};
-
 // The exponent of a power of two, LGR_EXP2_NAN for NaN.
 inline int32_t power_of(const Tensor &scale, const char *op, const char *name) {
     const int32_t e = exp2_of(scale, op);
@@ -31,63 +15,14 @@ inline int32_t power_of(const Tensor &scale, const char *op, const char *name) {
     return e;
 }
 
-// The operands of one direction of one layer, checked; p: their geometry, without exponents.
-class RecurrentShape {
-  public:
-    RecurrentShape(const char *op, int gates, const RecurrentArgs &a)
-        : op_(op), gates_(gates), x_(lgr::contiguous(a.x)), w_ih_(lgr::contiguous(a.w_ih)),
-          w_hh_(lgr::contiguous(a.w_hh)), offsets_(lgr::contiguous(a.offsets)),
-          counts_(lgr::contiguous(a.counts)) {
-        for (const Tensor *t : {&x_, &w_ih_, &w_hh_})
-            STD_TORCH_CHECK(t->scalar_type() == ScalarType::Char, op,
-                            ": x, w_ih and w_hh must be int8 codes");
-        STD_TORCH_CHECK(offsets_.scalar_type() == ScalarType::Long &&
-                            counts_.scalar_type() == ScalarType::Int &&
-                            offsets_.numel() == counts_.numel(),
-                        op, ": offsets must be int64 and counts int32, one of each per step");
-        STD_TORCH_CHECK(
-            w_ih_.dim() == 2 && w_hh_.dim() == 2 && x_.dim() >= 2 &&
-                w_hh_.size(0) == gates * w_hh_.size(1) && w_ih_.size(0) == w_hh_.size(0) &&
-                x_.size(x_.dim() - 1) == w_ih_.size(1),
-            op, ": x must be [..., D], w_ih [", gates, " * H, D] and w_hh [", gates, " * H, H]");
-        p.chip = to_i32(a.chip, "chip");
-        p.steps = to_i32(offsets_.numel(), "steps");
-        p.batch = to_i32(a.batch, "batch");
-        p.d = to_i32(w_ih_.size(1), "D");
-        p.h = to_i32(w_hh_.size(1), "H");
-        p.reverse = a.reverse;
-        p.rows = p.d ? x_.numel() / p.d : 0;
-        p.row_stride = a.stride;
-        p.off = offsets_.const_data_ptr<int64_t>();
-        p.n = counts_.const_data_ptr<int32_t>();
-    }
-    const Tensor &input() const { return x_; }
-    Tensor rows_like(int32_t dtype) const { // [..., H]
-        std::vector<int64_t> sizes(x_.sizes().begin(), x_.sizes().end());
-        sizes.back() = p.h;
-        return fresh(sizes.data(), x_.dim(), dtype, place_of(x_));
-    }
-    Tensor states(int32_t dtype) const { // [1, batch, H]
-        const int64_t sizes[] = {1, p.batch, p.h};
-        return fresh(sizes, 3, dtype, place_of(x_));
-    }
-
-    lgr_recurrent p{};
-
-  protected:
-    const char *op_;
-    int gates_;
-    Tensor x_, w_ih_, w_hh_, offsets_, counts_;
-};
-
 class Recurrent : public RecurrentShape {
   public:
-    Recurrent(const char *op, int gates, const RecurrentArgs &a)
-        : RecurrentShape(op, gates, a), ex(power_of(a.x_scale, op, "x_scale")),
+    Recurrent(const char *op, int gates, const RecurrentOperands &a, const Tensor &h_scale,
+              const RecurrentWalk &walk)
+        : RecurrentShape(op, gates, a, walk), ex(power_of(a.x_scale, op, "x_scale")),
           e_ih(power_of(a.ih_scale, op, "ih_scale")), e_hh(power_of(a.hh_scale, op, "hh_scale")),
-          e_h(power_of(a.h_scale, op, "h_scale")),
-          nan(ex == LGR_EXP2_NAN || e_ih == LGR_EXP2_NAN || e_hh == LGR_EXP2_NAN ||
-              e_h == LGR_EXP2_NAN) {
+          e_h(power_of(h_scale, op, "h_scale")), nan(ex == LGR_EXP2_NAN || e_ih == LGR_EXP2_NAN ||
+                                                     e_hh == LGR_EXP2_NAN || e_h == LGR_EXP2_NAN) {
         p.exp2_ih = nan ? 0 : ex + e_ih;
         p.q_h = nan ? 7 : e_h;
         p.exp2_hh = nan ? 0 : e_h + e_hh;
@@ -104,13 +39,11 @@ class Recurrent : public RecurrentShape {
     Tensor saved(bool wanted) const {
         return fresh_1d(wanted && !nan ? saved_bytes() : 0, aoti_torch_dtype_uint8());
     }
-    int64_t saved_bytes() const { return lgr_recurrent_saved_bytes(&p, gates_); }
     // Codes of a given state: int8 or int32 as they are, float32 quantized. Empty: none.
     Tensor state(const OptTensor &given, int32_t exp2, int32_t bits) {
         if (!given) return absent(quantized_dtype(bits));
         const Tensor in = lgr::contiguous(*given);
-        STD_TORCH_CHECK(in.numel() == int64_t{p.batch} * p.h, op_, ": a state must have ", p.batch,
-                        " x ", p.h, " elements, got ", in.numel());
+        check_state(in);
         if (in.scalar_type() != ScalarType::Float) {
             STD_TORCH_CHECK(in.scalar_type() == (bits <= 8 ? ScalarType::Char : ScalarType::Int),
                             op_, ": state codes must be int8 (h) or int32 (c)");
@@ -128,17 +61,6 @@ class Recurrent : public RecurrentShape {
         check(lgr_quantize_f32(in.const_data_ptr<float>(), in.numel(), &how, &out, &seen), op_);
         nan = nan || seen.abs > 0x7f800000;
         return codes;
-    }
-    // What forward saved, in one block: n elements, or none.
-    Tensor kept(const Tensor &t, int64_t n, bool or_none) const {
-        STD_TORCH_CHECK(t.numel() == n || (or_none && t.numel() == 0), op_,
-                        ": what forward saved does not fit x");
-        return lgr::contiguous(t);
-    }
-    Tensor kept_saved(const Tensor &t) const {
-        STD_TORCH_CHECK(t.scalar_type() == ScalarType::Byte, op_,
-                        ": what forward saved does not fit x");
-        return kept(t, saved_bytes(), false);
     }
     // Packs weights and biases for the engine; the result lives as long as this object.
     lgr_recurrent_weights pack(const OptTensor &b_ih, const OptTensor &b_hh) {

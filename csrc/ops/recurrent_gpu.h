@@ -3,17 +3,18 @@
 #include "lgr/gru.h"
 #include "lgr/quantize_cuda.h"
 #include "lgr/recurrent_cuda.h"
-#include "ops/recurrent.h"
+#include "ops/recurrent_shape.h"
 
 namespace lgr {
 // One direction of one layer; nothing is read back, so the kernels make of impossible exponents and offsets what the CPU refuses.
 class RecurrentOnGpu : public RecurrentShape {
   public:
-    RecurrentOnGpu(const char *op, int gates, const RecurrentArgs &a)
-        : RecurrentShape(op, gates, a), x_scale_(scale_at(op, x_, "x_scale", a.x_scale)),
+    RecurrentOnGpu(const char *op, int gates, const RecurrentOperands &a, const Tensor &h_scale,
+                   const RecurrentWalk &walk)
+        : RecurrentShape(op, gates, a, walk), x_scale_(scale_at(op, x_, "x_scale", a.x_scale)),
           ih_scale_(scale_at(op, x_, "ih_scale", a.ih_scale)),
           hh_scale_(scale_at(op, x_, "hh_scale", a.hh_scale)),
-          h_scale_(scale_at(op, x_, "h_scale", a.h_scale)) {
+          h_scale_(scale_at(op, x_, "h_scale", h_scale)) {
         same_device(op, x_,
                     {{"w_ih", w_ih_}, {"w_hh", w_hh_}, {"offsets", offsets_}, {"counts", counts_}});
     }
@@ -28,21 +29,17 @@ class RecurrentOnGpu : public RecurrentShape {
         const int32_t f32 = aoti_torch_dtype_float32(), s8 = aoti_torch_dtype_int8(),
                       s32 = aoti_torch_dtype_int32();
         const bool lstm = gates_ == 4;
-        const int64_t bytes = save ? lgr_recurrent_saved_bytes(&p, gates_) : 0;
+        const int64_t bytes = save ? saved_bytes() : 0;
         Results r = {rows_like(f32), rows_like(s8),      scalar_at(x_, f32),    states(f32),
                      states(s8),     scalar_at(x_, f32), scratch_at(x_, bytes), given_codes(h0, s8),
                      std::nullopt,   std::nullopt,       std::nullopt,          std::nullopt};
-        lgr_recurrent_cuda_job j = {};
-        j.p = p;
-        j.x_scale = x_scale_;
-        j.ih_scale = ih_scale_;
-        j.hh_scale = hh_scale_;
-        j.h_scale = h_scale_;
+        auto j = job<lgr_recurrent_cuda_job>();
         j.x = x_.const_data_ptr<int8_t>();
         j.w_ih = w_ih_.const_data_ptr<int8_t>();
-        j.w_hh = w_hh_.const_data_ptr<int8_t>();
         const int64_t vector = int64_t{gates_} * p.h, state = int64_t{p.batch} * p.h;
         const OptTensor kept[] = {dense(b_ih), dense(b_hh), dense(h0), dense(c0)};
+        for (const OptTensor *t : {&h0, &c0})
+            if (*t) check_state(**t);
         j.b_ih = given("a bias", kept[0], vector, ScalarType::Int);
         j.b_hh = given("a bias", kept[1], vector, ScalarType::Int);
         j.h0 = given("a state", kept[2], state, ScalarType::Char);
@@ -100,20 +97,14 @@ class RecurrentOnGpu : public RecurrentShape {
             STD_TORCH_CHECK(!*t || (*t)->numel() == g.dh0.numel(), op_,
                             ": a gradient does not fit its result");
         STD_TORCH_CHECK(!dy || dy->numel() == cells, op_, ": a gradient does not fit its result");
-        STD_TORCH_CHECK(b.codes.numel() == cells &&
-                            b.saved.numel() == lgr_recurrent_saved_bytes(&p, gates_),
-                        op_, ": what forward saved does not fit x");
-        lgr_recurrent_cuda_grad j = {};
-        j.p = p;
-        j.x_scale = x_scale_;
-        j.ih_scale = ih_scale_;
-        j.hh_scale = hh_scale_;
-        j.h_scale = h_scale_;
-        j.w_hh = w_hh_.const_data_ptr<int8_t>();
-        j.y = b.codes.const_data_ptr<int8_t>();
-        if (b.h0.numel()) j.h0 = b.h0.const_data_ptr<int8_t>();
-        if (b.c0.numel()) j.c0 = b.c0.const_data_ptr<int32_t>();
-        j.saved = b.saved.const_data_ptr();
+        const Tensor codes = kept_codes(b.codes), saved = kept_saved(b.saved),
+                     h0 = kept_state(b.h0, ScalarType::Char),
+                     c0 = kept_state(b.c0, ScalarType::Int);
+        auto j = job<lgr_recurrent_cuda_grad>();
+        j.y = codes.const_data_ptr<int8_t>();
+        if (h0.numel()) j.h0 = h0.const_data_ptr<int8_t>();
+        if (c0.numel()) j.c0 = c0.const_data_ptr<int32_t>();
+        j.saved = saved.const_data_ptr();
         j.dy = data_at<float>(dy);
         j.dhn = data_at<float>(dhn);
         j.dcn = data_at<float>(dcn);
@@ -165,6 +156,16 @@ class RecurrentOnGpu : public RecurrentShape {
     }
 
   private:
+    template <class Job> Job job() const {
+        Job j = {};
+        j.p = p;
+        j.x_scale = x_scale_;
+        j.ih_scale = ih_scale_;
+        j.hh_scale = hh_scale_;
+        j.h_scale = h_scale_;
+        j.w_hh = w_hh_.const_data_ptr<int8_t>();
+        return j;
+    }
     static Tensor narrowed(Tensor t, int64_t dim, int64_t at, int64_t n) {
         return torch::stable::narrow(t, dim, at, n);
     }

@@ -63,11 +63,19 @@ struct RecurrentResults {
         io.hn = h_codes.mutable_data_ptr<int8_t>();
         io.saved = saved.numel() ? saved.mutable_data_ptr() : nullptr;
     }
-    void finish(const Recurrent &layer, const lgr_recurrent_seen &seen, const char *op) {
+    // All entries through forward(engine, p, w, io, r0, r1, scratch, seen); returns what they saw.
+    template <class Io, class Forward>
+    lgr_recurrent_seen run(const Recurrent &layer, const lgr_recurrent_weights &w, const Io &io,
+                           Forward *forward, const char *op) {
+        const lgr_recurrent_seen seen =
+            layer.forward([&](int32_t r0, int32_t r1, void *scratch, lgr_recurrent_seen *mine) {
+                forward(layer.engine, &layer.p, &w, &io, r0, r1, scratch, mine);
+            });
         check(lgr_dequantize_s8_f32(h_codes.const_data_ptr<int8_t>(), h_codes.numel(), layer.p.q_h,
                                     h.mutable_data_ptr<float>()),
               op);
         *peak.mutable_data_ptr<float>() = lgr_float_from_bits(seen.peak);
+        return seen;
     }
 
     Tensor value, codes, scale, h, h_codes, peak, saved;
@@ -86,10 +94,9 @@ class RecurrentBackward {
     template <class Grad>
     void bind(Grad &g, const OptTensor &dy, const OptTensor &dhn, const Tensor &h0,
               const Tensor &codes, const Tensor &saved, const char *op) {
-        const lgr_recurrent &p = layer_.p;
-        codes_ = layer_.kept(codes, p.rows * p.h, false);
+        codes_ = layer_.kept_codes(codes);
         saved_ = layer_.kept_saved(saved);
-        h0_ = layer_.kept(h0, int64_t{p.batch} * p.h, true);
+        h0_ = layer_.kept_state(h0, ScalarType::Char);
         dy_ = dense_or_none(dy);
         dhn_ = dense_or_none(dhn);
         STD_TORCH_CHECK((!dy || dy->numel() == codes.numel()) &&
@@ -120,7 +127,21 @@ class RecurrentBackward {
         zeroed(dx);
         zeroed(dh0);
     }
-    void finish() { ph_ = pi_ = absent(aoti_torch_dtype_float32()); } // before gradients are made
+    // steps(engine, p, g, chunk, r0, r1), then sums(engine, p, g, chunk, b0, b1). Returns the slopes' sum, 0 where not wanted.
+    template <class Grad, class Steps, class Sums>
+    double run(const Grad &g, bool want_slope, Steps *steps, Sums *sums) {
+        const double slope = layer_.backward(
+            [&](const lgr_recurrent_chunk *c, int32_t r0, int32_t r1, double *mine) {
+                Grad of = g;
+                of.slope = want_slope ? mine : nullptr;
+                steps(layer_.engine, &layer_.p, &of, c, r0, r1);
+            },
+            [&](const lgr_recurrent_chunk *c, int64_t b0, int64_t b1) {
+                sums(layer_.engine, &layer_.p, &g, c, b0, b1);
+            });
+        ph_ = pi_ = absent(aoti_torch_dtype_float32()); // before gradients are made
+        return slope;
+    }
     Tensor matrix(bool hidden) const {
         return layer_.gradient(hidden, hidden ? hidden_ : order_,
                                sums(hidden ? layer_.sums_of(false) : 0));

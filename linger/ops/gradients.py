@@ -7,7 +7,6 @@ float operator at the dequantized saved codes, as a graph. Codes, masks, slopes 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -117,28 +116,22 @@ def differentiated(expression: Callable[..., Tensor], grad: Tensor, *operands: T
     return tuple(next(found) if x.requires_grad else None for x in operands)
 
 
-def once(name: str, advice: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Marks a backward that cannot be differentiated: whoever tries is told which operator it was.
-
-    Args:
-        name: Of the operator.
-        advice: What to do instead, one sentence.
-    """
-    message = f"{name} has no second derivative (create_graph=True reached it); {advice}"
-
-    def mark(backward: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(backward)
-        def run(ctx: Any, *grads: Any) -> Any:
-            with torch.no_grad():
-                results = backward(ctx, *grads)
-            if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-                return results
-            refuse: Any = torch._C._functions.DelayedError(message.encode(), len(results))
-            return refuse(*(None if r is None else r.detach().requires_grad_() for r in results))
-
-        return run
-
-    return mark
+def refuse_second_derivative(found: tuple[Any, ...], message: str) -> tuple[Any, ...]:
+    """Gradients that cannot be differentiated again: whoever tries reads ``message``."""
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return found
+    refuse: Any = torch._C._functions.DelayedError(message.encode(), len(found))
+    results: tuple[Any, ...] = refuse(*(None if g is None else g.detach().requires_grad_() for g in found))
+    return results
 
 
-__all__ = ["again", "dequantized", "differentiated", "links", "of_threshold", "once", "operand", "weight_operand"]
+__all__ = [
+    "again",
+    "dequantized",
+    "differentiated",
+    "links",
+    "of_threshold",
+    "operand",
+    "refuse_second_derivative",
+    "weight_operand",
+]

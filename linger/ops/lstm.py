@@ -1,33 +1,15 @@
-"""One direction of one LSTM layer: checked entries, gradients through time, shapes for tracing."""
+"""One direction of one LSTM layer: its two entries."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from linger.ops import checks
-from linger.ops.gradients import once
-from linger.ops.recurrent import (
-    Fixed,
-    Result,
-    States,
-    Walk,
-    Weights,
-    both_gradients,
-    checked_codes,
-    keep,
-    quantized_weights,
-    run,
-    saved_bytes,
-    saved_weights,
-    threshold_grad,
-)
+from linger.ops.recurrent import Result, States, Walk, Weights
+from linger.ops.recurrent_cell import Cell
 from linger.ops.spec import Coded, Output
 
-_lstm = checks.native("lstm")
-_backward = checks.native("lstm_backward")
+_CELL = Cell("lstm", 4, (torch.int8, torch.int32), (15, 15, 11))
 
 
 def lstm(
@@ -56,7 +38,7 @@ def lstm(
 
     Source: docs/numerics.md, "LSTM".
     """
-    results = run("lstm", 4, _LSTM, _forward, x, w, h_scale, out, walk, (h0, c0))
+    results = _CELL.run(x, w, h_scale, out, walk, (h0, c0))
     y, codes, scale, h_n, h_codes, c_n, c_codes, peak, saturated = results
     cell_scale = torch.full((), 2.0**walk.chip.cell_exp2)
     states = States(h_n, h_codes, scale), States(c_n, c_codes, cell_scale)
@@ -91,96 +73,8 @@ def lstm_codes(
     Raises:
         TypeError, ValueError: Types or shapes that do not fit together.
     """
-    checked_codes("lstm_codes", 4, x, w_ih, w_hh, (b_ih, b_hh))
-    ex, ei, eh, e = (torch.tensor(2.0**k) for k in exp2)
-    results = _lstm(x, ex, w_ih, ei, w_hh, eh, b_ih, b_hh, e, h0, c0, *walk.arguments, False)
-    return results[1], results[4], results[6]
-
-
-def _forward(k: Fixed, floats: tuple[Tensor | None, ...], grad: bool) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Results, and what backward needs."""
-    _, _, b_ih, b_hh, h0, c0 = floats
-    ih, hh = quantized_weights(k, floats, grad)
-    call = (k.codes, k.scale, ih.codes, ih.scale, hh.codes, hh.scale, b_ih, b_hh, k.h_scale, h0, c0)
-    *results, kept, h_given, c_given = _lstm(*call, *k.walk.arguments, grad)
-    saved = (*ih, *hh, k.codes, k.scale, results[1], results[2], kept, h_given, c_given)
-    return tuple(results), saved
-
-
-class _LSTM(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-        fixed: Fixed = inputs[-1]
-        results, saved = _forward(fixed, inputs[:6], True)
-        keep(ctx, fixed, saved, inputs[-2], [results[i] for i in (1, 2, 4, 6, 7, 8)])
-        return results
-
-    @staticmethod
-    @once("LSTM", "a gradient penalty must leave recurrent layers out")
-    def backward(ctx: Any, dy: Any, _c: Any, _s: Any, dh: Any, _hc: Any, dc: Any, *_: Any) -> tuple[Any, ...]:
-        if dy is None and dh is None and dc is None:
-            return (None,) * 11
-        saved = ctx.saved_tensors
-        ih, hh = saved_weights(saved)
-        x, x_scale, codes, scale, kept, h0, c0 = saved[8:15]
-        want_x, want_ih, want_hh, want_bi, want_bh, want_h, want_c, want_it, want_ht, want_t, _fixed = (
-            ctx.needs_input_grad
-        )
-        weights = (x, x_scale, ih.codes, ih.scale, hh.codes, hh.scale)
-        results = (scale, h0, c0, codes, kept)
-        dx, dw_ih, dw_hh, db, dh0, dc0, slope = _backward(
-            dy, dh, dc, *weights, *results, *ctx.walk.arguments, want_x, want_t
-        )
-        wants = want_ih, want_it, want_hh, want_ht
-        g_ih, g_it, g_hh, g_ht = both_gradients((dw_ih, ih), (dw_hh, hh), wants)
-        g_t = threshold_grad(slope, scale, saved[15], ctx.bits, ctx.walk.chip.state_exp2) if want_t else None
-        biases = db if want_bi else None, db.clone() if want_bh else None
-        given = dh0.view(ctx.walk.batch, -1) if want_h else None, dc0.view(ctx.walk.batch, -1) if want_c else None
-        return dx if want_x else None, g_ih, g_hh, *biases, *given, g_it, g_ht, g_t, None
-
-
-@checks.fake("linger::lstm")
-def _fake_lstm(
-    x: Tensor, x_scale: Tensor, w_ih: Tensor, ih_scale: Tensor, w_hh: Tensor, hh_scale: Tensor,
-    b_ih: Tensor | None, b_hh: Tensor | None, h_scale: Tensor, h0: Tensor | None, c0: Tensor | None,
-    offsets: Tensor, counts: Tensor, chip: int, reverse: bool, batch: int, stride: int, save: bool,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    hidden, rows = w_hh.shape[1], x.numel() // x.shape[-1]
-
-    def fresh(shape: Any, dtype: torch.dtype) -> Tensor:
-        return x.new_empty(shape, dtype=dtype)
-
-    y, states = (*x.shape[:-1], hidden), (1, batch, hidden)
-    return (
-        fresh(y, torch.float32),
-        fresh(y, torch.int8),
-        fresh((), torch.float32),
-        fresh(states, torch.float32),
-        fresh(states, torch.int8),
-        fresh(states, torch.float32),
-        fresh(states, torch.int32),
-        fresh((), torch.float32),
-        fresh(1, torch.int64),
-        fresh(saved_bytes(4, chip, rows, hidden) if save else 0, torch.uint8),
-        fresh(0 if h0 is None else h0.shape, torch.int8),
-        fresh(0 if c0 is None else c0.shape, torch.int32),
-    )
-
-
-@checks.fake("linger::lstm_backward")
-def _fake_lstm_backward(
-    dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None, x: Tensor, x_scale: Tensor, w_ih: Tensor,
-    ih_scale: Tensor, w_hh: Tensor, hh_scale: Tensor, h_scale: Tensor, h0: Tensor, c0: Tensor, codes: Tensor,
-    saved: Tensor, offsets: Tensor, counts: Tensor, chip: int, reverse: bool, batch: int, stride: int,
-    want_x: bool, want_slope: bool,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    def fresh(*shape: Any) -> Tensor:
-        return x.new_empty(shape, dtype=torch.float32)
-
-    hidden = w_hh.shape[1]
-    dx = fresh(*x.shape) if want_x else fresh(0)
-    states = fresh(1, batch, hidden), fresh(1, batch, hidden)
-    return dx, fresh(*w_ih.shape), fresh(*w_hh.shape), fresh(4 * hidden), *states, fresh()
+    y, h, c = _CELL.codes(x, (w_ih, w_hh), (b_ih, b_hh), exp2, walk, (h0, c0))
+    return y, h, c
 
 
 __all__ = ["lstm", "lstm_codes"]

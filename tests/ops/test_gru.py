@@ -171,6 +171,10 @@ def test_errors_name_argument_expected_and_got():
         gru(x, w, torch.tensor(96.0), out, model.walk)
     with pytest.raises(ValueError, match="gru: the scale of x must be a power of two, got -8"):
         gru(x._replace(scale=torch.tensor(-8.0)), w, model.h_scale, out, model.walk)
+
+
+@pytest.mark.on_cpu
+def test_walks_that_leave_the_input_are_refused():
     operands = case("arcs", (3, 4, 5, 6), 0)
     with pytest.raises(RuntimeError, match="offsets and counts must stay inside x"):
         gru_codes(*operands[:5], tuple(operands[5]), whole(operands[0], oracle.formulas("arcs", 3))._replace(stride=2))

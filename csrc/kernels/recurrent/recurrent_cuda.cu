@@ -158,6 +158,8 @@ lgr_status lgr::recurrent_begin(const lgr_recurrent_cuda_job *job, int gates, vo
     const int64_t cells = p.rows * p.h, n = (int64_t)gates * p.h;
     lgr_status r = clear(job->y, cells, stream);
     if (r == LGR_OK) r = clear(job->value, cells * (int64_t)sizeof(float), stream);
+    if (r == LGR_OK && job->saved) /* units that pad, rows of no step */
+        r = clear(job->saved, lgr_recurrent_saved_bytes(&p, gates), stream);
     if (r == LGR_OK) r = launch(exponents, 1, 1, stream, *job, gates);
     if (r == LGR_OK) r = flat(biases{*job, s, n}, 2 * n, stream);
     if (r == LGR_OK) r = flat(states{*job, s, gates}, lgr_padded(p.batch, ENTRIES) * s.k, stream);
