@@ -8,7 +8,32 @@ import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-__all__ = ["replaced"]
+__all__ = ["reading", "replaced"]
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str], writer: str) -> Iterator[BinaryIO]:
+    """An existing file to read; what is in the way is one sentence.
+
+    Args:
+        path: Of the file.
+        writer: The call that writes such a file, for the message.
+
+    Raises:
+        FileNotFoundError: There is none.
+        IsADirectoryError: The path is a folder.
+        OSError: It cannot be opened.
+    """
+    try:
+        stream = open(path, "rb")  # noqa: SIM115  closed below: errors of the block are the caller's
+    except OSError as error:
+        folder = "" if os.path.isabs(path) else f" in the folder {os.getcwd()!r}"
+        why = {FileNotFoundError: f"there is no such file; {writer} writes one", IsADirectoryError: "it is a folder"}
+        raise type(error)(
+            f"cannot read {os.fsdecode(path)!r}{folder}: {why.get(type(error), error.strerror)}"
+        ) from error
+    with stream:
+        yield stream
 
 
 @contextlib.contextmanager

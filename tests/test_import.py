@@ -1,6 +1,8 @@
 """``import linger``: what it loads, that every public name is there, that tracing needs no further import."""
 
 import ast
+import operator
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +40,28 @@ def test_every_file_of_nn_is_loaded_with_it():
 @pytest.mark.parametrize("name", linger.__all__)
 def test_every_public_name_is_there(name):
     assert getattr(linger, name) is not None
-    assert name in dir(linger)
+
+
+def test_dir_and_help_are_a_page():
+    """The names of older generations are there, but not in the way; help prints one page, not that of every name."""
+    names = dir(linger)
+    assert {"constrain", "init", "calibration", "save", "load", "check", "export", "nn", "onnx", "settings"} <= set(
+        names
+    )
+    assert len(names) <= 66 and all(hasattr(linger, name) for name in names)
+    assert not {"iqAddLayer", "NormalizeConv2d", "SetIQTensorAdd"} & set(names)
+    text = pydoc.render_doc(linger, renderer=pydoc.plaintext)
+    assert len(text.splitlines()) <= 70
+    for name in ("constrain", "init", "calibration", "summary", "save", "load", "check", "export", "OnnxRunner"):
+        assert name in text
+    assert run("from linger import *; print(callable(iqAddLayer), callable(init))").split() == ["True", "True"]
+
+
+def test_the_page_names_what_is_there():
+    for line in linger.__doc__.splitlines():
+        if line.startswith("    ") and not line.startswith("     "):
+            for name in line[4:26].replace(",", "").split():
+                assert operator.attrgetter(name)(linger) is not None
 
 
 def test_public_names_stand_in_the_typed_face():

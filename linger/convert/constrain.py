@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, TypeVar
 
 from torch import nn
@@ -27,12 +28,13 @@ from .prepare import (
     record_of,
     with_engine,
 )
-from .report import Report, Row
+from .report import Report, Row, shortened
 from .state import install
 from .weight_limits import cut_weights
 
 __all__ = ["apply_constraints", "constrain", "fuse_pairs", "fusion_of", "mark_relu"]
 
+_log = logging.getLogger("linger")
 _M = TypeVar("_M", bound=nn.Module)
 
 
@@ -107,7 +109,12 @@ def constrain(
             return model
         check_sections(model, settings)
         check_operators(settings)
-        place(model, settings)
+        place(model, settings, "constrain")
+        earlier = record_of(model)
+        if earlier is not None and earlier.stage == "constrain":
+            _log.warning("linger.constrain: the model is constrained already (%s): this call gives its layers the limits of its "
+                         "settings and changes nothing else; to begin anew, write linger.constrain(%s(), ...)",
+                         shortened(earlier.covered), type(model).__name__)  # fmt: skip
         apply_constraints(model, settings, selection, discover(model, example_inputs))
         return model
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import html
+import logging
+import weakref
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import optimizer as torch_optimizer
 
-__all__ = ["OptimizerReport", "check_optimizer"]
+from .report import shortened
+
+__all__ = ["OptimizerReport", "check_optimizer", "watch_first_step"]
+
+_log = logging.getLogger("linger")
+_watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # initialised models that no optimizer has stepped
+_hook: Any = None  # handle of the hook on all optimizers, while a model is watched
 
 
 @dataclass
@@ -81,7 +91,43 @@ def check_optimizer(
     for one in optimizers:
         if not isinstance(one, torch.optim.Optimizer):
             raise TypeError(f"check_optimizer: expected torch.optim.Optimizer, got {type(one).__name__}")
-        held.update(id(p) for group in one.param_groups for p in group["params"])
+        held |= _held(one)
     named = dict(model.named_parameters())
     missing = [name for name, p in named.items() if p.requires_grad and id(p) not in held]
     return OptimizerReport(missing, len(held - {id(p) for p in named.values()}))
+
+
+def _held(optimizer: torch.optim.Optimizer) -> set[int]:
+    return {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
+
+
+def watch_first_step(model: nn.Module) -> None:
+    """Say it, once, if the first step that trains this model leaves parameters out that got a gradient."""
+    global _hook
+    _watched.add(model)
+    if _hook is None:
+        _hook = torch_optimizer.register_optimizer_step_pre_hook(_before_step)
+
+
+def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    global _hook
+    if torch.compiler.is_compiling():
+        return
+    held = _held(optimizer)
+    for model in list(_watched):
+        parameters = {id(p): (name, p) for name, p in model.named_parameters()}
+        if held.isdisjoint(parameters):
+            continue
+        _watched.discard(model)
+        left = {i: name for i, (name, p) in parameters.items() if p.grad is not None and i not in held}
+        if left:  # another optimizer may have them: how many there are nobody keeps count of
+            for other in [o for o in gc.get_objects() if issubclass(type(o), torch.optim.Optimizer)]:
+                for i in _held(other):
+                    left.pop(i, None)
+        if left:
+            _log.warning("linger: the optimizer lacks %d parameters of the model that have gradients and would never train: %s; "
+                         "build it after linger.init(..., example_inputs=...), or set requires_grad = False on what is to stay",
+                         len(left), shortened(left.values()))  # fmt: skip
+    if not _watched and _hook is not None:
+        _hook.remove()
+        _hook = None

@@ -32,6 +32,7 @@ __all__ = [
     "open_settings",
     "place",
     "record_of",
+    "say_calibration",
     "with_engine",
 ]
 
@@ -168,12 +169,24 @@ def with_engine(settings: Settings, engine: str | None, earlier: ConversionRecor
     return settings
 
 
-def place(model: nn.Module, settings: Settings) -> None:
-    """Do what the file says about device, dtype and seed; without a file nothing happens."""
+def _place_of(key: str, settings: Settings) -> str:
+    return f"{settings.file}, line {settings.marks[key][0]}"
+
+
+def place(model: nn.Module, settings: Settings, stage: str) -> None:
+    """Do what the file says about device, dtype and seed; without a file nothing happens.
+
+    Args:
+        model: Moved in place.
+        settings: Of the file.
+        stage: ``constrain`` or ``init``, for the log.
+    """
     if "seed" in settings.explicit:
         torch.manual_seed(settings.seed)
         random.seed(settings.seed)
         np.random.seed(settings.seed % 2**32)
+        _log.warning("linger.%s: seeded torch, numpy and random with %d (%s); to leave them alone, remove the line `seed`",
+                     stage, settings.seed, _place_of("seed", settings))  # fmt: skip
     if "device" in settings.explicit:
         device = torch.device(settings.device)
         if device.type == "cuda" and not torch.cuda.is_available():
@@ -184,6 +197,13 @@ def place(model: nn.Module, settings: Settings) -> None:
             model.to(device)
     if "dtype" in settings.explicit and settings.dtype != "torch.float32":  # the default keeps the model's own
         model.to(getattr(torch, settings.dtype.removeprefix("torch.")))
+
+
+def say_calibration(settings: Settings) -> None:
+    """The key `calibration` starts nothing: say what does."""
+    if settings.calibration and "calibration" in settings.explicit:
+        _log.warning("linger.init: `calibration: true` (%s) starts nothing; to calibrate, run batches inside "
+                     "`with linger.calibration(model):`", _place_of("calibration", settings))  # fmt: skip
 
 
 def log_report(report: Report) -> None:

@@ -20,6 +20,7 @@ from .findings import layer_findings, sentences, unsaid
 from .hooked import hooked_neighbours
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
+from .optimizer import watch_first_step
 from .patterns import Selection, check_operators, check_sections, with_own_settings
 from .prepare import (
     ConversionRecord,
@@ -29,6 +30,7 @@ from .prepare import (
     open_settings,
     place,
     record_of,
+    say_calibration,
     with_engine,
 )
 from .state import install
@@ -112,7 +114,8 @@ def init(
             return model
         check_sections(model, settings)
         check_operators(settings)
-        place(model, settings)
+        place(model, settings, "init")
+        say_calibration(settings)
         check_method(model, settings)
         found = discover(model, example_inputs)
         hooked = hooked_neighbours(model, found, keep_hooked)
@@ -139,6 +142,7 @@ def quantize(conversion: Conversion) -> ConversionRecord:
             convert_class(m, visible[type(m)])
     runtime.attach(model, conversion.settings, runtime.register_state_hooks)
     name_quantizers(model)
+    watch_first_step(model)
     return record
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,10 +15,17 @@ from linger.nn.layers.embedding import EmbeddingInt
 from linger.quantizers import Quantizer, saturation
 from linger.runtime import float_calls_of
 
-__all__ = ["Report", "Row", "Summary", "format_table", "html_table", "report_of", "summary"]
+__all__ = ["Report", "Row", "Summary", "format_table", "html_table", "report_of", "shortened", "summary"]
 
 _CLAMPS = {"data": "activation", "weight": "weight", "bias": "bias"}
 _COLUMNS = ("name", "from", "to", "note", "where")
+
+
+def shortened(names: Iterable[str], most: int = 20) -> str:
+    """Names for a message: all of a few, else the first ones and how many follow."""
+    names = list(names)
+    more = len(names) - most
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
 
 
 @dataclass(frozen=True)

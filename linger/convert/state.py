@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from linger.errors import UnsupportedError
+from linger.files import reading
 from linger.nn.constrained.fused import MARK, FusedBN, fold
 from linger.nn.constrained.layers import clamp, clamp_weight
 from linger.nn.layers.batch_norm_folding import FOLDING
@@ -76,7 +77,10 @@ def read_file(path: str | os.PathLike[str] | BinaryIO, device: torch.device | No
         ValueError: It is no file of ``torch.save``, is damaged, or holds code.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        if not isinstance(path, (str, os.PathLike)):
+            return torch.load(path, map_location=device, weights_only=True)
+        with reading(path, "linger.save(model, path)") as file:
+            return torch.load(file, map_location=device, weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged file can raise anything

@@ -160,8 +160,9 @@ def note_saturation(tape: Tape, quantizer: Quantizer, out: ops.Coded, x: Tensor 
 
 def no_operand(x: object, quantizer: Quantizer) -> TypeError:
     """What a layer says to an input that is no float tensor."""
-    got = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-    return TypeError(f"'{quantizer.name}': expected a floating point tensor, got {got}")
+    got = f"{x.dtype} of shape {tuple(x.shape)}; write x.float()" if isinstance(x, Tensor) else type(x).__name__
+    image = ", and for an image of 0 to 255 x.float() / 255" if getattr(x, "dtype", None) == torch.uint8 else ""
+    return TypeError(f"'{quantizer.name}': expected a floating point tensor, got {got}{image}")
 
 
 def note_use(quantizer: Quantizer) -> None:

@@ -36,7 +36,7 @@ _PARTIAL = "only layers were looked at; pass example_inputs to have every operat
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What ``linger.check`` found; prints as a table and iterates over its findings.
+    """What ``linger.check`` found; true where ``ok`` is, prints as a table, iterates over its findings.
 
     Attributes:
         platform: The chip.
@@ -67,6 +67,9 @@ class CheckReport:
     def options(self) -> list[str]:
         """What the packer needs beside its defaults, each once."""
         return list(dict.fromkeys(v.pack for v in self.findings if v.pack))
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def __iter__(self) -> Iterator[Violation]:
         return iter(self.findings)

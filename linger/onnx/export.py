@@ -262,6 +262,15 @@ def record_forward(
         state.tape = tape
         try:
             result = model(*positional, **keywords)
+        except (TypeError, ValueError, RuntimeError) as error:
+            state.tape = None
+            if not isinstance(error, ExportError) and _runs_with_batch(model, positional, keywords):
+                shapes = ", ".join(str(tuple(p.tensor.shape)) for p in inputs)
+                raise ExportError(
+                    f"export: the model does not run on an input of shape {shapes} ({error}); it does with a batch axis in "
+                    "front: write linger.onnx.export(model, x[None], ...)"
+                ) from error
+            raise
         finally:
             state.tape = None
     results = list(tensors_in(result))
@@ -291,6 +300,15 @@ def record_forward(
         else:
             tape.identity_output(source, name)
     return inputs, outputs
+
+
+def _runs_with_batch(model: nn.Module, positional: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+    """Whether the model takes these arguments with an axis in front of every tensor."""
+    try:
+        model(*copied(positional, lambda t: t[None]), **copied(keywords, lambda t: t[None]))
+    except Exception:  # user code: anything
+        return False
+    return True
 
 
 def _warn(settings: Any, found: Iterable[Violation]) -> None:

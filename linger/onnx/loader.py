@@ -14,6 +14,7 @@ from torch import Tensor
 
 from linger.chip import ENGINES, LIMITS, file_platform
 from linger.errors import ModelError
+from linger.files import reading
 
 MAX_FILE_BYTES = 1 << 31  # protobuf's own limit
 MAX_NODES = 100_000
@@ -104,7 +105,7 @@ def _bytes(source: object) -> bytes:
         return bytes(source)
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"OnnxRunner: expected a path or the bytes of a file, got {type(source).__name__}")
-    with open(source, "rb") as file:
+    with reading(source, "linger.onnx.export(model, example_input, path)") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
             raise ModelError(f"{os.fspath(source)!r} is not a regular file")

@@ -114,6 +114,7 @@ class _Session:
         self.records: dict[tuple[Quantizer, str], _Record] = {}
         self.cuts: dict[Quantizer, Cut] = {}
         self.highest: dict[Quantizer, Callable[[], Tensor]] = {}  # in the order of the forward
+        self.empty: dict[str, tuple[int, ...]] = {}  # by name of a quantizer: the shape of an empty tensor that it got
 
     def method(self, quantizer: Quantizer) -> str:
         """The calibration method in force: the innermost context that names one, else the quantizer's own."""
@@ -208,6 +209,8 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
             "observe_calibration: no calibration is running in this thread; use `with linger.calibration():`"
         )
     name = _check_method(session.method(quantizer))
+    if x.numel() == 0:
+        session.empty.setdefault(quantizer.name, tuple(x.shape))
     if (
         quantizer.frozen
         or quantizer.role == "bias"
@@ -316,6 +319,10 @@ class Calibration:
             _log.warning("calibration left by %s: what %d quantizers saw in it is not used", kind.__name__, len(lost))
 
     def _report(self, session: _Session) -> None:
+        if session.empty:
+            name, shape = next(iter(session.empty.items()))
+            _log.warning("calibration: '%s' got an empty batch, of shape %s: nothing is measured there; run batches with at "
+                         "least one sample", _layer_of(name) or "(root)", shape)  # fmt: skip
         if not session.records:
             _log.warning("calibration: no quantizer saw any data; run the initialised model inside the context")
         elif self.model is not None:

@@ -16,6 +16,7 @@ from torch import nn
 from linger.errors import ExportError
 
 from . import containers, dynamo, islands, mode
+from .blame import name_layer
 from .state import FLOAT_OPERATORS, Frame, end_forward, state
 from .tag import info
 
@@ -89,6 +90,10 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
                 with torch.no_grad():
                     return base.forward(self, *args, **kwargs)
             return base.forward(self, *args, **kwargs)
+    except (TypeError, ValueError, RuntimeError) as error:
+        if len(frames) == 1 and not torch.compiler.is_compiling():
+            name_layer(error, Leaf)
+        raise
     finally:
         frames.pop()
         if not frames:

@@ -1,12 +1,15 @@
 """Load and save files, and the configuration that calls without a file use."""
 
 import os
+import warnings
 
-from linger.errors import config_error
+from linger.errors import ConfigError, config_error
 from linger.files import replaced
 from linger.settings.read import read
+from linger.settings.rules import CLAMP, QUANT, TOP
 from linger.settings.schema import Settings
-from linger.settings.write import dumps
+from linger.settings.tree import write_scalar
+from linger.settings.write import dumps, section_text
 
 __all__ = ["config_save_to_yaml", "current", "defaults", "load", "loads", "save", "use"]
 
@@ -75,11 +78,14 @@ def save(settings: Settings, path: str | os.PathLike[str]) -> None:
         stream.write(dumps(settings).encode())
 
 
-def config_save_to_yaml(path: str | os.PathLike[str]) -> None:
+def config_save_to_yaml(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write the current configuration as a YAML file with comments, ready to be edited.
 
+    A file that exists is never touched: where its settings are others, one warning lists them and the file stays as it is.
+
     Args:
-        path: Any path; without a folder it is in the current one. An existing file is replaced.
+        path: Any path; without a folder it is in the current one.
+        overwrite: Replace a file that exists.
 
     Raises:
         OSError: The folder is missing or not writable.
@@ -87,4 +93,38 @@ def config_save_to_yaml(path: str | os.PathLike[str]) -> None:
     Example:
         >>> linger.config_save_to_yaml("config.yaml")  # doctest: +SKIP
     """
-    save(current(), path)
+    if overwrite or not os.path.isfile(path):
+        save(current(), path)
+        return
+    file = os.fsdecode(path)
+    try:
+        found = differences(load(file), current())
+    except ConfigError as error:
+        what = f"linger: {file} exists, is no configuration ({error}) and stays as it is; overwrite=True replaces it"
+        warnings.warn(what, stacklevel=2)
+        return
+    if found:
+        listed = "\n  ".join(f"{key}: {theirs} / {ours}" for key, theirs, ours in found)
+        what = f"linger: {file} exists and stays as it is; overwrite=True replaces it. Settings that differ (file / current):"
+        warnings.warn(f"{what}\n  {listed}", stacklevel=2)
+
+
+def differences(a: Settings, b: Settings) -> list[tuple[str, str, str]]:
+    """The settings in which two configurations differ: dotted key, value in the first, value in the second, as YAML."""
+    first, second = _flat(a), _flat(b)
+    keys = [key for key in (first | second) if first.get(key) != second.get(key)]
+    return [(key, first.get(key, "none"), second.get(key, "none")) for key in keys]
+
+
+def _flat(settings: Settings) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key in TOP:
+        flat[key] = write_scalar(getattr(settings, key))
+    for part, keys in (("clamp_info", CLAMP), ("quant_info", QUANT)):
+        flat |= {f"{part}.{key}": write_scalar(getattr(getattr(settings, part), key)) for key in keys}
+    flat |= {f"operators.{name}": write_scalar(integers) for name, integers in settings.operators}
+    for section in settings.sections:
+        flat[f"section {section.key}"] = " ".join(section_text(section).partition(":\n")[2].split())
+    if len(settings.sections) > 1:
+        flat["order of sections"] = ", ".join(section.key for section in settings.sections)
+    return flat

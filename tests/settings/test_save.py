@@ -255,7 +255,7 @@ def test_an_existing_file_is_replaced_whole_and_keeps_its_mode(tmp_path, monkeyp
     path.write_text("old")
     path.chmod(0o640)
     link.symlink_to(path)
-    settings.config_save_to_yaml(link)
+    settings.config_save_to_yaml(link, overwrite=True)
     assert link.is_symlink()
     assert settings.load(path) == settings.current()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
@@ -266,7 +266,7 @@ def test_an_existing_file_is_replaced_whole_and_keeps_its_mode(tmp_path, monkeyp
     before = path.read_bytes()
     monkeypatch.setattr("linger.settings.store.os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        settings.config_save_to_yaml(path)
+        settings.config_save_to_yaml(path, overwrite=True)
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["c.yaml", "link.yaml"]
 
@@ -278,3 +278,62 @@ def test_a_new_file_has_the_usual_mode(tmp_path):
     finally:
         os.umask(mask)
     assert stat.S_IMODE((tmp_path / "c.yaml").stat().st_mode) == 0o640
+
+
+def test_an_existing_file_with_other_settings_is_kept_and_one_warning_lists_them(tmp_path):
+    path = tmp_path / "config.yaml"
+    text = """# mine
+platform: arcs
+quant_info: {weight_bits: 4}
+operators: {add: false}
+head:
+  name: [head]
+  quant_info: {output_bits: 16}
+"""
+    path.write_text(text)
+    before = path.stat().st_mtime_ns
+    with pytest.warns(UserWarning, match="stays as it is") as told:
+        settings.config_save_to_yaml(path)
+    assert path.read_text() == text and path.stat().st_mtime_ns == before
+    assert len(told) == 1 and str(told[0].message) == (
+        f"linger: {path} exists and stays as it is; overwrite=True replaces it. Settings that differ (file / current):\n"
+        "  platform: arcs / venusA\n"
+        "  quant_info.weight_bits: 4 / 8\n"
+        "  operators.add: false / none\n"
+        "  section head: name: - head quant_info: output_bits: 16 / none"
+    )
+    assert told[0].filename == __file__
+    settings.config_save_to_yaml(path, overwrite=True)
+    assert settings.load(path) == settings.current()
+
+
+def test_an_existing_file_with_these_settings_is_untouched(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("# mine\nseed: 42\n")
+    before = path.stat().st_mtime_ns
+    settings.config_save_to_yaml(path)
+    assert path.read_text() == "# mine\nseed: 42\n" and path.stat().st_mtime_ns == before
+
+
+def test_sections_in_another_order_are_other_settings(tmp_path):
+    path = tmp_path / "config.yaml"
+    a, b = "a: {name: [x]}\n", "b: {name: [x]}\n"
+    path.write_text(a + b)
+    settings.use(settings.loads(b + a))
+    with pytest.warns(UserWarning, match=r"order of sections: a, b / b, a"):
+        settings.config_save_to_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["platform: pluto\n", "- a\n", "\x00"])
+def test_an_existing_file_that_is_no_configuration_is_kept(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.warns(
+        UserWarning, match=r"exists, is no configuration \(.*\) and stays as it is; overwrite=True replaces it"
+    ):
+        settings.config_save_to_yaml(path)
+    assert path.read_text() == text
+
+
+def test_the_template_has_the_seed_of_the_documents():
+    assert "\nseed: 42 " in settings.dumps(settings.defaults())
