@@ -1,7 +1,6 @@
 // fake_quantize.cpp - float tensors to 8-bit values in one pass, with a range that moves. No arithmetic here.
 #include "lgr/fake_quantize.h"
-#include "ops/state.h"
-#include <vector>
+#include "ops/errors.h"
 
 namespace {
 using lgr::ScalarType;
@@ -10,8 +9,6 @@ using lgr::Tensor;
 void check_float(const Tensor &x, const char *op, const char *name) {
     STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, op, ": ", name, " must be float32");
 }
-
-static_assert(lgr::kBlock == LGR_ERROR_BLOCK, "sums are split where threads are");
 
 // x, and what its quantization fills.
 struct Pass {
@@ -42,36 +39,6 @@ struct Pass {
             return s;
         });
     }
-    float peak() const {
-        lgr::Range range;
-        const float *src = x.const_data_ptr<float>();
-        lgr::for_blocks(x.numel(), op, [&range, src](int64_t at, int64_t n) {
-            lgr_range seen = {0, 0};
-            const lgr_status s = lgr_observe_f32(src + at, n, &seen);
-            range.merge(seen);
-            return s;
-        });
-        return range.peak(false, 0.0);
-    }
-    // Blocks in parallel, their sums added in order.
-    void errors(const lgr_squared_error_params &how, double *sum) const {
-        const int64_t n = x.numel(), blocks = (n + lgr::kBlock - 1) / lgr::kBlock;
-        const int32_t k = how.n_exp2;
-        std::vector<double> parts(static_cast<size_t>(blocks * k));
-        const float *src = x.const_data_ptr<float>();
-        double *part = parts.data();
-        lgr::for_range(blocks, 1, op, [=, &how](int64_t b, int64_t e) {
-            lgr_status bad = LGR_OK;
-            for (; b < e; ++b) {
-                const int64_t at = b * lgr::kBlock;
-                const int64_t count = n - at < lgr::kBlock ? n - at : lgr::kBlock;
-                if (const lgr_status r = lgr_squared_error_f32(src + at, count, &how, part + b * k))
-                    bad = r;
-            }
-            return bad;
-        });
-        for (int64_t i = 0; i < blocks * k; ++i) sum[i % k] += part[i];
-    }
 };
 
 std::tuple<Tensor, Tensor> fake_quantize(const Tensor &x, const Tensor &state, int64_t flags) {
@@ -86,14 +53,14 @@ std::tuple<Tensor, Tensor> fake_quantize(const Tensor &x, const Tensor &state, i
     float *range = state.mutable_data_ptr<float>();
     if (flags & LGR_CALIBRATE) {
         double error[LGR_RANGE_EXPS] = {0};
-        pass.errors(lgr_range_errors(), error);
-        pass.quantize(lgr_range_calibrate(range, pass.peak(), error), nullptr);
+        lgr::add_errors(pass.x, lgr_range_errors(), error, op);
+        pass.quantize(lgr_range_calibrate(range, lgr::peak_of(pass.x, op), error), nullptr);
         return {pass.value, pass.mask};
     }
     const int32_t guess = lgr_range_guess(range);
     lgr::Range seen;
     if (guess != LGR_EXP2_NONE) pass.quantize(guess, &seen);
-    const float peak = guess == LGR_EXP2_NONE ? pass.peak() : seen.peak(false, 0.0);
+    const float peak = guess == LGR_EXP2_NONE ? lgr::peak_of(pass.x, op) : seen.peak(false, 0.0);
     const int32_t now = lgr_range_step(range, (flags & LGR_OBSERVE) != 0, peak);
     if (now != guess) pass.quantize(now, nullptr);
     return {pass.value, pass.mask};
@@ -103,12 +70,12 @@ std::tuple<Tensor, Tensor, Tensor> fake_quantize_weight(const Tensor &w, int64_t
     const char *const op = "fake_quantize_weight";
     check_float(w, op, "w");
     Pass pass(w, (flags & LGR_GRAD) != 0, LGR_HALF_EVEN, op);
-    const float peak = pass.peak();
+    const float peak = lgr::peak_of(pass.x, op);
     int32_t e = LGR_EXP2_NAN;
     if (peak == peak) {
         const lgr_squared_error_params how = lgr_range_weight_errors(peak);
         double error[2] = {0};
-        pass.errors(how, error);
+        lgr::add_errors(pass.x, how, error, op);
         e = lgr_range_weight_exp2(how.exp2, error);
     }
     pass.quantize(e, nullptr);

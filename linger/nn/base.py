@@ -53,12 +53,25 @@ if TYPE_CHECKING:
 
 def activation_quantizer(quant: LayerSettings, bits: int) -> Quantizer:
     """Quantizer of an input or output with a layer's settings."""
-    return Quantizer(bits, method=quant.method, role="activation", rounding=quant.rounding, calibrate=quant.a_calibrate)
+    return Quantizer(
+        bits,
+        method=quant.method,
+        role="activation",
+        rounding=quant.rounding,
+        calibrate=quant.a_calibrate,
+        strategy=quant.a_strategy,
+    )
 
 
 def weight_quantizer(quant: LayerSettings) -> Quantizer:
     """Quantizer of a weight with a layer's settings."""
-    return Quantizer(quant.weight_bits, method=quant.method, role="weight", calibrate=quant.w_calibrate)
+    return Quantizer(
+        quant.weight_bits,
+        method=quant.method,
+        role="weight",
+        calibrate=quant.w_calibrate,
+        strategy=quant.w_strategy,
+    )
 
 
 def weight_and_bias(layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -218,7 +231,7 @@ def operand_scale(x: Tensor, quantizer: Quantizer) -> Tensor:
 
 def weight_scale(quantizer: Quantizer, weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> Tensor:
     """The scale of a weight whose ranges stand, next to an operand of scale ``x_scale``: the bias must fit into 32 bits."""
-    spec, bias = quantizer.output()._replace(observe=False), None if bias is None else bias.detach().float()
+    spec, bias = quantizer.weight_output(weight, observe=False), None if bias is None else bias.detach().float()
     return ops.quantize_weight(weight.detach().float(), spec, bias, x_scale)[1]
 
 
@@ -342,7 +355,7 @@ class QuantLayer(Converted, Leaf):
 
     def parameter_codes(self, weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> tuple[list[Any], Tensor]:
         """What a file holds: int8 weight codes and, where there is a bias, its int32 codes; and the weight's scale."""
-        spec = self.weight_quantizer.output()._replace(observe=False)
+        spec = self.weight_quantizer.weight_output(weight, observe=False)
         weight, bias = weight.float(), None if bias is None else bias.float()
         codes, w_scale, *_ = ops.quantize_weight(weight, spec, bias, x_scale)
         arrays = [codes.cpu().numpy()]

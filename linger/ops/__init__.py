@@ -16,6 +16,7 @@ from linger.ops.float_conv import conv2d as float_conv2d
 from linger.ops.fold_bn import fold_bn
 from linger.ops.glu import glu, glu_codes
 from linger.ops.layer_norm import layer_norm, layer_norm_codes
+from linger.ops.least_error import N_EXPONENTS, least_error_step, squared_errors
 from linger.ops.linear import linear, linear_codes
 from linger.ops.mul import mul, mul_codes
 from linger.ops.pool import avg_pool, avg_pool_codes
@@ -26,6 +27,7 @@ from linger.ops.spec import Coded, Output, Stats
 from linger.ops.weighted import KeptWeight
 
 __all__ = [
+    "N_EXPONENTS",
     "Coded",
     "Convolution",
     "Geometry",
@@ -65,6 +67,7 @@ __all__ = [
     "glu_codes",
     "layer_norm",
     "layer_norm_codes",
+    "least_error_step",
     "linear",
     "linear_codes",
     "mul",
@@ -79,6 +82,7 @@ __all__ = [
     "scale_bias_codes",
     "softmax",
     "softmax_codes",
+    "squared_errors",
     "sub",
     "sub_codes",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import UnsupportedError
 from ..settings import allow_calibration
 from .eager import eagerly
+from .least_error import least_error, least_error_of_two, merge_errors, peak_and_errors
 from .running import in_ddp_forward, in_recomputation
 from .saturation import CUT, Cut, counted, saturation
 
@@ -28,12 +29,12 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 class _Method(NamedTuple):
     """A built-in method: one measurement per batch, merged over batches, then turned into a range."""
 
-    measure: Callable[[Tensor, int], Tensor]
+    measure: Callable[[Tensor, Quantizer], Tensor]
     merge: Callable[[Tensor, Tensor], Tensor]
-    result: Callable[[Tensor, int], Tensor]
+    result: Callable[[Tensor, int, Quantizer], Tensor]
 
 
-def _top_10(x: Tensor, bits: int) -> Tensor:
+def _top_10(x: Tensor, quantizer: Quantizer) -> Tensor:
     """The tenth largest magnitude; of few elements an earlier one, so that not more than a fiftieth of a tensor is cut."""
     magnitude = x.abs().flatten()
     place = min(10, -(-10 * magnitude.numel() // 512))
@@ -43,7 +44,8 @@ def _top_10(x: Tensor, bits: int) -> Tensor:
 _FIRST_POWER, _LAST_POWER = -10, 9
 
 
-def _squared_errors(x: Tensor, bits: int) -> Tensor:
+def _power_errors(x: Tensor, quantizer: Quantizer) -> Tensor:
+    bits = quantizer.bits
     limit, errors = 2.0 ** (bits - 1), []
     for power in range(_FIRST_POWER, _LAST_POWER + 1):
         step = 2.0 ** (power - bits + 1)
@@ -53,10 +55,14 @@ def _squared_errors(x: Tensor, bits: int) -> Tensor:
 
 
 _BUILT_IN = {
-    "abs_max": _Method(lambda x, bits: x.abs().max(), torch.maximum, lambda total, n: total),
-    "top_10": _Method(_top_10, torch.add, lambda total, n: total / n),
-    "w_like": _Method(_squared_errors, torch.add, lambda total, n: torch.exp2(total.argmin() + _FIRST_POWER)),
+    "abs_max": _Method(lambda x, q: x.abs().max(), torch.maximum, lambda total, n, q: total),
+    "top_10": _Method(_top_10, torch.add, lambda total, n, q: total / n),
+    "mse": _Method(peak_and_errors, merge_errors, least_error),
+    "w_like": _Method(_power_errors, torch.add, lambda total, n, q: torch.exp2(total.argmin() + _FIRST_POWER)),
 }
+_OF_TWO = "LEAST_ERROR"  # the strategy: no name that users give
+_METHODS = _BUILT_IN | {_OF_TWO: _Method(peak_and_errors, merge_errors, least_error_of_two)}
+_RANGES = ("abs_max", "top_10")  # what a strategy turns into exponents; other methods find the exponent themselves
 _registered: dict[str, Callable[..., Any]] = {}
 
 
@@ -134,7 +140,7 @@ class _Session:
         for quantizer, name in keys:
             record = self.records.pop((quantizer, name))
             if record.total is not None:
-                quantizer.set_range(_BUILT_IN[name].result(record.total, record.n), record.n)
+                quantizer.set_range(_METHODS[name].result(record.total, record.n, quantizer), record.n)
 
     def report_cuts(self) -> None:
         """Says once which values the codes, or the training clamp, do not hold."""
@@ -211,6 +217,8 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
     name = _check_method(session.method(quantizer))
     if x.numel() == 0:
         session.empty.setdefault(quantizer.name, tuple(x.shape))
+    if quantizer.strategy == _OF_TWO and name in _RANGES:
+        name = _OF_TWO
     if (
         quantizer.frozen
         or quantizer.role == "bias"
@@ -232,10 +240,10 @@ def observe(quantizer: Quantizer, x: Tensor) -> None:
         session.cuts[quantizer] = counted(quantizer, x, session.cuts.get(quantizer, Cut()))
     old = session.records.pop((quantizer, name), None)  # popped: the method used last comes last
     n = 1 if old is None else old.n + 1
-    if name in _BUILT_IN:
-        total = _BUILT_IN[name].measure(x, quantizer.bits)
+    if name in _METHODS:
+        total = _METHODS[name].measure(x, quantizer)
         if old is not None and old.total is not None:
-            total = _BUILT_IN[name].merge(old.total, total)
+            total = _METHODS[name].merge(old.total, total)
         session.records[quantizer, name] = _Record(total, n)
         return
     before = quantizer.state()
@@ -349,9 +357,9 @@ def calibration(
 ) -> Calibration:
     """Context in which forward passes measure ranges instead of quantizing; the statistics are set on exit.
 
-    Any number of batches: ``abs_max`` keeps the maximum, ``top_10`` the mean of the batches' values, ``w_like`` the sum of
-    the errors. Contexts nest; the outermost one stores the result, inner ones may name other methods. When an exception
-    leaves a context, what was collected in it is not used, every quantizer is as it was before, and the log says so.
+    Any number of batches: ``abs_max`` keeps the maximum, ``top_10`` the mean of the batches' values, ``mse`` and ``w_like``
+    the sums of the errors. Contexts nest; the outermost one stores the result, inner ones may name other methods. When an
+    exception leaves a context, what was collected in it is not used, every quantizer is as it was before, and the log says so.
     The state belongs to the thread: forwards in other threads (``DataParallel``) are not calibrated.
 
     Args:

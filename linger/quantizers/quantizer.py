@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("linger")
 METHODS = ("MOM", "TQT")
 ROLES = ("activation", "weight", "bias")
+STRATEGIES = ("RANGE_MEAN", "LEAST_ERROR")
 SMALLEST_RANGE = 1e-6  # a range never gets below this: an all-zero tensor has a scale too
 FLOOR = (-19.94, -19.93)  # around log2 of the smallest range: a TQT threshold that has seen only zeros; observe.h
 FIRST_THRESHOLD = 2.1  # log2; what TQT starts from before any data
@@ -51,7 +52,8 @@ class Quantizer(nn.Module):
         role: ``"activation"``, ``"weight"`` or ``"bias"``. A bias has no statistics: its exponent is the sum of those of
             input and weight; its buffers exist because 3.x checkpoints have them.
         rounding: Rounding of activation codes. Weights and biases round half to even.
-        calibrate: Name of the calibration method (``abs_max``, ``top_10``, ``w_like`` or a registered one).
+        calibrate: Name of the calibration method (``abs_max``, ``top_10``, ``mse``, ``w_like`` or a registered one).
+        strategy: How the exponent follows from the data: ``RANGE_MEAN`` or ``LEAST_ERROR``.
 
     Attributes:
         name: Qualified name in the model, written by ``linger.init``; used in messages.
@@ -72,6 +74,7 @@ class Quantizer(nn.Module):
     learning_data: nn.Parameter
     is_init_mom_clamp_weight: Tensor
     _calibrated: int | None = None  # batches that had been seen when a calibration set the range last
+    strategy = "RANGE_MEAN"  # of models that were pickled before there was another
     _young = False  # TQT: the threshold has seen only zeros, or its first real maxima
 
     def __init__(
@@ -82,6 +85,7 @@ class Quantizer(nn.Module):
         role: str = "activation",
         rounding: QuantMode = QuantMode.floor_add,
         calibrate: str = "top_10",
+        strategy: str = "RANGE_MEAN",
     ) -> None:
         super().__init__()
         if not 2 <= bits <= 32:
@@ -91,7 +95,9 @@ class Quantizer(nn.Module):
         if role not in ROLES:
             raise ValueError(f"Quantizer: role must be one of {', '.join(ROLES)}, got {role!r}")
         self.bits, self.method, self.role = bits, method, role
-        self.rounding, self.calibrate = QuantMode(rounding), calibrate
+        if strategy not in STRATEGIES:
+            raise ValueError(f"Quantizer: strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+        self.rounding, self.calibrate, self.strategy = QuantMode(rounding), calibrate, strategy
         self.name, self.frozen, self.resting, self._shown = "", False, False, False
         self._ready = self._clamped = False  # True is remembered; False is read from the buffer again
         self._flag = "is_init" if method == "MOM" else "is_calibrate"
@@ -125,6 +131,26 @@ class Quantizer(nn.Module):
         return ops.Output(
             stats, self._parameters.get("learning_data"), self.bits, int(self.rounding), clamp, move, relu
         )
+
+    def weight_output(self, weight: Tensor, *, observe: bool = True) -> ops.Output:
+        """The same for a weight; with ``LEAST_ERROR`` its state moves here, before the operator runs.
+
+        Trained thresholds take their first value from a calibration and go their own way.
+
+        Args:
+            weight: The weight that the operator will quantize.
+            observe: False: the state stays, whatever the mode.
+        """
+        out = self.output() if observe else self.output()._replace(observe=False)
+        if self.strategy != "LEAST_ERROR" or self.method == "TQT":
+            return out
+        if not out.observe:
+            if torch.compiler.is_compiling() or self.ready:
+                return out
+            own = (torch.zeros_like(t) for t in out.stats)  # nothing seen: of this weight alone, and nothing stays
+            out = out._replace(stats=ops.Stats(*own))
+        ops.least_error_step(weight, out)
+        return out._replace(observe=False)
 
     def forward(self, x: Tensor) -> ops.Coded:
         """Quantizes a float tensor. In training the statistics move first; in a calibration they only collect ``x``.

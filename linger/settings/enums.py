@@ -55,7 +55,7 @@ class QuantMode(IntEnum):
 
 
 class QuantStrategy(Enum):
-    """How a range is chosen from data. Only `RANGE_MEAN` is implemented."""
+    """How an exponent follows from data: `RANGE_MEAN` and `LEAST_ERROR` (ours) are implemented, the others are 3.x names."""
 
     MSE = 1
     RANGE_MEAN = 2
@@ -63,6 +63,7 @@ class QuantStrategy(Enum):
     HIST = 4
     KLD = 5
     TQT = 6
+    LEAST_ERROR = 7
 
 
 class FakeQuantMethod(Enum):

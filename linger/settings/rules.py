@@ -112,11 +112,15 @@ _ENGINES = ("562ddc7", "later")
 _DTYPES = ("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16")
 _STRATEGY = _names(
     QuantStrategy,
-    {name: "this strategy is not implemented" for name in QuantStrategy.__members__ if name != "RANGE_MEAN"},
+    {
+        name: "this strategy is not implemented"
+        for name in QuantStrategy.__members__
+        if name not in ("RANGE_MEAN", "LEAST_ERROR")
+    },
 )
-_calibration_methods = {"abs_max", "top_10", "w_like"}  # and what `linger.register_calibrate_method` has added
+_calibration_methods = {"abs_max", "top_10", "mse", "w_like"}  # and what `linger.register_calibrate_method` has added
 _METHOD_NAME = Rule(
-    "abs_max, top_10, w_like or a name that linger.register_calibrate_method knows",
+    "abs_max, top_10, mse, w_like or a name that linger.register_calibrate_method knows",
     lambda v: type(v) is str and v in _calibration_methods,
 )
 _BOOL = Rule("true or false", lambda v: type(v) is bool)

@@ -78,6 +78,8 @@ class LayerSettings:
     w_calibrate: str
     open_quant: bool = True
     own_average: bool = False
+    a_strategy: str = "RANGE_MEAN"
+    w_strategy: str = "RANGE_MEAN"
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,8 @@ class Settings:
             a_calibrate=quant.a_calibrate_name,
             w_calibrate=quant.w_calibrate_name,
             open_quant=True if section is None else section.open_quant,
+            a_strategy=quant.a_strategy,
+            w_strategy=quant.w_strategy,
             own_average=quant.average_scale == "own",
         )
 

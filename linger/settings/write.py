@@ -38,8 +38,9 @@ COMMENTS = {
     "open_quant": "false: constrain and init leave the model as it is",
     "platform": "the chip: venus, mars, arcs or venusA",
     "quant_info": "number formats and methods of the quantized model",
-    "quant_info.a_calibrate_name": "calibration of activations: top_10, abs_max, w_like or a registered method",
-    "quant_info.a_strategy": "range of activations: RANGE_MEAN",
+    "quant_info.a_calibrate_name": "calibration of activations: top_10, abs_max, mse, w_like or a registered method",
+    "quant_info.a_strategy": "exponent of activations: RANGE_MEAN (the nearest to the range) or\n"
+    "LEAST_ERROR (in calibration the one of less squared error)",
     "quant_info.activate_bits": "width of activations: 8, 16 or 32",
     "quant_info.activation_type": "none, Relu, LeakRelu, ReluX, Sigmoid or Tanh",
     "quant_info.average_scale": "scale of means over whole axes: input (that of their operand, AvgPool2dInt) or own\n"
@@ -49,8 +50,9 @@ COMMENTS = {
     "quant_info.is_symmetry": "symmetric codes: true",
     "quant_info.qat_method": "MOM (moving maximum) or TQT (trained thresholds)",
     "quant_info.round_mode": "floor_add (floor(x + 0.5), what the chips do), floor, round or ceil",
-    "quant_info.w_calibrate_name": "calibration of weights: abs_max, top_10, w_like or a registered method",
-    "quant_info.w_strategy": "range of weights: RANGE_MEAN",
+    "quant_info.w_calibrate_name": "calibration of weights: abs_max, top_10, mse, w_like or a registered method",
+    "quant_info.w_strategy": "exponent of weights: RANGE_MEAN (the nearest to the range) or\n"
+    "LEAST_ERROR (in every step the one of less squared error)",
     "quant_info.weight_bits": "width of weights: 4 or 8",
     "quant_method": "NATIVE (our kernels where the tensor is), CUDA (CUDA kernels or an error) or ONNX (as\n"
     "NATIVE, exported as standard operators); CUDA_GS, COMPILE, TRITON load, but init refuses them",

@@ -76,7 +76,7 @@ REFUSALS = {
     "per channel": ("quant_info: {is_perchannel: true}", 1, 29, "is_perchannel", ["per-channel"]),
     "asymmetric": ("quant_info: {is_symmetry: false}", 1, 27, "is_symmetry", ["symmetric"]),
     "strategy": ("quant_info: {w_strategy: KLD}", 1, 26, "w_strategy", ["not implemented", "RANGE_MEAN"]),
-    "no strategy": ("quant_info: {w_strategy: BEST}", 1, 26, "w_strategy", ["must be RANGE_MEAN"]),
+    "no strategy": ("quant_info: {w_strategy: BEST}", 1, 26, "w_strategy", ["must be RANGE_MEAN or LEAST_ERROR"]),
     "quant_method": ("quant_method: FAST", 1, 15, "quant_method", ["NATIVE", "ONNX"]),
     "device": ("device: gpu", 1, 9, "device", ["torch device"]),
     "dtype": ("dtype: float32", 1, 8, "dtype", ["torch.float32"]),

@@ -89,7 +89,7 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
             target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
             geometry = ops.Geometry((1, 1), (0, 0, 0, 0), (1, 1), self.num_features)
             weight = alpha.view(-1, 1, 1, 1)
-            out = ops.conv(four, weight, beta, geometry, self.weight_quantizer.output(), target)
+            out = ops.conv(four, weight, beta, geometry, self.weight_quantizer.weight_output(weight), target)
             out = ops.Coded(out.value.reshape(x.shape), out.codes.reshape(x.shape), out.scale)
             y = emit(out, self.output_quantizer, relu=self.fused_relu)
             tape = current_tape()
@@ -99,7 +99,7 @@ class _BatchNormInt(QuantLayer, _BatchNorm):
 
     def _write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, alpha: Tensor, beta: Tensor) -> None:
         name = self.__dict__.get("_linger_name", "") or "bn"
-        spec = self.weight_quantizer.output()._replace(observe=False)
+        spec = self.weight_quantizer.weight_output(alpha, observe=False)
         codes, w_scale, *_ = ops.quantize_weight(alpha, spec, beta, x.scale)
         bias = ops.quantize_bias(beta, x.scale, w_scale)
         attributes = self.node_attributes(tape, x, w_scale, out)

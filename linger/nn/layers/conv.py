@@ -107,7 +107,7 @@ class _ConvInt(QuantLayer, _ConvNd):
             weight = weight.unsqueeze(2)
         note_use(output_quantizer)
         target = output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
-        spec = parts["weight_quantizer"].output()
+        spec = parts["weight_quantizer"].weight_output(weight)
         out = ops.conv(operand, weight, bias, self.convolution(), spec, target, self.kept_weight)
         if one_d and unlike:
             out = _each(out, lambda t: t.squeeze(2))

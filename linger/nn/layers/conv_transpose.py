@@ -89,7 +89,13 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
             target = self.output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
             lifted = ops.Coded(value, codes, source.scale)
             out = ops.conv_transpose(
-                lifted, weight, self.bias, spacing, self.weight_quantizer.output(), target, self.kept_weight
+                lifted,
+                weight,
+                self.bias,
+                spacing,
+                self.weight_quantizer.weight_output(self.weight),
+                target,
+                self.kept_weight,
             )
             for axis in reversed(lift):
                 out = ops.Coded(out.value.squeeze(axis), out.codes.squeeze(axis), out.scale)
@@ -103,7 +109,7 @@ class _ConvTransposeInt(QuantLayer, _ConvTransposeNd):
         self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, lift: list[int], extra: tuple[int, int]
     ) -> None:
         name = self.__dict__.get("_linger_name", "") or "conv_transpose"
-        spec = self.weight_quantizer.output()._replace(observe=False)
+        spec = self.weight_quantizer.weight_output(self.weight, observe=False)
         codes, w_scale, *_ = ops.quantize_weight(self.weight, spec, self.bias, x.scale)
         weight = codes.cpu().numpy()
         weight = weight[:, :, None] if weight.ndim == 3 else weight

@@ -56,7 +56,7 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
                 scale = self.weight_quantizer.scale.detach()  # live: it has no value so far
                 return tag(self._rows(x, table), Format(scale, self.weight_quantizer.bits, exact=False))
             note_use(self.weight_quantizer)
-            spec = self.weight_quantizer.output()._replace(rounding=_HALF_EVEN)
+            spec = self.weight_quantizer.weight_output(table)._replace(rounding=_HALF_EVEN)
             if self.sparse:  # the scale from the whole table, the gradient through the rows that were looked up
                 out = ops.quantize(table.detach(), spec)
                 y = ops.quantize(self._rows(x, table), spec._replace(observe=False)).value

@@ -59,12 +59,16 @@ class _Norm(NamedTuple):
             x,
             self.gamma,
             self.beta,
-            self.quantizer.output(),
+            self._gamma_output(),
             out,
             shape=self.shape,
             eps_shift=nearest_eps(self.eps),
             norm_bits=LIMITS[self.platform].norm_bits,
         )
+
+    def _gamma_output(self, *, observe: bool = True) -> ops.Output:
+        gamma = torch.ones(self.shape, device=self.quantizer.scale.device) if self.gamma is None else self.gamma
+        return self.quantizer.weight_output(gamma, observe=observe)
 
     def write(self, tape: Tape, x: ops.Coded, out: ops.Coded, y: Tensor, bits: int, relu: bool, name: str) -> None:
         """Record the node, and what brings operand and scale into the form that the chip takes."""
@@ -96,7 +100,7 @@ class _Norm(NamedTuple):
         write_node(tape, "LayerNormInt", [source, gamma, beta], attributes, y, then, name)
 
     def _parameters(self, x: ops.Coded) -> tuple[Any, Any, Tensor]:
-        spec = self.quantizer.output()._replace(observe=False)
+        spec = self._gamma_output(observe=False)
         gamma, beta = (None if t is None else t.detach().float() for t in (self.gamma, self.beta))
         w = quantize_gamma(x.scale, gamma, beta, spec, self.shape, False)
         wide = LIMITS[self.platform].gamma_bits > 8

@@ -69,7 +69,9 @@ class LinearInt(QuantLayer, nn.Linear):
         operand = accept(x, parts["input_quantizer"], 8)
         note_use(output_quantizer)
         target = output_quantizer.output(clamp=self.output_clamp, relu=self.fused_relu)
-        out = ops.linear(operand, weight, bias, parts["weight_quantizer"].output(), target, self.kept_weight)
+        out = ops.linear(
+            operand, weight, bias, parts["weight_quantizer"].weight_output(weight), target, self.kept_weight
+        )
         y = emit(out, output_quantizer, relu=self.fused_relu)
         tape = current_tape()
         if tape is not None:

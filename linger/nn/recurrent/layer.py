@@ -136,7 +136,8 @@ class RecurrentInt(Limited, Leaf):
         parameters = cast("dict[str, Tensor]", self._parameters)
         biases = [parameters[d.parameter(f"bias_{k}")] if self.bias else None for k in ("ih", "hh")]
         matrices = [parameters[d.parameter(f"weight_{k}")] for k in ("ih", "hh")]
-        outs = [cast("Quantizer", getattr(self, d.quantizer(f"weight{k}"))).output() for k in ("ih", "hh")]
+        quantizers = [cast("Quantizer", getattr(self, d.quantizer(f"weight{k}"))) for k in ("ih", "hh")]
+        outs = [q.weight_output(w) for q, w in zip(quantizers, matrices, strict=True)]
         return Weights(matrices[0], matrices[1], biases[0], biases[1], outs[0], outs[1])
 
     def output_quantizer_of(self, layer: int) -> Quantizer:
