@@ -61,6 +61,7 @@ bench: build
 
 docs: build
 	$(PY) -m linger.chip > docs/operators.md
+	$(PY) -m tests.zoo > docs/zoo.md
 	$(PY) -m linger.settings > docs/guide/configuration.md
 	$(PY) -m linger.settings zh > docs/zh/guide/configuration.md
 	$(PY) -m pytest tests/test_docstrings.py tests/guide

@@ -27,9 +27,11 @@ ARROWS = {
     "onnx": {"convert", "nn", "runtime", "quantizers", "chip", "ops"} | BASE,
 }
 ARROWS["compat"] = set(ARROWS) | BASE
+ARROWS["command_line"] = set(ARROWS) | BASE
+ARROWS["__main__"] = {"command_line"}
 ARROWS["checker"] = {"onnx"} | BASE  # an import path of the 3.x generation
 # folders and files of linger/nn: each imports those in front of it only
-ROOMS = "masks limited base functional nodes constrained moves arithmetic functions pooling layers recurrent".split()
+ROOMS = "masks constructor limited base functional nodes constrained moves arithmetic functions pooling layers recurrent".split()
 PYTHON = sorted(LINGER.rglob("*.py"))
 
 # part of dopt -> what of dopt, of linger and of the frameworks it may import

@@ -18,8 +18,6 @@ from linger.onnx.loader import import_onnx
 from linger.onnx.validate import PASS
 from linger.runtime import is_owner
 
-__all__ = ["fix_dequant", "onnx_quant", "parser_dequant", "redirect_torch_onnx_export"]
-
 
 @contextmanager
 def redirect_torch_onnx_export() -> Iterator[None]:

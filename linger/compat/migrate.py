@@ -13,8 +13,6 @@ from linger.convert.state import open_checkpoint
 
 from .checkpoints import _CALL, _STATE, KIND
 
-__all__ = ["Migration", "migrate"]
-
 # classic call -> what the 3.x form writes
 _CALLS = {
     "trace_layers": "not needed: linger.constrain and linger.init find the pairs; pass example_inputs=... where code is dynamic",
@@ -101,7 +99,7 @@ def _script(text: str, path: str) -> list[tuple[str, str]]:
         at = f"line {call.lineno}: {name}(...)"
         if name == "torch.onnx.export":
             rows.append((at, _OBSOLETE + _REDIRECT))
-        elif last in _CALLS and (name.startswith("linger.") or last == name):
+        elif last in _CALLS and name != "linger.onnx.OnnxRunner" and (name.startswith("linger.") or last == name):
             rows.append((at, _CALLS[last]))
         elif last.startswith("SetIQTensor"):
             rows.append((at, f"operators: {{{last.removeprefix('SetIQTensor').lower()}: false}} in the file"))

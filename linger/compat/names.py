@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,36 +12,22 @@ from torch import nn
 from linger import nn as layers
 from linger._C import __version__
 from linger.errors import UnsupportedError
-from linger.nn.constrained.fused import (
-    EmptyBatchNorm,
-    NormalizeConvBN1d,
-    NormalizeConvBN2d,
-    NormalizeConvTransposeBN1d,
-    NormalizeConvTransposeBN2d,
-)
-from linger.nn.constrained.layers import (
-    NormalizeBatchNorm1d,
-    NormalizeBatchNorm2d,
-    NormalizeConv1d,
-    NormalizeConv2d,
-    NormalizeConvTranspose1d,
-    NormalizeConvTranspose2d,
-    NormalizeEmbedding,
-    NormalizeLayerNorm,
-    NormalizeLinear,
-)
+from linger.nn.constrained import fused
+from linger.nn.constrained import layers as limited
 from linger.nn.constrained.recurrent import NormalizeGRU, NormalizeLSTM
-from linger.runtime import FACTORIES
-from linger.settings import QUANT_CONFIGS, defaults
+from linger.settings import QUANT_CONFIGS
 
-_T = TypeVar("_T")
-_quant = defaults().layer("")
-
-
-def _operator(name: str) -> type[nn.Module]:
-    """The class of an operator of user code, as its call sites make it."""
-    return type(FACTORIES[name](1, _quant))
-
+from .operators import (
+    AvgPool2dInt,
+    BmmInt,
+    ReLU6Int,
+    iqAddLayer,
+    iqCatLayer,
+    iqMulLayer,
+    iqSigmoidLayer,
+    iqTanhLayer,
+    softmaxIntLayer,
+)
 
 LINGER_IGNORE_PAMAMTER = "_linger_ignore_parameter"  # the 3.x spelling
 LINGER_ACTIVATION_TYPE = "_linger_activation_type"
@@ -56,28 +42,20 @@ QConvTranspose1d, QConvTranspose2d = layers.ConvTranspose1dInt, layers.ConvTrans
 QBatchNorm1d, QBatchNorm2d = layers.BatchNorm1dInt, layers.BatchNorm2dInt
 BatchNormInt = layers.BatchNorm2dInt
 QLayerNorm, QEmbedding, QLSTM, QGRU = layers.LayerNormInt, layers.EmbeddingInt, layers.LSTMInt, layers.GRUInt
-CLinear, CConv1d, CConv2d = NormalizeLinear, NormalizeConv1d, NormalizeConv2d
-CConvTranspose1d, CConvTranspose2d = NormalizeConvTranspose1d, NormalizeConvTranspose2d
-CBatchNorm1d, CBatchNorm2d = NormalizeBatchNorm1d, NormalizeBatchNorm2d
-CLayerNorm, CEmbedding, CLSTM = NormalizeLayerNorm, NormalizeEmbedding, NormalizeLSTM
+CLinear, CConv1d, CConv2d = limited.NormalizeLinear, limited.NormalizeConv1d, limited.NormalizeConv2d
+CConvTranspose1d, CConvTranspose2d = limited.NormalizeConvTranspose1d, limited.NormalizeConvTranspose2d
+CBatchNorm1d, CBatchNorm2d = limited.NormalizeBatchNorm1d, limited.NormalizeBatchNorm2d
+CLayerNorm, CEmbedding, CLSTM = limited.NormalizeLayerNorm, limited.NormalizeEmbedding, NormalizeLSTM
 NormalizeFastLSTM, NormalizeFastGRU = NormalizeLSTM, NormalizeGRU
-ConvBN1d = CConvBN1d = NormalizeConvBN1d
-ConvBN2d = CConvBN2d = NormalizeConvBN2d
-ConvTransposeBN1d = CConvTransposeBN1d = NormalizeConvTransposeBN1d
-ConvTransposeBN2d = CConvTransposeBN2d = NormalizeConvTransposeBN2d
-
-# Operators of user code: their modules are made by the calls.
-iqAddLayer, iqMulLayer, iqDivLayer = _operator("add"), _operator("mul"), _operator("div")
-iqSumLayer, iqCatLayer = _operator("sum"), _operator("cat")
-iqSigmoidLayer, iqTanhLayer = _operator("sigmoid"), _operator("tanh")
-softmaxIntLayer, logsoftmaxIntLayer = _operator("softmax"), _operator("logsoftmax")
-BmmInt, AvgPool2dInt = _operator("bmm"), _operator("avg_pool")
+ConvBN1d = CConvBN1d = fused.NormalizeConvBN1d
+ConvBN2d = CConvBN2d = fused.NormalizeConvBN2d
+ConvTransposeBN1d = CConvTransposeBN1d = fused.NormalizeConvTransposeBN1d
+ConvTransposeBN2d = CConvTransposeBN2d = fused.NormalizeConvTransposeBN2d
 QAdd, QMul, QCat, QBmm, QMatmul = iqAddLayer, iqMulLayer, iqCatLayer, BmmInt, BmmInt
 QSigmoid, QTanh, QSoftmax = iqSigmoidLayer, iqTanhLayer, softmaxIntLayer
-QGelu, QSwish, QGLU = _operator("gelu"), _operator("swish"), _operator("glu")
 QAvgPool1d = QAvgPool2d = QAdaptiveAvgPool2d = AvgPool2dInt
 # Modules of torch that stay as they are: the operator they call runs in integers.
-QRelu, QRelu6, ReLU6Int = nn.ReLU, nn.ReLU6, nn.ReLU6
+QRelu, QRelu6 = nn.ReLU, ReLU6Int
 QMaxPool1d, QMaxPool2d = nn.MaxPool1d, nn.MaxPool2d
 
 
@@ -92,11 +70,6 @@ def _gone(name: str, instead: str) -> Callable[..., Any]:
     return refuse
 
 
-iqVarLayer = _gone("iqVarLayer", "no chip computes a variance; x.var() stays in float and is reported")
-iqClampLayer = _gone("iqClampLayer", "clamp has no state of its own: write torch.clamp(x, low, high) in the forward")
-ScaledRoundLayer = _gone(
-    "ScaledRoundLayer", "write linger.quant_tensor(self, x) in the forward, or linger.nn.Requant()"
-)
 FuseBNIntoConv = _gone(
     "FuseBNIntoConv", "deprecated: linger.init folds every BatchNorm, linger.trace_layers fuses it before"
 )
@@ -144,107 +117,3 @@ class Singleton:
         if cls.__dict__.get("_instance") is None:
             cls._instance = super().__new__(cls)
         return cls._instance
-
-
-__all__ = [
-    "CLSTM",
-    "LINGER_ACTIVATION_TYPE",
-    "LINGER_IGNORE_PAMAMTER",
-    "QDOMAIN_NAME",
-    "QGLU",
-    "QGRU",
-    "QLSTM",
-    "AvgPool2dInt",
-    "BatchNormInt",
-    "BmmInt",
-    "CBatchNorm1d",
-    "CBatchNorm2d",
-    "CConv1d",
-    "CConv2d",
-    "CConvBN1d",
-    "CConvBN2d",
-    "CConvTranspose1d",
-    "CConvTranspose2d",
-    "CConvTransposeBN1d",
-    "CConvTransposeBN2d",
-    "CEmbedding",
-    "CLayerNorm",
-    "CLinear",
-    "ClampInfo",
-    "ConvBN1d",
-    "ConvBN2d",
-    "ConvTransposeBN1d",
-    "ConvTransposeBN2d",
-    "EmptyBatchNorm",
-    "FuseBNIntoConv",
-    "FuseConvBNAheadRelu",
-    "LayerFusion",
-    "LayerQuantPredictor",
-    "NormalizeBatchNorm1d",
-    "NormalizeBatchNorm2d",
-    "NormalizeConv1d",
-    "NormalizeConv2d",
-    "NormalizeConvBN1d",
-    "NormalizeConvBN2d",
-    "NormalizeConvTranspose1d",
-    "NormalizeConvTranspose2d",
-    "NormalizeConvTransposeBN1d",
-    "NormalizeConvTransposeBN2d",
-    "NormalizeEmbedding",
-    "NormalizeFastGRU",
-    "NormalizeFastLSTM",
-    "NormalizeGRU",
-    "NormalizeLSTM",
-    "NormalizeLayerNorm",
-    "NormalizeLinear",
-    "QAdaptiveAvgPool2d",
-    "QAdd",
-    "QAvgPool1d",
-    "QAvgPool2d",
-    "QBatchNorm1d",
-    "QBatchNorm2d",
-    "QBmm",
-    "QCat",
-    "QConv1d",
-    "QConv2d",
-    "QConvTranspose1d",
-    "QConvTranspose2d",
-    "QEmbedding",
-    "QGelu",
-    "QLayerNorm",
-    "QLinear",
-    "QMatmul",
-    "QMaxPool1d",
-    "QMaxPool2d",
-    "QMul",
-    "QRelu",
-    "QRelu6",
-    "QSigmoid",
-    "QSoftmax",
-    "QSparifyFFN",
-    "QSwish",
-    "QTanh",
-    "QuantInfo",
-    "ReLU6Int",
-    "ScaledRoundLayer",
-    "Singleton",
-    "SparifyFFN",
-    "config",
-    "get_device",
-    "iqAddLayer",
-    "iqCatLayer",
-    "iqClampLayer",
-    "iqDivLayer",
-    "iqMulLayer",
-    "iqSigmoidLayer",
-    "iqSumLayer",
-    "iqTanhLayer",
-    "iqVarLayer",
-    "logger",
-    "logsoftmaxIntLayer",
-    "register_cmodule",
-    "register_qmodule",
-    "register_qtensor_op",
-    "softmaxIntLayer",
-    "version_info",
-]

@@ -21,22 +21,8 @@ from linger.nn import RecurrentInt
 from linger.nn.base import Converted, QuantLayer
 from linger.nn.constrained.fused import FUSED, FusedBN
 from linger.nn.constrained.layers import CONSTRAINED, Constrained
-from linger.quantizers import Quantizer
 from linger.runtime import base_class, is_owner
 from linger.settings import ClampInfo
-
-__all__ = [
-    "DefaultNormalizeIntXModule",
-    "DefaultQuantIntXOP",
-    "const_module",
-    "disable_normalize",
-    "disable_quant",
-    "normalize_layers",
-    "normalize_module",
-    "quant_module",
-    "quant_module_by_type",
-    "trace_layer",
-]
 
 _M = TypeVar("_M", bound=nn.Module)
 _FUSED = tuple(dict.fromkeys(FUSED.values()))
@@ -288,11 +274,7 @@ def _requantize(
                 (m.weight_quantizer, weight_bits),
                 (m.output_quantizer, out_bits),
             ):
-                _set_bits(quantizer, bits)
-
-
-def _set_bits(quantizer: Quantizer, bits: int) -> None:
-    quantizer.bits = bits
+                quantizer.bits = bits
 
 
 def const_module(

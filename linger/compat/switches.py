@@ -21,32 +21,6 @@ from linger.nn.layers.batch_norm_folding import FOLDING
 from linger.runtime import OPERATOR_OF
 from linger.settings import PlatFormQuant, current, use
 
-__all__ = [
-    "Previous",
-    "SetBnMomentumUpdate",
-    "SetCastorBiasInt16",
-    "SetFunctionBmmQuant",
-    "SetFunctionChannelShuffleQuant",
-    "SetFunctionLinearQuant",
-    "SetIQCat2AddZero",
-    "SetIQTensorAdd",
-    "SetIQTensorCat",
-    "SetIQTensorClamp",
-    "SetIQTensorDiv",
-    "SetIQTensorLogSoftmax",
-    "SetIQTensorMul",
-    "SetIQTensorSigmoid",
-    "SetIQTensorSoftmax",
-    "SetIQTensorSum",
-    "SetIQTensorTanh",
-    "SetIQTensorVar",
-    "SetPlatFormQuant",
-    "Setter",
-    "disable_quant_ops",
-    "enable_quant_ops",
-    "get_quant_ops_name",
-]
-
 
 class Previous:
     """What a setter returns: true or false like the value before; as a context manager it brings that value back.

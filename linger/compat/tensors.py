@@ -12,26 +12,8 @@ from linger import ops
 from linger.nn.base import accept, calibrate_input
 from linger.nn.functional import FunctionalLayer
 from linger.quantizers import in_float
-from linger.runtime import Format, factory, info, operator_at_site, state, tag
+from linger.runtime import Format, current_tape, factory, info, operator_at_site, state, tag
 from linger.settings import QuantMode
-
-__all__ = [
-    "IQTensor",
-    "QTensor",
-    "dequant",
-    "from_qtensor_to_tensor",
-    "from_tensor_to_qtensor",
-    "iqadd",
-    "iqcat",
-    "iqclamp",
-    "iqdiv",
-    "iqmul",
-    "iqsigmoid",
-    "iqsum",
-    "iqtanh",
-    "quant",
-    "quant_tensor",
-]
 
 _EXPONENTS = (0, 23)  # log2 of the scales that the chips have
 
@@ -100,43 +82,58 @@ def _check_zero_point(call: str, zero_point: Any) -> None:
         raise ValueError(f"{call}: zero_point must be 0, the chips compute with symmetric codes; got {zero_point}")
 
 
+def _quantized(kind: type[Tensor], t: Tensor, scale: float | None, data_bits: int | None, zero_point: int) -> Any:
+    """What ``QTensor(...)`` and the functions of both generations make, of the class that they promise."""
+    _check_zero_point("QTensor", zero_point)
+    if data_bits is not None and data_bits not in (8, 16, 32):
+        raise ValueError(f"QTensor: data_bits must be 8, 16 or 32, got {data_bits}")
+    fmt, tape = info(t), current_tape()
+    if fmt is not None and scale is None and data_bits in (None, fmt.bits):
+        with torch._C.DisableTorchFunction():
+            view = tag(t.view_as(t).as_subclass(kind), fmt.view(fmt.codes))
+        if tape is not None:
+            tape.alias(view, t)
+        return view
+    if tape is not None and fmt is not None:  # other codes of the same values: an island between Dequant and Quant
+        source = from_qtensor_to_tensor(t)
+        tape.bind(source, tape.float_name(t))
+        t = source
+    bits = data_bits or 8
+    factor = _fitting(t, bits) if scale is None else float(2 ** _exponent(scale, "QTensor"))
+    codes, _ = quant(t.detach(), bits, factor)
+    value = (codes / factor).to(torch.float32)
+    if t.requires_grad:
+        whole = (t.detach() * factor).round()
+        inside = whole.clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) == whole
+        value = value + torch.where(inside, t - t.detach(), torch.zeros_like(t))
+    kept = codes.to(torch.int8 if bits == 8 else torch.int32)
+    made = tag(value.as_subclass(kind), Format(torch.tensor(factor, device=t.device), bits, kept))
+    if tape is not None:
+        tape.quant(t, made, bits, factor)
+    return made
+
+
 def from_tensor_to_qtensor(
     t: Tensor, scale: float | None = None, data_bits: int | None = None, zero_point: int = 0
-) -> Tensor:
+) -> QTensor:
     """Quantize a float tensor and mark it with its format; gradients pass straight through where nothing saturates.
 
     Args:
-        t: float32, any shape.
+        t: float32, any shape. A quantized tensor for which nothing else is asked is shown as it is.
         scale: A power of two; None chooses the one that fits the largest magnitude.
         data_bits: 8, 16 or 32; None: 8.
         zero_point: 0, the only one.
 
-    Returns:
-        A plain tensor of value ``code / scale`` for which ``isinstance(y, linger.QTensor)`` is true.
-
     Raises:
         ValueError: Another scale, width or zero point.
     """
-    bits = 8 if data_bits is None else data_bits
-    _check_zero_point("from_tensor_to_qtensor", zero_point)
-    if bits not in (8, 16, 32):
-        raise ValueError(f"from_tensor_to_qtensor: data_bits must be 8, 16 or 32, got {bits}")
-    factor = _fitting(t, bits) if scale is None else float(2 ** _exponent(scale, "from_tensor_to_qtensor"))
-    codes, _ = quant(t.detach(), bits, factor)
-    inside = (t.detach() * factor).round().clamp(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) == (
-        t.detach() * factor
-    ).round()
-    value = (codes / factor).to(torch.float32)
-    if t.requires_grad:
-        value = value + torch.where(inside, t - t.detach(), torch.zeros_like(t))
-    kind = torch.int8 if bits == 8 else torch.int32
-    return tag(value, Format(torch.tensor(factor, device=t.device), bits, codes.to(kind)))
+    return cast(QTensor, _quantized(QTensor, t, scale, data_bits, zero_point))
 
 
 def from_qtensor_to_tensor(t: Tensor) -> Tensor:
     """The same values without a format."""
     with torch._C.DisableTorchFunction():
-        return t.view_as(t)
+        return t.as_subclass(Tensor).view_as(t)
 
 
 class _ByFormat(torch._C._TensorMeta):
@@ -147,15 +144,47 @@ class _ByFormat(torch._C._TensorMeta):
 
 
 class QTensor(Tensor, metaclass=_ByFormat):
-    """3.x name of a quantized tensor. ``isinstance(y, QTensor)`` says whether a tensor carries a format.
+    """3.x name of a quantized tensor: a view of a tensor and its format.
 
-    ``QTensor(data, scale, data_bits, zero_point)`` quantizes ``data`` and returns a plain tensor; :meth:`scale_of`,
-    :meth:`bits_of` and :meth:`codes_of` read the format of any quantized tensor.
+    ``isinstance(y, QTensor)`` is true for every tensor that carries a format, what a layer returns included. That is a plain
+    tensor: ``QTensor(y)`` shows its format as attributes, and :meth:`scale_of`, :meth:`bits_of` and :meth:`codes_of` read it.
+    What torch computes from a view is a plain tensor again.
+
+    Args:
+        data: float32, any shape.
+        scale: A power of two; None: that of a quantized tensor, else 1.
+        data_bits: 8, 16 or 32; None: those of a quantized tensor, else 8.
+        zero_point: 0, the only one.
+
+    Attributes:
+        scale: Codes per unit: ``code = value * scale``.
+        data_bits: Width of the codes.
+        value: The values as a plain tensor without a format.
+        codes: The integer codes.
+
+    Raises:
+        ValueError: Another scale, width or zero point.
     """
 
-    def __new__(cls, data: Tensor, scale: float = 1.0, data_bits: int = 8, zero_point: int = 0) -> Any:
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    zero_point = 0
+
+    def __new__(
+        cls, data: Tensor, scale: float | None = None, data_bits: int | None = None, zero_point: int = 0
+    ) -> QTensor:
         """See the class."""
-        return from_tensor_to_qtensor(data, scale, data_bits, zero_point)
+        if scale is None and info(data) is None:
+            scale = 1.0
+        return cast(QTensor, _quantized(cls, data, scale, data_bits, zero_point))
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """A copy, and a file, quantizes the values again: the same codes."""
+        return (type(self), (self.value.detach(), self.scale, self.data_bits))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> QTensor:
+        """A view of values of its own."""
+        copy = memo[id(self)] = type(self)(self.value.detach().clone(), self.scale, self.data_bits)
+        return copy
 
     @staticmethod
     def _format(t: Tensor) -> Format:
@@ -166,40 +195,52 @@ class QTensor(Tensor, metaclass=_ByFormat):
 
     @staticmethod
     def scale_of(t: Tensor) -> float:
-        """Codes per unit: ``code = value * scale``."""
+        """Codes per unit of any quantized tensor: ``code = value * scale``."""
         return float(QTensor._format(t).scale)
 
     @staticmethod
     def bits_of(t: Tensor) -> int:
-        """Width of the codes."""
+        """Width of the codes of any quantized tensor."""
         return QTensor._format(t).bits
 
     @staticmethod
     def codes_of(t: Tensor) -> Tensor:
-        """The integer codes."""
+        """The integer codes of any quantized tensor."""
         fmt = QTensor._format(t)
         return torch.round(t.detach().double() * fmt.scale.double()).to(torch.int8 if fmt.bits <= 8 else torch.int32)
 
+    scale = property(lambda self: QTensor.scale_of(self))
+    data_bits = property(lambda self: QTensor.bits_of(self))
+    value = property(from_qtensor_to_tensor)
+    codes = property(lambda self: QTensor.codes_of(self))
+
 
 class IQTensor(QTensor):
-    """Classic name of a quantized tensor, see :class:`QTensor`."""
+    """Classic name of a quantized tensor, see :class:`QTensor`.
+
+    Attributes:
+        scale_data: As ``scale``.
+        bits: As ``data_bits``.
+        running_data: None: quantizers keep running values, tensors do not.
+    """
+
+    scale_data, bits, running_data = QTensor.scale, QTensor.data_bits, None
 
     @staticmethod
-    def from_torch_tensor(t: Tensor, scale: float, bits: int, zero_point: int = 0, running: Any = None) -> Tensor:
+    def from_torch_tensor(t: Tensor, scale: float, bits: int, zero_point: int = 0, running: Any = None) -> IQTensor:
         """A tensor of these values and this format (``running`` is kept by quantizers, not by tensors)."""
-        return from_tensor_to_qtensor(t, scale, bits, zero_point)
+        return cast(IQTensor, _quantized(IQTensor, t, scale, bits, zero_point))
 
-    @staticmethod
-    def quant_to_int8(t: Tensor, scale: float | None = None) -> Tensor:
+    def quant_to_int8(self: Tensor, scale: float | None = None) -> IQTensor:
         """The tensor in 8 bits, at another scale where one is given."""
-        return from_tensor_to_qtensor(from_qtensor_to_tensor(t), QTensor.scale_of(t) if scale is None else scale, 8)
+        return IQTensor.scale_to(self, QTensor.scale_of(self) if scale is None else scale, 8)
 
     requant_ = quant_to_int8
 
-    @staticmethod
-    def scale_to(t: Tensor, target_scale: float) -> Tensor:
-        """The tensor at another scale, same width."""
-        return from_tensor_to_qtensor(from_qtensor_to_tensor(t), target_scale, QTensor.bits_of(t))
+    def scale_to(self: Tensor, target_scale: float, bits: int | None = None) -> IQTensor:
+        """The tensor at another scale, same width unless one is given."""
+        width = QTensor.bits_of(self) if bits is None else bits
+        return IQTensor.from_torch_tensor(from_qtensor_to_tensor(self), target_scale, width)
 
 
 # ---- operators as functions

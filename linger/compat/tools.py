@@ -16,8 +16,6 @@ from linger.convert.state import open_checkpoint
 from linger.files import replaced
 from linger.runtime import info
 
-__all__ = ["Dumper", "wb_analyse"]
-
 _COLUMNS = ("Layer_name", "Mean", "Max", "Multiple(Max/Mean)", "Dynamic 0.99", "Versu(Max/Dynamic)")
 _EXTREME = 10.0  # a largest value this many times the 99th percentile is marked
 

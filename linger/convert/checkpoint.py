@@ -17,7 +17,7 @@ from linger.quantizers import Quantizer
 
 from .prepare import record_of
 from .repeat_conversion import repeat_conversion
-from .state import StateDict, inner_state, only_tensors, read_file, strip_wrappers
+from .state import StateDict, inner_state, only_tensors, read_file, strip_wrappers, told_by_translators
 
 __all__ = ["LoadReport", "load", "load_report", "save"]
 
@@ -222,9 +222,11 @@ def _convert(model: nn.Module, target: nn.Module, name: str, recorded: Mapping[s
 
 def _fill(target: nn.Module, state: Mapping[str, Any], strict: bool, report: LoadReport) -> None:
     before = {n for n, _ in target.named_modules()}
+    told_by_translators(target)  # of an earlier file
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result = target.load_state_dict(state, strict=strict)
+    report.did += told_by_translators(target)
     for w in caught:
         report.did.append(str(w.message))
         warnings.warn(w.message, stacklevel=4)

@@ -8,10 +8,8 @@ from typing import Any
 from torch import nn
 
 from linger.errors import UnsupportedError
-from linger.nn.constrained.layers import Constrained
 from linger.settings import ClampInfo, QuantMode, Settings, current
 
-from .marks import own_settings, settings_of
 from .prepare import record_of
 
 __all__ = ["BLEND", "NO_LIMITS", "classic_settings", "is_classic", "with_keywords"]
@@ -27,16 +25,9 @@ def is_classic(model: nn.Module, *keywords: Any) -> bool:
     return any(k is not None for k in keywords) or (record is not None and record.classic)
 
 
-def classic_settings(model: nn.Module | None = None) -> Settings:
-    """The current settings in the classic form; constrained layers of `model` keep their own limits."""
+def classic_settings() -> Settings:
+    """The current settings in the classic form."""
     settings = replace(current(), clamp_info=NO_LIMITS, file=None, explicit=frozenset())
-    for m in model.modules() if model is not None else ():
-        if isinstance(m, Constrained) and not any(k.startswith("clamp_info.") for k in settings_of(m)):
-            limits = (m.normalize_data, m.normalize_bias, m.normalize_factor, m.normalize_weight)
-            if any(limits):
-                keys = ("activation", "bias", "factor", "weight")
-                values = {f"clamp_info.clamp_{k}_value": v for k, v in zip(keys, limits, strict=True)}
-                own_settings(m, values, lambda x, m=m: x is m)  # type: ignore[misc]
     return settings.with_operators(_FLOAT | dict(settings.operators))
 
 

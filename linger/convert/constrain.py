@@ -9,7 +9,7 @@ from torch import nn
 
 from linger.nn.constrained.fused import FusedBN
 from linger.nn.constrained.layers import CONSTRAINED, Constrained
-from linger.runtime import is_owner, link
+from linger.runtime import Leaf, is_owner, link
 from linger.settings import ClampInfo, Settings
 
 from .classic import BLEND
@@ -172,7 +172,7 @@ def _one(name: str, m: nn.Module, selection: Selection, info: ClampInfo, found: 
             return [Row(name, was, "", why, where)]
         m.apply_clamp_info(info)
         return [Row(name, was, was, "limits applied", where)]
-    row = target_class(m, CONSTRAINED)
+    row = None if isinstance(m, Leaf) else target_class(m, CONSTRAINED)  # a layer made by hand is quantized already
     if row is None:
         why = left_alone(m, "constrain")
         return [] if why is None else [Row(name, was, "", selection.disabled(m) or why, where)]

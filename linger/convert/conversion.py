@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -40,6 +40,7 @@ class Conversion:
         found: Who feeds whom.
         fold_bn: ``"once"`` or ``"step"``.
         quant_modules: The only classes to convert; None: all.
+        by_hand: Ids of the layers that were constructed as quantized ones (:mod:`by_hand`): they are converted in any case.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Conversion:
         found: Adjacency,
         fold_bn: str,
         quant_modules: Any = None,
+        by_hand: Collection[int] = (),
     ) -> None:
         self.model, self.settings, self.selection, self.found, self.fold_bn = model, settings, selection, found, fold_bn
         self.names = {id(m): name for name, m in reversed(names_of(model).items())}
@@ -60,6 +62,7 @@ class Conversion:
                     self.users.setdefault(id(p), set()).add(id(m))
         only = (quant_modules,) if isinstance(quant_modules, type) else quant_modules
         self.only = None if only is None else {c: c for c in only}
+        self.by_hand = by_hand
         self.alone: dict[int, str] = {}  # id of a BatchNorm behind a layer -> why it is not folded
         self.rows: list[Row] = []
         self.fusions: list[Fusion] = []
@@ -102,6 +105,7 @@ class Conversion:
         if (
             why is not None
             or only is None
+            or id(m) in self.by_hand
             or target_class(m, only)
             or any(issubclass(c, o) for c in also for o in only)
         ):

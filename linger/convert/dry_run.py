@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from linger.runtime import Leaf, is_owner
 from linger.settings import Settings, current
 
+from .by_hand import initialised_parts, release
 from .conversion import Conversion
 from .neighbours import discover
 from .neighbours_from_forward import undisturbed
@@ -43,7 +43,7 @@ def dry_run(
     """
     check_root(model, "check")
     known = model.__dict__.get("_linger_settings")
-    done = [name for name, m in model.named_modules() if isinstance(m, Leaf) or is_owner(m)]
+    done = initialised_parts(model)
     if known is None and done:
         raise RuntimeError(
             f"check: the part {done[0]!r} is initialised, the model is not: check the part, or all before init"
@@ -58,6 +58,7 @@ def dry_run(
         if known is None:
             settings = replace(settings, open_quant=True, file=None, explicit=frozenset())
             selection = Selection(twin, settings=settings)
+            release(twin)
             quantize(Conversion(twin, settings, selection, discover(twin, example_inputs), "once"))
         else:
             _retarget(twin, settings.platform, settings.engine)

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
+from linger.nn.constructor import OWN_SETTINGS
+
 __all__ = ["leave_alone", "left_reason", "own_settings", "settings_of"]
 
 _LEFT = "_linger_leave_alone"  # in the __dict__ of a module: stage -> reason
-_OWN = "_linger_own_settings"  # dotted key of a section -> value
 
 
 def leave_alone(module: nn.Module, stage: str, reason: str) -> None:
@@ -31,24 +32,20 @@ def left_reason(module: nn.Module, stage: str) -> str | None:
     return reason
 
 
-def own_settings(module: nn.Module, values: Mapping[str, Any], where: Callable[[nn.Module], bool]) -> list[nn.Module]:
+def own_settings(module: nn.Module, values: Mapping[str, Any], where: Callable[[nn.Module], bool]) -> None:
     """Give settings of their own to the modules of a tree for which `where` is true; later calls add to earlier ones.
 
     Args:
         module: Root of the tree, marked in place.
         values: Dotted keys of a section, e.g. ``{"quant_info.weight_bits": 4, "clamp_info.clamp_weight_value": 2.0}``.
         where: Which modules.
-
-    Returns:
-        The modules that were marked.
     """
-    found = [m for m in module.modules() if where(m)]
-    for m in found:
-        m.__dict__.setdefault(_OWN, {}).update(values)
-    return found
+    for m in module.modules():
+        if where(m):
+            m.__dict__.setdefault(OWN_SETTINGS, {}).update(values)
 
 
 def settings_of(module: nn.Module) -> dict[str, Any]:
     """The settings of its own that a module has, by dotted key."""
-    own: dict[str, Any] = module.__dict__.get(_OWN, {})
+    own: dict[str, Any] = module.__dict__.get(OWN_SETTINGS, {})
     return own

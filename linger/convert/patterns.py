@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from linger.errors import config_error
+from linger.nn.constrained.layers import Constrained
 from linger.runtime import OPERATOR_OF, base_class
 from linger.settings import Section, Settings, covers
 
@@ -131,11 +132,30 @@ def check_sections(model: nn.Module, settings: Settings) -> None:
                 raise config_error(what, file=settings.file, line=section.line or None, key=section.key)
 
 
-def with_own_settings(settings: Settings, model: nn.Module) -> Settings:
-    """The settings of a model with a section for every module that has settings of its own, in front of the others."""
+def _limits(m: nn.Module) -> dict[str, Any]:
+    """The limits of a constrained layer, by dotted key; empty where it has none."""
+    if not isinstance(m, Constrained):
+        return {}
+    limits = {
+        "activation": m.normalize_data,
+        "bias": m.normalize_bias,
+        "factor": m.normalize_factor,
+        "weight": m.normalize_weight,
+    }
+    return {f"clamp_info.clamp_{key}_value": v for key, v in limits.items()} if any(limits.values()) else {}
+
+
+def with_own_settings(settings: Settings, model: nn.Module, keep_limits: bool = False) -> Settings:
+    """The settings of a model with a section for every module that has settings of its own, in front of the others.
+
+    Args:
+        settings: Of the whole model.
+        model: Its modules may be marked (:mod:`marks`).
+        keep_limits: The limits of constrained layers count as settings of their own, where no mark says others.
+    """
     sections = []
     for name, m in names_of(model).items():
-        own = settings_of(m)
+        own = (_limits(m) if keep_limits else {}) | settings_of(m)
         if not own:
             continue
         if not name:  # the model is one layer: there is no name that a section could have

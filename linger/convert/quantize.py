@@ -14,6 +14,7 @@ from linger.nn.base import convert_class
 from linger.ops.checks import has_cuda_kernels
 from linger.settings import Settings
 
+from .by_hand import initialised_parts, release
 from .classic import classic_settings, is_classic, with_keywords
 from .conversion import Conversion
 from .findings import layer_findings, sentences, unsaid
@@ -95,7 +96,7 @@ def init(
     check_root(model, "init")
     if fold_bn not in ("once", "step"):
         raise ValueError(f"init: fold_bn must be 'once' or 'step', got {fold_bn!r}")
-    done = [n for n, m in model.named_modules() if isinstance(m, runtime.Leaf) or runtime.is_owner(m)]
+    done = initialised_parts(model)
     if done:
         part = f"its part {done[0]!r}" if done[0] else "the model"
         raise RuntimeError(f"init: {part} is already initialised; a model is initialised once")
@@ -106,9 +107,9 @@ def init(
         )
     classic = config_file is None and is_classic(model, quant_modules, parameter_bits, mode)
     with former_settings_on_failure():
-        settings = classic_settings(model) if classic else open_settings(config_file)
+        settings = classic_settings() if classic else open_settings(config_file)
         settings = with_engine(settings, engine, record_of(model))
-        settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model)
+        settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model, keep_limits=classic)
         selection = Selection(model, disable_module, disable_submodel, "init", settings)
         if not settings.open_quant:
             return model
@@ -117,9 +118,10 @@ def init(
         place(model, settings, "init")
         say_calibration(settings)
         check_method(model, settings)
+        by_hand = release(model)
         found = discover(model, example_inputs)
         hooked = hooked_neighbours(model, found, keep_hooked)
-        conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules)
+        conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules, by_hand)
         check_widths(model, settings, conversion.left_alone())
         record = quantize(conversion)
         if example_inputs is not None:

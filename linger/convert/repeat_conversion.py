@@ -13,6 +13,7 @@ from linger.nn.constrained.fused import FusedBN
 from linger.nn.constrained.layers import Constrained
 from linger.settings import Settings, loads
 
+from .by_hand import release
 from .classic import BLEND
 from .constrain import apply_constraints
 from .conversion import Conversion
@@ -68,6 +69,7 @@ def repeat_conversion(model: nn.Module, recorded: Mapping[str, Any]) -> str | No
 
 def _initialise(model: nn.Module, settings: Settings, selection: Selection, found: Adjacency, fold_bn: str) -> None:
     check_method(model, settings)
+    release(model)
     log_report(quantize(Conversion(model, settings, selection, found, fold_bn)).report)
 
 

@@ -22,6 +22,7 @@ from linger.nn.constrained.layers import clamp, clamp_weight
 from linger.nn.layers.batch_norm_folding import FOLDING
 
 from .materialise import rest_unused
+from .partial_load import lost_norms
 from .patterns import nearest
 from .prepare import ConversionRecord, Fusion, record_of
 
@@ -35,6 +36,7 @@ __all__ = [
     "open_checkpoint",
     "read_file",
     "strip_wrappers",
+    "told_by_translators",
     "translate_keys",
     "when_converted",
 ]
@@ -44,6 +46,7 @@ _log = logging.getLogger("linger")
 _BN_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _WRAPPERS = ("module.", "_orig_mod.")
 NESTS = ("state_dict", "model_state_dict", "model", "net")
+_STRICT = "_linger_strict"  # in the __dict__ of a root that loads: what load_state_dict was told
 _QUANTIZER = re.compile(r"_quantizer\.|_linger_qtensor_")
 
 
@@ -142,6 +145,7 @@ class _Loader:
         state = open_checkpoint(state_dict, device)
         hints = self.model.__dict__.setdefault("_linger_hints", [])
         hints.clear()
+        self.model.__dict__[_STRICT] = strict
         try:
             return type(self.model).load_state_dict(self.model, state, strict=strict, assign=assign)
         except UnsupportedError:
@@ -150,8 +154,10 @@ class _Loader:
             raise RuntimeError("\n\t".join([str(exc), *hints])) from None
         finally:
             hints.clear()
+            self.model.__dict__.pop(_STRICT, None)
 
 
+_TOLD = "_linger_told"  # in the __dict__ of a root: sentences about the keys of a state
 Translator = Callable[[nn.Module, MutableMapping[str, Any]], list[str]]
 _translators: list[Translator] = []
 
@@ -163,6 +169,11 @@ def translate_keys(translator: Translator) -> None:
     """
     if translator not in _translators:
         _translators.append(translator)
+
+
+def told_by_translators(model: nn.Module) -> list[str]:
+    """What was done to the keys of the state that was loaded last, by all converted parts of a model."""
+    return [sentence for m in model.modules() for sentence in m.__dict__.pop(_TOLD, [])]
 
 
 _converted: weakref.WeakSet[nn.Module] = weakref.WeakSet()
@@ -219,8 +230,13 @@ def _adapt(
     given = {k[len(prefix) :]: state.pop(k) for k in [k for k in state if k.startswith(prefix)]}
     given = dict(strip_wrappers(given))
     for translator in _translators:
-        for sentence in translator(model, given):
+        told = translator(model, given)
+        model.__dict__.setdefault(_TOLD, []).extend(told)
+        for sentence in told:
             _log.info("linger: load_state_dict %s", sentence)
+    lost = lost_norms(model, record.fusions, given, model.__dict__.get(_STRICT, False))  # torch says True to every hook
+    if lost:
+        warnings.warn("linger: load_state_dict: " + "\n  ".join(lost), stacklevel=2)
     for fusion in record.fusions:
         _fused(model, fusion, given, errors)
     _separate(model, record, given, theirs, errors)

@@ -3,8 +3,8 @@
 A family is a file with its module, the spellings it handles and how it is written into a file; ``*_nodes.py`` beside it reads
 the nodes back. A folder imports those above it only:
 
-* ``masks`` (pruned weights), ``base`` (what layers share), ``functional`` (what operators of user code share), ``nodes`` (what
-  writers and readers share).
+* ``masks`` (pruned weights), ``constructor`` (arguments beyond torch's), ``base`` (what layers share), ``functional`` (what
+  operators of user code share), ``nodes`` (what writers and readers share).
 * ``constrained``: float layers of the first stage.
 * ``moves``: what moves codes and changes none (shapes, pieces, copies, padding, cat), and ``Requant``.
 * ``arithmetic``: sums, differences, products, quotients, matrix products, with tensors and with numbers.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from linger import ops
 from linger.chip import NodeFacts, TensorFacts, Violation
 from linger.errors import UnsupportedError
+from linger.nn.constructor import also_positional, settings_of_arguments
 from linger.nn.limited import Limited
 from linger.nn.masks import clamp_stored
 from linger.quantizers import (
@@ -48,7 +49,7 @@ from linger.runtime import (
 
 if TYPE_CHECKING:
     from linger.runtime import Tape
-    from linger.settings import LayerSettings
+    from linger.settings import LayerSettings, QuantMode
 
 
 def activation_quantizer(quant: LayerSettings, bits: int) -> Quantizer:
@@ -264,9 +265,62 @@ _C = TypeVar("_C", bound="Converted")
 
 
 class Converted(Limited):
-    """What every layer that replaces one of torch shares: it is made from it in place, and its quantizers have names."""
+    """What every layer that replaces one of torch shares: it is made from it in place, and its quantizers have names.
+
+    A layer can be made by hand, too. ``linger.init`` then gives it its place in the model, with the widths and limits it has.
+
+    Args:
+        *args: As the torch class.
+        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated. None: the current configuration
+            with what the further arguments say.
+        data_bits, parameter_bits, o_bits: Widths of input, weight and output in bits; None: those of the configuration.
+        mode: Rounding of the output; None: that of the configuration.
+        clamp_data, clamp_weight, clamp_bias: Limits of output, weight and bias in real units; None: off.
+        ahead_relu: A ReLU is the only consumer, it becomes part of the layer.
+        ahead_sigmoid: Taken and not needed: a sigmoid is an operator of its own on every chip.
+
+    Raises:
+        ValueError: A width that no chip has.
+        TypeError: Both ``quant`` and arguments that say the same.
+    """
 
     fused_relu: bool
+    ahead_relu: bool
+
+    @also_positional(
+        "data_bits",
+        "parameter_bits",
+        "mode",
+        "o_bits",
+        "clamp_data",
+        "clamp_weight",
+        "clamp_bias",
+        "ahead_relu",
+        "ahead_sigmoid",
+    )
+    def __init__(
+        self,
+        *args: Any,
+        quant: LayerSettings | None = None,
+        data_bits: int | None = None,
+        parameter_bits: int | None = None,
+        mode: QuantMode | None = None,
+        o_bits: int | None = None,
+        clamp_data: float | None = None,
+        clamp_weight: float | None = None,
+        clamp_bias: float | None = None,
+        ahead_relu: bool = False,
+        ahead_sigmoid: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        clamps = (clamp_data, clamp_weight, clamp_bias)
+        if quant is None:
+            quant = settings_of_arguments(cast(nn.Module, self), data_bits, parameter_bits, mode, o_bits, clamps)
+        elif any(v is not None for v in (data_bits, parameter_bits, mode, o_bits, *clamps)):
+            raise TypeError(f"{type(self).__name__}: quant says widths and limits already; leave one of the two out")
+        self.set_quantizers(quant)
+        self.fused_relu = self.ahead_relu = bool(ahead_relu)
 
     @classmethod
     def from_float(cls: type[_C], m: nn.Module, quant: LayerSettings) -> _C:

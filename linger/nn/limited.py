@@ -27,7 +27,7 @@ class Limited:
         info, found = self.quant.clamp, []
         for weight, quantizer in self.limited_weights():
             cut = quantizer.__dict__.get(WEIGHT_CUT)
-            if cut is None and weight.requires_grad and not quantizer.weight_clamped:
+            if cut is None and weight.requires_grad and not weight.is_meta and not quantizer.weight_clamped:
                 cut = weight_cut(weight, info.clamp_weight_value, info.clamp_factor_value)
             found.append((cut or WeightCut(), quantizer))
         return found

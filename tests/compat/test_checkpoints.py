@@ -83,6 +83,46 @@ def test_classic_keys_load_strictly(how, prefix, tmp_path):
     assert torch.equal(y, net(X))
 
 
+class Rest(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.limit, self.pool, self.lstm = nn.LayerNorm(6), nn.ReLU6(), nn.AvgPool2d(2), nn.LSTM(3, 4)
+        self.add = linger.iqAddLayer()
+
+    def forward(self, x):
+        y = self.pool(x.exp())
+        y = self.lstm(self.limit(y).flatten(1, 2)[:, :3].flatten(2))[0] + linger.quant_tensor(
+            self, x.exp().mean(), name="own"
+        )
+        return self.norm(self.add(y, y).repeat(1, 1, 2)[..., :6])
+
+
+def test_values_that_nothing_needs_are_named_and_the_others_taken(tmp_path):
+    model = linger.init(Rest(), example_inputs=X)
+    with linger.calibration(model):
+        model(X)
+    parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
+    keys = "norm.running_x norm.scale_x norm.running_normal norm.scale_normal limit.min_thresh limit.max_thresh pool.running_x"
+    keys += " pool.running_o lstm.running_i lstm.running_io add.running_o _linger_round_tensor_iq_tensor_quant_own.running_o"
+    keys += " _linger_round_tensor_iqadd__default_index_0.running_o _linger_round_tensor_iqmul__default_index_0.y"
+    state = parameters | {k: torch.tensor([3.0]) for k in keys.split()}
+    torch.save(state, tmp_path / "m.pt")
+    fresh = Rest()
+    linger.init(fresh, example_inputs=X)
+    linger.load(fresh, tmp_path / "m.pt")
+    said = str(linger.load_report(fresh))
+    (left,) = [line for line in said.splitlines() if "left out" in line]
+    named = "norm.running_normal norm.scale_normal limit.min_thresh limit.max_thresh pool.running_o lstm.running_io"
+    for key in (*named.split(), "_linger_round_tensor_iqmul__default_index_0.y"):
+        assert key in left
+    assert "norm.running_x" not in left and "took running_* and scale_* of 4 classic layers" in said
+    assert float(fresh.norm.input_quantizer.running_data) == 3.0
+    quantizers = {n: m for n, m in fresh.named_modules() if hasattr(m, "running_data")}
+    for part in ("pool._linger_qtensor_qavg_pool_0.input_quantizer.0", "add._linger_qtensor_qadd_0.output_quantizer"):
+        assert float(quantizers[part].running_data) == 3.0
+    assert any("quant_tensor" in n and float(q.running_data) == 3.0 for n, q in quantizers.items())
+
+
 def test_running_values_stay_inspectable():
     net = trained()
     assert net.conv.output_quantizer.running_data > 0 and net.conv.output_quantizer.scale > 0

@@ -1,5 +1,8 @@
 """Quantized tensors and operators under their older names."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -50,7 +53,9 @@ def test_wrong_formats_are_refused(call, message):
 def test_qtensors_are_views_of_the_format():
     x = torch.tensor([0.3, -0.26, 100.0], requires_grad=True)
     y = linger.QTensor(x, 4.0)
-    assert type(y) is torch.Tensor and isinstance(y, linger.QTensor) and isinstance(y, linger.IQTensor)
+    assert isinstance(y, linger.QTensor) and isinstance(y, linger.IQTensor) and type(y + 1) is torch.Tensor
+    assert (y.scale, y.data_bits, y.zero_point, y.codes.tolist()) == (4.0, 8, 0, [1, -1, 127])
+    assert not isinstance(y.value, linger.QTensor) and torch.equal(y.value, y)
     assert not isinstance(x, linger.QTensor)
     assert y.tolist() == [0.25, -0.25, 31.75]
     assert (linger.QTensor.scale_of(y), linger.QTensor.bits_of(y)) == (4.0, 8)
@@ -59,12 +64,43 @@ def test_qtensors_are_views_of_the_format():
     assert x.grad.tolist() == [1.0, 1.0, 0.0]  # nothing flows where the code saturates
     plain = linger.from_qtensor_to_tensor(y)
     assert not isinstance(plain, linger.QTensor) and torch.equal(plain, y)
-    finer = linger.IQTensor.scale_to(y.detach(), 8.0) if isinstance(y.detach(), linger.QTensor) else None
-    assert finer is None or linger.QTensor.scale_of(finer) == 8.0
     wide = linger.IQTensor.from_torch_tensor(torch.ones(2), 1024.0, 16)
-    assert linger.IQTensor.bits_of(linger.IQTensor.quant_to_int8(wide, 64.0)) == 8
+    assert (wide.scale_data, wide.bits, wide.running_data) == (1024.0, 16, None)
+    assert wide.quant_to_int8(64.0).bits == 8 and wide.scale_to(8.0).scale_data == 8.0 and wide.requant_().bits == 8
+    for other in (copy.deepcopy(wide), pickle.loads(pickle.dumps(wide))):
+        assert type(other) is linger.IQTensor and other.scale == 1024.0 and torch.equal(other.codes, wide.codes)
     with pytest.raises(TypeError, match="this tensor is not quantized"):
         linger.QTensor.scale_of(x)
+
+
+class Looks(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        y = self.a(x)
+        view = linger.from_tensor_to_qtensor(y) if isinstance(y, linger.QTensor) else y
+        return (
+            self.b(view + view + linger.IQTensor.scale_to(view, 16.0))
+            if isinstance(y, linger.QTensor)
+            else self.b(view * 3)
+        )
+
+
+def test_views_inside_a_forward_are_the_tensors_they_show(tmp_path):
+    torch.manual_seed(0)
+    model, x = linger.init(Looks()), torch.randn(8, 3)
+    with linger.calibration(model):
+        model(x)
+    y = model.eval().a(x)
+    view = linger.QTensor(y)
+    assert view.scale == float(model.a.output_quantizer.scale) and torch.equal(view, y)
+    view.sum().backward()
+    assert model.a.weight.grad.abs().sum() > 0
+    linger.onnx.export(model, x[:1], tmp_path / "m.onnx")
+    (got,) = linger.onnx.OnnxRunner(tmp_path / "m.onnx").run(x[:1]).values()
+    assert torch.equal(torch.from_numpy(got), model(x[:1]).detach())
 
 
 class Operators(nn.Module):

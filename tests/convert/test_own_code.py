@@ -49,6 +49,17 @@ class NormSilu(nn.BatchNorm2d):
         return self.act(super().forward(x))
 
 
+class NormCounts(nn.BatchNorm2d):
+    """Counts batches without asking whether there is a counter."""
+
+    def forward(self, x):
+        if self.training:
+            self.num_batches_tracked.add_(1)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+        )
+
+
 class NormRelu(nn.BatchNorm2d):
     def forward(self, x):
         return F.relu(super().forward(x))
@@ -90,6 +101,7 @@ IMAGE, ROWS, SOUND = (4, 3, 8, 8), (8, 6), (4, 3, 12)
 OWN = {
     "norm": (lambda: [nn.Conv2d(3, 8, 3, bias=False), NormAct(8), nn.Conv2d(8, 2, 1)], IMAGE),
     "norm, silu": (lambda: [nn.Conv2d(3, 8, 3), NormSilu(8), nn.Conv2d(8, 2, 1)], IMAGE),
+    "norm, counts": (lambda: [nn.Conv2d(3, 8, 3), NormCounts(8), nn.ReLU(), nn.Conv2d(8, 2, 1)], IMAGE),
     "norm, super": (lambda: [nn.Conv2d(3, 8, 3), NormRelu(8), nn.Conv2d(8, 2, 1)], IMAGE),
     "norm alone": (lambda: [nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), NormAct(8), nn.Conv2d(8, 2, 1)], IMAGE),
     "conv": (lambda: [SameConv(3, 8, 2, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1)], IMAGE),
@@ -139,15 +151,15 @@ def test_the_call_is_the_layer(kind, seen, stages, tmp_path, caplog):
     alone = [n for n in norms if isinstance(q.get_submodule(n), BatchNorm2dInt)]
     assert alone == (["2"] if kind == "norm alone" else [])
     assert len(norms) - len(alone) == sum(n.endswith(".bn") for n in norms)  # the rest trains inside its layer
+    q.train()(x)
     got = q.eval()(x)
     assert (got - want).pow(2).sum() < 0.15 * want.pow(2).sum()
     one = x[:1]
     linger.onnx.export(q, one, tmp_path / "m.onnx")
     file = next(iter(linger.onnx.OnnxRunner(tmp_path / "m.onnx").run(one.numpy()).values()))
     assert torch.equal(torch.from_numpy(file), q(one).detach())
-    if kind != "linear, norm":  # whose first products are of the graph's float input
-        assert "stay" not in caplog.text.replace("train without limits", "").replace("these layers train", "")
-        assert all("pad stays in float" in i for i in linger.summary(q).islands)  # of the graph's float input
+    assert "stay" not in caplog.text.replace("train without limits", "").replace("these layers train", "")
+    assert all("pad stays in float" in i for i in linger.summary(q).islands)  # of the graph's float input
 
 
 @pytest.mark.parametrize("kind", OWN)
@@ -273,3 +285,40 @@ def test_functions_on_parameters_of_others(how, tmp_path):
     holders = {"tied": q.table.weight, "parameter": q.free, "conv1d": q.line.weight, "conv2d": q.conv.weight}
     if how in holders:
         assert bool(holders[how].grad.any())
+
+
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "conv1d", "conv2d"])
+def test_a_function_on_a_float_input_is_a_layer_where_its_weight_is_trained(kind, trained, tmp_path):
+    shape, size = {
+        "linear": ((5, 6), (2, 6)),
+        "conv1d": ((5, 3, 3), (2, 3, 9)),
+        "conv2d": ((5, 3, 3, 3), (2, 3, 6, 6)),
+    }[kind]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            weight = torch.randn(shape)
+            if trained:
+                self.filter = nn.Parameter(weight)
+            else:
+                self.register_buffer("filter", weight)
+            self.behind = nn.Linear(5, 2)
+
+        def forward(self, x):
+            y = getattr(F, kind)(x, self.filter)
+            return self.behind(y if y.dim() == 2 else y.flatten(2).mean(2))
+
+    torch.manual_seed(0)
+    x = torch.randn(size)
+    q = initialised(Net(), x, tmp_path, example_inputs=x)
+    floats = [i.split(":")[1].split()[0] for i in linger.summary(q).islands]
+    assert (kind in floats) == (not trained)
+    q.train()(x).sum().backward()
+    assert not trained or q.filter.grad.abs().sum() > 0
+    one = x[:1]
+    want = q.eval()(one).detach()
+    linger.onnx.export(q, one, tmp_path / "m.onnx")
+    file = next(iter(linger.onnx.OnnxRunner(tmp_path / "m.onnx").run(one.numpy()).values()))
+    assert torch.equal(torch.from_numpy(file), want)

@@ -50,6 +50,24 @@ def test_wide_sums(operand, result, platform, tmp_path):
     assert f"o_bits:{operand}" in repr(model.a)
 
 
+class PlusNumber(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(5, 6)
+
+    def forward(self, x):
+        return self.a(x) + 1.0
+
+
+def test_a_tensor_plus_a_number_has_the_width_of_its_node(tmp_path):
+    (tmp_path / "c.yaml").write_text(section("'_linger_qtensor_*'", output_bits=16))
+    model = linger.init(PlusNumber(), str(tmp_path / "c.yaml"))
+    with pytest.raises(
+        linger.UnsupportedError, match=r"output_bits 16 of '_linger_qtensor_qadd_0' .*adds numbers in 8 bits"
+    ):
+        model(torch.randn(2, 5))
+
+
 class Layers(nn.Module):
     def __init__(self):
         super().__init__()

@@ -68,8 +68,9 @@ class BmmInt(FunctionalLayer):
 
 
 def _reshaped(x: ops.Coded, shape: tuple[int, ...]) -> ops.Coded:
-    """The operand with three axes; nothing where it has them (and no node: explicit reshapes only)."""
-    return x if x.codes.dim() == 3 else _moved(x, torch.reshape, shape)
+    """The operand as (stack, rows, columns); nothing where it has this shape (and no node: explicit reshapes only)."""
+    fits = x.codes.dim() == 3 and x.codes.shape[0] == shape[0]
+    return x if fits else _moved(x, torch.reshape, shape)
 
 
 def _repeated(x: ops.Coded, lead: tuple[int, ...]) -> ops.Coded:

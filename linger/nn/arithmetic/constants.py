@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from linger import ops
+from linger.chip import OPERATORS
+from linger.errors import UnsupportedError
 from linger.nn.functional import FunctionalLayer, is_number
 from linger.nn.nodes.broadcast import write_channels
 from linger.runtime import Tape, guarded, info, is_small
@@ -65,7 +67,17 @@ def add_number(layer: FunctionalLayer, x: Tensor, sign: int, y: Tensor | float, 
         sign: 1 or -1.
         y: A number, see :func:`is_one_number`.
         source: What ``y`` was made from, where it is not the user's own.
+
+    Raises:
+        UnsupportedError: The result is to have a width that the node lacks.
     """
+    bits, chip = layer.output_quantizer.bits, layer.quant.platform
+    allowed = OPERATORS["BatchNorm2dInt"][chip].bits
+    if bits not in allowed:
+        raise UnsupportedError(
+            f"linger: output_bits {bits} of '{layer.name}' (a tensor and a number): {chip} adds numbers in "
+            f"{' or '.join(map(str, allowed))} bits; set output_bits in a section whose name covers it, in front of others"
+        )
     if isinstance(y, Tensor):
         w_exp2, b = _LEARNED_FINER, y.reshape(()).to(torch.float32)
     else:  # coarser for numbers above 1: the sum's 32 bits must hold them at any exponent of x

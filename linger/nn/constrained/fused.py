@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from linger import ops
+from linger.errors import UnsupportedError
+from linger.nn.constructor import also_positional
 from linger.nn.masks import masks_of, move_masks, renew
 from linger.ops.fold_bn import folded_real
 from linger.quantizers import CUT_SAID
@@ -123,6 +125,16 @@ class FusedBN(Constrained):
     blend: float
     bn: Any
 
+    @also_positional(
+        "eps",
+        "momentum",
+        "affine",
+        "track_running_stats",
+        "normalize_data",
+        "normalize_weight",
+        "normalize_bias",
+        "ahead_relu",
+    )
     def __init__(
         self,
         *args: Any,
@@ -136,8 +148,13 @@ class FusedBN(Constrained):
         ahead_relu: bool = False,
         normalize_factor: Limit = None,
         blend: float = 0.1,
+        constrain: None = None,
         **kwargs: Any,
     ) -> None:
+        if constrain is not None:
+            raise UnsupportedError(
+                f"{type(self).__name__}: constrain: pass the limits as normalize_data, normalize_weight ..."
+            )
         nn.Module.__init__(self)
         layer: Any = self.float_class(*args, **kwargs)
         width = layer.out_features if self.first == "linear" else layer.out_channels
@@ -362,8 +379,11 @@ class EmptyBatchNorm(nn.Module):
         """
         reference = next((t for t in (*bn.parameters(), *bn.buffers())), torch.empty(0))
         if takes_its_own_forward(type(bn)) and not isinstance(bn, Constrained):
+            counter = bn._buffers.get("num_batches_tracked")
             for table in (bn._parameters, bn._buffers):
                 table.update(dict.fromkeys(("weight", "bias") if table is bn._parameters else _STATISTICS))
+            if counter is not None:  # which its code may count
+                bn.register_buffer("num_batches_tracked", torch.zeros_like(counter), persistent=False)
         else:
             _restart(bn, cls)
         bn.register_buffer(MARK, torch.zeros(1, device=reference.device))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from linger import ops
 from linger.nn.base import convert_class
+from linger.nn.constructor import also_positional
 from linger.quantizers import CUT_SAID, WeightCut, cut_note, weight_cut
 from linger.runtime import current_tape
 
@@ -50,7 +51,8 @@ def clamp_weight(w: Tensor, value: Limit, factor: Limit) -> Tensor:
 class Constrained(nn.Module):
     """What every constrained layer shares: four limits, and whether a ReLU is its only consumer.
 
-    Every constrained layer takes the arguments of its torch class and these keywords.
+    Every constrained layer takes the arguments of its torch class and then these, by keyword or by position. ``ahead_sigmoid``
+    is taken and not needed: a sigmoid is an operator of its own on every chip.
 
     Attributes:
         normalize_data: Limit of the output, in real units; None = off.
@@ -69,6 +71,7 @@ class Constrained(nn.Module):
     normalize_factor: Limit
     ahead_relu: bool
 
+    @also_positional("normalize_data", "normalize_weight", "normalize_bias", "ahead_relu", "ahead_sigmoid")
     def __init__(
         self,
         *args: Any,
@@ -76,6 +79,7 @@ class Constrained(nn.Module):
         normalize_weight: Limit = None,
         normalize_bias: Limit = None,
         ahead_relu: bool = False,
+        ahead_sigmoid: bool = False,
         normalize_factor: Limit = None,
         **kwargs: Any,
     ) -> None:

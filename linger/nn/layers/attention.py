@@ -62,7 +62,7 @@ class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
 
     Args:
         *args: As ``torch.nn.MultiheadAttention``; ``add_bias_kv`` and ``add_zero_attn`` are not available.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Shape:
         As ``torch.nn.MultiheadAttention``.
@@ -70,10 +70,9 @@ class MultiheadAttentionInt(Converted, Composite, nn.MultiheadAttention):
     Source: docs/numerics.md, "Attention".
     """
 
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
-        LinearInt.from_float(self.out_proj, quant)
+        LinearInt.from_float(self.out_proj, self.quant)
 
     def set_quantizers(self, quant: LayerSettings) -> None:
         """Create the projections of query, key and value, which hold the quantizers; the Parameters stay where they are."""

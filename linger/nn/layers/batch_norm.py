@@ -23,7 +23,7 @@ from linger.quantizers import WEIGHT_CUT, Quantizer, WeightCut, calibrating, in_
 from linger.runtime import Operand, Tape, Value, ahead, current_tape, runs_user_code
 
 if TYPE_CHECKING:
-    from linger.settings import LayerSettings
+    pass
 
 
 class _BatchNormInt(QuantLayer, _BatchNorm):
@@ -121,14 +121,10 @@ class BatchNorm1dInt(_BatchNormInt, nn.BatchNorm1d):
 
     Args:
         *args: As ``torch.nn.BatchNorm1d``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Source: docs/numerics.md, "BatchNorm alone".
     """
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
 
 class BatchNorm2dInt(_BatchNormInt, nn.BatchNorm2d):
@@ -136,14 +132,10 @@ class BatchNorm2dInt(_BatchNormInt, nn.BatchNorm2d):
 
     Args:
         *args: As ``torch.nn.BatchNorm2d``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Source: docs/numerics.md, "BatchNorm alone".
     """
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
 
 __all__ = ["BatchNorm1dInt", "BatchNorm2dInt"]

@@ -116,17 +116,20 @@ def _of_float_layer(weight: Tensor, owner: nn.Module) -> bool:
 _FLOAT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)  # converted ones have a class of ours
 
 
-def _held(weight: object, owner: nn.Module) -> bool:
-    """Whether a weight is a Parameter, a view of one, or a buffer of the running module: it is none that the forward computes."""
-    if not isinstance(weight, Tensor) or info(weight) is not None or not weight.is_floating_point():
+def _is_layer(x: object, weight: object, owner: nn.Module) -> bool:
+    """Whether a call is a layer of its own: on a Parameter or a view of one; on integers also on a buffer of the running module.
+
+    A weight that the forward computes makes no layer, nor do a filter and a float input: that prepares the data.
+    """
+    if not isinstance(x, Tensor) or not isinstance(weight, Tensor) or info(weight) is not None:
         return False
-    if _of_float_layer(weight, owner):
+    if not (x.is_floating_point() and weight.is_floating_point()) or _of_float_layer(weight, owner):
         return False
-    return (
-        isinstance(weight, nn.Parameter)
-        or isinstance(weight._base, nn.Parameter)
-        or any(weight is b for b in owner.buffers())
-    )
+    fmt = info(x)
+    if fmt is not None and fmt.bits > 8:
+        return False
+    trained = isinstance(weight, nn.Parameter) or isinstance(weight._base, nn.Parameter)
+    return trained or fmt is not None and any(weight is b for b in owner.buffers())
 
 
 @handles("linear_call", "F.linear")
@@ -134,8 +137,8 @@ def _linear(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     owner, named = state.frames[-1].owner, bound(func, args, kwargs)
     if _own(owner, func, named):
         return _run(owner, named["input"])
-    x, weight, fmt = named["input"], named["weight"], info(named["input"])
-    if fmt is None or fmt.bits > 8 or weight.dim() != 2 or not _held(weight, owner):
+    x, weight = named["input"], named["weight"]
+    if not _is_layer(x, weight, owner) or weight.dim() != 2:
         return NotImplemented
     return operator_at_site("linear", 1)(x, weight, named.get("bias"))
 
@@ -145,9 +148,9 @@ def _conv(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any
     owner, named = state.frames[-1].owner, bound(func, args, kwargs)
     if _own(owner, func, named):
         return _run(owner, named["input"])
-    x, weight, fmt = named["input"], named["weight"], info(named["input"])
+    x, weight = named["input"], named["weight"]
     n = 1 if func is F.conv1d else 2
-    if fmt is None or fmt.bits > 8 or not isinstance(x, Tensor) or x.dim() != n + 2 or not _held(weight, owner):
+    if not _is_layer(x, weight, owner) or x.dim() != n + 2:
         return NotImplemented
 
     def each(value: Any) -> Any:

@@ -28,7 +28,6 @@ from linger.runtime import Operand, Tape, Value, ahead, current_tape
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer
-    from linger.settings import LayerSettings
 
 
 class _ConvInt(QuantLayer, _ConvNd):
@@ -266,7 +265,7 @@ class Conv1dInt(_ConvInt, nn.Conv1d):
 
     Args:
         *args: As ``torch.nn.Conv1d``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Shape:
         x ``(N, C, L)`` or ``(C, L)`` -> ``(N, O, L_out)``, float32 on a power-of-two grid, tagged with its format.
@@ -274,17 +273,13 @@ class Conv1dInt(_ConvInt, nn.Conv1d):
     Source: docs/numerics.md, "Convolution".
     """
 
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
-
 
 class Conv2dInt(_ConvInt, nn.Conv2d):
     """2-D convolution that computes the chip's integers in forward and float gradients in backward.
 
     Args:
         *args: As ``torch.nn.Conv2d``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Shape:
         x ``(N, C, H, W)`` or ``(C, H, W)`` -> ``(N, O, H_out, W_out)``, float32 on a power-of-two grid, channels-last
@@ -292,10 +287,6 @@ class Conv2dInt(_ConvInt, nn.Conv2d):
 
     Source: docs/numerics.md, "Convolution".
     """
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
 
 __all__ = ["Conv1dInt", "Conv2dInt"]

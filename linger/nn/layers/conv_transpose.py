@@ -30,7 +30,7 @@ from linger.runtime import NodeReader, Operand, Tape, Value, ahead, current_tape
 from .conv import reach_stride
 
 if TYPE_CHECKING:
-    from linger.settings import LayerSettings
+    pass
 
 
 def without_groups(weight: Any, groups: int) -> Any:
@@ -156,16 +156,12 @@ class ConvTranspose1dInt(_ConvTransposeInt, nn.ConvTranspose1d):
 
     Args:
         *args: As ``torch.nn.ConvTranspose1d``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Source: docs/numerics.md, "Convolution".
     """
 
     float_class = nn.ConvTranspose1d
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
 
 class ConvTranspose2dInt(_ConvTransposeInt, nn.ConvTranspose2d):
@@ -173,16 +169,12 @@ class ConvTranspose2dInt(_ConvTransposeInt, nn.ConvTranspose2d):
 
     Args:
         *args: As ``torch.nn.ConvTranspose2d``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Source: docs/numerics.md, "Convolution".
     """
 
     float_class = nn.ConvTranspose2d
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
 
 @reads("ConvTranspose2dInt", "QConvTranspose2d")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
 
     Args:
         *args: As ``torch.nn.Embedding``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Shape:
         indices of any shape ``(...)`` -> ``(..., embedding_dim)``, float32 on a power-of-two grid, tagged with its format.
@@ -33,10 +33,6 @@ class EmbeddingInt(Converted, Leaf, nn.Embedding):
     """
 
     weight_quantizer: Quantizer
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
     def set_quantizers(self, quant: LayerSettings) -> None:
         """Create the table's quantizer on the layer's device."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from linger import ops
 from linger.chip import LIMITS, NodeFacts, TensorFacts
+from linger.errors import UnsupportedError
 from linger.nn.base import (
     QuantLayer,
     accept,
@@ -129,7 +130,7 @@ class LayerNormInt(QuantLayer, nn.LayerNorm):
 
     Args:
         *args: As ``torch.nn.LayerNorm``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Shape:
         x ``(..., *normalized_shape)`` -> same, float32 on a power-of-two grid, tagged with its format.
@@ -137,9 +138,10 @@ class LayerNormInt(QuantLayer, nn.LayerNorm):
     Source: docs/numerics.md, "LayerNormInt".
     """
 
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, momentum: float = 0.1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
+        if momentum != 0.1:
+            raise UnsupportedError(f"LayerNormInt: momentum={momentum}: running values move by 0.1 in every layer")
 
     def set_quantizers(self, quant: LayerSettings) -> None:
         """Create the quantizers on the layer's device."""

@@ -26,7 +26,6 @@ from linger.runtime import Operand, Tape, ahead, current_tape
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer
-    from linger.settings import LayerSettings
 
 
 class LinearInt(QuantLayer, nn.Linear):
@@ -34,17 +33,13 @@ class LinearInt(QuantLayer, nn.Linear):
 
     Args:
         *args: As ``torch.nn.Linear``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Shape:
         x ``(..., in_features)`` -> ``(..., out_features)``, float32 on a power-of-two grid, tagged with its format.
 
     Source: docs/numerics.md, "Linear".
     """
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
     def _folded(self) -> tuple[Tensor, Tensor | None]:
         """Weight and bias that enter the integers; a layer that folds a BatchNorm in every step overrides it."""

@@ -19,6 +19,8 @@ from linger.runtime import HANDLERS, Tape, Value, current_tape, factory, handles
 
 from .register import record_float_move
 
+_MOST_AXES = 4
+
 
 class CatInt(FunctionalLayer):
     """Tensors side by side: each is brought to the output's scale, re-rounded to the right or saturated to the left.
@@ -36,8 +38,8 @@ class CatInt(FunctionalLayer):
     def forward(self, xs: Sequence[Tensor], dim: int, new: tuple[int, ...] = ()) -> Tensor:
         """Chip integers in forward; the gradient of ``torch.cat`` where nothing saturates."""
         axis = dim % (xs[0].dim() + len(new))
-        if new == (axis,) and xs[0].dim() >= 4:
-            return self._stacked(xs, axis)
+        if xs[0].dim() + len(new) > _MOST_AXES:
+            return self._as_rows(xs, axis, new)
         joined: list[ops.Coded] = []
 
         def real(*values: Tensor) -> Tensor:
@@ -56,10 +58,11 @@ class CatInt(FunctionalLayer):
 
         return self.compute(xs, real, integers, write)
 
-    def _stacked(self, xs: Sequence[Tensor], axis: int) -> Tensor:
-        """A new axis in results of more than four, which no chip has: rows side by side have two."""
-        shape = (*xs[0].shape[:axis], len(xs), *xs[0].shape[axis:])
-        rows = math.prod(xs[0].shape[:axis])
+    def _as_rows(self, xs: Sequence[Tensor], axis: int, new: tuple[int, ...]) -> Tensor:
+        """Results of more axes than a chip has: rows side by side have two. ``new`` is empty, or the axis itself."""
+        sizes = [1 if new else x.shape[axis] for x in xs]
+        shape = (*xs[0].shape[:axis], sum(sizes), *xs[0].shape[axis + 1 - len(new) :])
+        rows = math.prod(shape[:axis])
         joined: list[ops.Coded] = []
 
         def integers(operands: Sequence[ops.Coded], out: ops.Output) -> ops.Coded:
@@ -76,8 +79,8 @@ class CatInt(FunctionalLayer):
     def _write(self, tape: Tape, xs: Sequence[ops.Coded], dim: int, out: ops.Coded, y: Tensor) -> None:
         if any(x.codes.dtype != torch.int8 for x in xs) or self.output_quantizer.bits != 8:
             tape.violations.append(f"{self.name}: cat of tensors above 8 bits, the chips concatenate int8")
-        if not 2 <= y.dim() <= 4:
-            tape.violations.append(f"{self.name}: cat of rank {y.dim()}, the chips take 2..4")
+        if y.dim() < 2:
+            tape.violations.append(f"{self.name}: cat of rank {y.dim()}, the chips take 2..4 (unsqueeze the tensors)")
         inputs: list[Tensor | Value] = []
         attributes = common_attributes(tape) | {"dim": dim, "o_bits": self.output_quantizer.bits}
         for i, x in enumerate(xs):

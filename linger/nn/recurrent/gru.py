@@ -18,7 +18,6 @@ from .write import Direction
 
 if TYPE_CHECKING:
     from linger.quantizers import Quantizer
-    from linger.settings import LayerSettings
 
 
 class GRUInt(RecurrentInt, nn.GRU):
@@ -30,7 +29,7 @@ class GRUInt(RecurrentInt, nn.GRU):
 
     Args:
         *args: As ``torch.nn.GRU``.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Shape:
         As ``torch.nn.GRU``; output and state are float32 on a power-of-two grid, tagged with their format.
@@ -40,10 +39,6 @@ class GRUInt(RecurrentInt, nn.GRU):
 
     gates = 3
     op_type = "GRUInt"
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
     @property
     def difference(self) -> str:

@@ -15,10 +15,10 @@ from linger import ops
 from linger.chip import limits_of
 from linger.errors import UnsupportedError
 from linger.nn.base import (
+    Converted,
     accept,
     activation_quantizer,
     calibrate_input,
-    convert_class,
     emit,
     emit_calibrated,
     note_use,
@@ -27,7 +27,6 @@ from linger.nn.base import (
     weight_scale,
 )
 from linger.nn.constrained.recurrent import FloatRows, run_float
-from linger.nn.limited import Limited
 from linger.nn.moves.rows import mark_rows
 from linger.ops.recurrent import Formulas, Result, States, Walk, Weights, hidden_observe, hidden_scale
 from linger.quantizers import Quantizer, clamp_weight_once, in_float, in_recomputation, unobserved
@@ -46,7 +45,12 @@ _dynamo = torch._C._dynamo.eval_frame
 _NOTABLE = 0.001  # share of saturated cells from which the user hears of it
 
 
-class RecurrentInt(Limited, Leaf):
+def _no_projection(m: nn.Module) -> None:
+    if getattr(m, "proj_size", 0):
+        raise UnsupportedError(f"linger: {type(m).__name__} with proj_size={m.proj_size}: no chip projects the state")
+
+
+class RecurrentInt(Converted, Leaf):
     """Base of recurrent layers that compute the chip's integers.
 
     One scale serves output and hidden state of a layer, and both directions: the state feeds back, so the scale is fixed for
@@ -68,18 +72,19 @@ class RecurrentInt(Limited, Leaf):
     bidirectional: bool
     dropout: float
 
+    def __init__(self, *args: Any, unified: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not unified:
+            raise UnsupportedError(
+                f"{type(self).__name__}: unified=False: the chips have one scale for output and state"
+            )
+        _no_projection(self)
+
     @classmethod
     def from_float(cls: type[_R], m: nn.Module, quant: LayerSettings) -> _R:
         """Turn a float layer into this one in place, with the same Parameters, hooks and flags; returns it."""
-        if getattr(m, "proj_size", 0):
-            raise UnsupportedError(
-                f"linger: {type(m).__name__} with proj_size={m.proj_size}: no chip projects the state"
-            )
-        convert_class(m, cls)
-        layer = cast(_R, m)
-        layer.set_quantizers(quant)
-        layer.train(layer.training)
-        return layer
+        _no_projection(m)
+        return super().from_float(m, quant)
 
     def set_quantizers(self, quant: LayerSettings) -> None:
         """Create the quantizers; those whose tensor has no scale of its own exist because 3.x checkpoints have them."""
@@ -96,13 +101,6 @@ class RecurrentInt(Limited, Leaf):
         self.register_buffer("_saturated", torch.zeros(1, dtype=torch.int64), persistent=False)
         self.register_buffer("_cells", torch.zeros(1, dtype=torch.int64), persistent=False)
         self.name_quantizers()
-
-    def name_quantizers(self) -> None:
-        """Give the quantizers their qualified names (messages and reports)."""
-        prefix = self.__dict__.get("_linger_name", "")
-        for child, module in self.named_children():
-            if isinstance(module, Quantizer):
-                module.name = f"{prefix}.{child}" if prefix else child
 
     def limited_weights(self) -> list[tuple[Tensor, Quantizer]]:
         """All matrices, each with its quantizer."""

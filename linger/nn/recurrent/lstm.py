@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -13,7 +13,7 @@ from linger.ops.recurrent import Result, Walk, Weights
 from .layer import RecurrentInt
 
 if TYPE_CHECKING:
-    from linger.settings import LayerSettings
+    pass
 
 
 class LSTMInt(RecurrentInt, nn.LSTM):
@@ -24,7 +24,7 @@ class LSTMInt(RecurrentInt, nn.LSTM):
 
     Args:
         *args: As ``torch.nn.LSTM``, ``proj_size`` excepted.
-        quant: Number formats, clamps and platform; kept as ``self.quant``, never mutated.
+        **kwargs: Widths, limits and ``quant``, as :class:`linger.nn.base.Converted` has them.
 
     Shape:
         As ``torch.nn.LSTM``; output and states are float32 on power-of-two grids, tagged with their formats.
@@ -34,10 +34,6 @@ class LSTMInt(RecurrentInt, nn.LSTM):
 
     gates = 4
     op_type = "LSTMInt"
-
-    def __init__(self, *args: Any, quant: LayerSettings, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.set_quantizers(quant)
 
     def step(
         self, x: ops.Coded, w: Weights, scale: Tensor, out: ops.Output, walk: Walk, given: tuple[Tensor | None, ...]

@@ -68,6 +68,27 @@ def test_spellings(call):
     torch.testing.assert_close(y, a @ a.transpose(1, 2)[:, :, :2], atol=0.05, rtol=0.3)  # may saturate at first
 
 
+@pytest.mark.parametrize("kind", ["buffer", "parameter", "result"])
+@pytest.mark.parametrize("shape", [(6,), (5, 6), (3, 5, 6)], ids=len)
+def test_one_matrix_for_a_whole_batch(shape, kind, tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 4), nn.Linear(3, 3)
+            self.register_buffer("buffer", torch.randn(4, 3))
+            self.parameter = nn.Parameter(torch.randn(4, 3))
+
+        def forward(self, x):
+            return self.a(x) @ (self.b(self.parameter) if kind == "result" else getattr(self, kind))
+
+    torch.manual_seed(1)
+    model = Net()
+    assert_same_everywhere(model, batches(shape), tmp_path, "venusA")
+    x = torch.randn(4, *shape)
+    with torch.no_grad():
+        assert torch.equal(model(x), torch.cat([model(x[i : i + 1]) for i in range(4)]))
+
+
 def test_venus_limit_is_refused_by_name(tmp_path):
     class Net(nn.Module):
         def __init__(self):

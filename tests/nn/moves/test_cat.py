@@ -153,3 +153,12 @@ def test_more_inputs_than_before_is_refused():
     model(x, x)
     with pytest.raises(linger.errors.UnsupportedError, match=r"created for 2 tensor\(s\) and now got 3"):
         model(x, x, x)
+
+
+@pytest.mark.parametrize("platform", ["arcs", "venusA", "venus"])
+@pytest.mark.parametrize("dim", [0, 1, 2, 4, -2])
+def test_cat_of_more_axes_than_a_chip_has(dim, platform, tmp_path):
+    torch.manual_seed(1)
+    model = Stacked(lambda xs: torch.cat([*xs, xs[0] + xs[1]], dim), (-1, 2, 1, 3, 1))
+    nodes = assert_same_everywhere(model, batches((4,)), tmp_path, platform)
+    assert nodes.count("iqCat") == 1

@@ -1,0 +1,7 @@
+"""``python -m linger``: the same as the command ``linger``."""
+
+import sys
+
+from linger.command_line import main
+
+sys.exit(main())
