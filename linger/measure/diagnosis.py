@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import textwrap
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from linger.convert.report import format_table
+from linger.files import replaced
 
 from .advice import in_words, yaml_of
 from .findings import Finding, findings_of, merged
@@ -19,13 +21,13 @@ from .rows import Measurement, Row
 __all__ = ["Diagnosis", "diagnose"]
 
 WIDTH = 100
-_SHOWN = 25  # rows of the table in print; to_dict has all
+_SHOWN = 25  # rows of the table in print; the page and to_dict have all
 _HEAD = ("layer", "kind", "bits", "own", "model", "alone", "range", "step", "cut", "zero")
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What :func:`diagnose` found; prints within 100 columns.
+    """What :func:`diagnose` found; prints within 100 columns, and shows itself as a page in a notebook.
 
     Attributes:
         findings: What stands out, worst first.
@@ -71,7 +73,7 @@ class Diagnosis:
         parts += ["", "dB: own float form, float model, outputs with this layer alone in integers; cut, zero: shares"]
         parts.append(format_table(_HEAD, [_cells(r) for r in rows[:_SHOWN]]))
         if len(rows) > _SHOWN:
-            parts.append(f"and {len(rows) - _SHOWN} more (to_dict())")
+            parts.append(f"and {len(rows) - _SHOWN} more (to_dict(), save_html(path))")
         if self.yaml:
             parts += ["", "in the configuration, in front of other sections:", "", self.yaml.rstrip()]
         return "\n".join(parts)
@@ -89,6 +91,18 @@ class Diagnosis:
             "outputs": list(m.outputs),
             "yaml": self.yaml,
         }
+
+    def _repr_html_(self) -> str:
+        from .page import fragment
+
+        return fragment(self)
+
+    def save_html(self, path: str | os.PathLike[str]) -> None:
+        """Write one HTML file that needs nothing else: findings, the network from input to output, histograms."""
+        from .page import page
+
+        with replaced(path) as file:
+            file.write(page(self).encode())
 
 
 def diagnose(
@@ -110,7 +124,7 @@ def diagnose(
 
     Returns:
         A report: ``.findings`` worst first, ``.yaml`` with the settings that help, ``.rows`` with the numbers of every layer,
-        ``.to_dict()``; prints within 100 columns.
+        ``.to_dict()``, ``.save_html(path)``; prints, and shows itself in a notebook.
 
     Raises:
         TypeError: An argument of another kind.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,12 +90,18 @@ def _whole(bench: Bench) -> Iterator[Finding]:
         text = f"{len(found.unseen)} quantizer(s) have seen no data and take the range of each batch: {_few(names)}"
         yield Finding("", "no ranges", text, "with linger.calibration(model): model(batch)")
     for island in found.islands:
-        text = f"{island.operator} computes in float behind integers ({island.file}:{island.line})"
+        text = f"{island.operator} computes in float behind integers ({_near(island.file)}:{island.line})"
         remedy = "an operator of docs/operators.md, or the end of the network in the application"
         yield Finding(island.owner or "(root)", "float operator", text, remedy)
     for name, was, note in found.left_float:
         if not note.startswith(("disable_", FLOAT, "not in ")):
             yield Finding(name or "(root)", "float layer", f"{was} was not converted: {note}")
+
+
+def _near(file: str) -> str:
+    """A path as it is written from here."""
+    here = os.getcwd() + os.sep
+    return file.removeprefix(here)
 
 
 def _layer(name: str) -> str:
