@@ -241,7 +241,7 @@ def _plain(row: Row) -> dict[str, Any]:
         ],
         "weights": [
             {"name": w.name, "bits": w.bits, "scale": w.scale, "low": w.low, "high": w.high, "sqnr": w.energy.sqnr,
-             "saturated": w.saturated, "limit": w.limit if math.isfinite(w.limit) else None, "cut": w.cut}
+             "saturated": w.saturated, "limit": w.cut.limit if w.cut.key else None, "cut": w.cut.share}
             for w in row.weights
         ],
         "histogram": {"low": v.histogram.low, "high": v.histogram.high, "counts": list(v.histogram.counts)},

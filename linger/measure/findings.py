@@ -10,7 +10,8 @@ from typing import Any
 
 from .cures import FLOAT, Cure, cure_of
 from .measure import Bench
-from .rows import Row
+from .rows import Row, WeightRow
+from .weights import FACTOR
 
 __all__ = ["Finding", "findings_of", "merged"]
 
@@ -166,18 +167,21 @@ def _look_gap(bench: Bench, row: Row) -> Iterator[Finding]:
 
 def _look_weights(bench: Bench, row: Row) -> Iterator[Finding]:
     for w in row.weights:
-        if w.cut_energy > 1e-3:
+        if w.cut.large:
             text = (
-                f"the weight limit cuts {w.cut:.2%} of '{w.name}' and {w.cut_energy:.1%} of its energy: it reaches "
-                f"{max(-w.low, w.high):.3g}, the limit is {w.limit:.3g}"
+                f"{w.cut.key} cuts {w.cut.share:.2%} of '{w.name}' and {w.cut.energy:.1%} of its energy: it reaches "
+                f"{w.cut.peak:.3g}, the limit is {w.cut.limit:.3g}; start again from the float weights"
             )
-            yield Finding(row.name, "weight limit", text, cure=Cure({row.name: {f"clamp_info.{w.key}": None}}))
+            off: dict[str, Any] = {"clamp_info.clamp_factor_value": None}
+            if w.cut.key.startswith("clamp_weight_value"):
+                off["clamp_info.clamp_weight_value"] = None
+            yield Finding(row.name, "weight limit", text, cure=Cure({row.name: off}))
         elif w.energy.sqnr is not None and w.energy.sqnr < 25.0:
             yield from _coarse_weight(bench, row, w)
 
 
-def _coarse_weight(bench: Bench, row: Row, w: Any) -> Iterator[Finding]:
-    what = "factors" if w.name == "factor" else f"'{w.name}'"
+def _coarse_weight(bench: Bench, row: Row, w: WeightRow) -> Iterator[Finding]:
+    what = "factors" if w.name == FACTOR else f"'{w.name}'"
     channels = _extreme(w.factors)
     text = f"its {w.bits}-bit {what} keep {w.energy.sqnr:.1f} dB"
     if w.saturated:

@@ -260,12 +260,12 @@ class Bench:
             return
         for weight in row.weights:
             p = getattr(self.plain.get_submodule(row.name), weight.name, None)
-            if not weight.cut or not isinstance(p, nn.Parameter):
+            if not weight.cut.share or not isinstance(p, nn.Parameter):
                 continue
             before = p.detach().clone()
             with quantization(self.plain, False):
                 wanted = list(tensors_of(run(self.plain, *self.first)))
-                p.clamp_(-weight.limit, weight.limit)
+                p.clamp_(-weight.cut.limit, weight.cut.limit)
                 try:
                     got = list(tensors_of(run(self.plain, *self.first)))
                 finally:

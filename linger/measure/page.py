@@ -151,7 +151,7 @@ def _more(row: Row) -> str:
     for w in row.weights:
         kept = "-" if w.energy.sqnr is None else f"{w.energy.sqnr:.1f} dB"
         facts.append((f"{html.escape(w.name)}, {w.bits} bits", kept, w.energy.sqnr is not None and w.energy.sqnr < 25))
-        facts += [("beyond its limit", f"{w.cut:.2%}", w.cut_energy > 1e-3)] if w.cut else []
+        facts += [("beyond its limit", f"{w.cut.share:.2%}", w.cut.large)] if w.cut.share else []
     if row.place:
         facts.append(("called at", row.place.replace("\\", "/").rpartition("/")[2], False))
     drawn = histogram(row)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from linger.quantizers import WeightCut
+
 from .sums import Energy, Values
 
 __all__ = ["Measurement", "OperandRow", "Row", "WeightRow"]
@@ -35,8 +37,7 @@ class WeightRow:
         bits, scale: Format of its codes; the scale is None where nothing has been seen yet.
         energy: The float weight, and its codes.
         saturated: Share of elements beyond the codes.
-        cut, limit, key: Share of elements beyond the weight limit, the limit, and the setting that gives it.
-        cut_energy: Share of the weight's energy that the limit cuts.
+        cut: What the weight limit cuts, or has cut.
         factors: Largest absolute element of each output channel over the median channel's.
     """
 
@@ -47,10 +48,7 @@ class WeightRow:
     scale: float | None
     energy: Energy
     saturated: float = 0.0
-    cut: float = 0.0
-    cut_energy: float = 0.0
-    limit: float = float("inf")
-    key: str = ""
+    cut: WeightCut = field(default_factory=WeightCut)
     factors: list[float] = field(default_factory=list)
 
 

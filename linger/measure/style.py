@@ -53,7 +53,8 @@ SHEET = """
 .lgr .meters span { color: var(--soft); } .lgr .meters b { font-weight: 550; text-align: right; }
 .lgr .meter { height: 6px; border-radius: 3px; background: var(--tint); overflow: hidden; }
 .lgr .meter i { display: block; height: 100%; border-radius: 3px; background: var(--tone); }
-.lgr .pair { display: grid; align-content: start; grid-template-columns: auto auto; gap: 0 10px; justify-content: space-between; font-size: 13px; }
+.lgr .pair { display: grid; align-content: start; grid-template-columns: auto auto; gap: 0 10px;
+  justify-content: space-between; font-size: 13px; }
 .lgr .pair span { color: var(--soft); } .lgr .pair b { font-weight: 550; text-align: right; }
 .lgr .pair b.hot { color: var(--bad); }
 .lgr .hist { display: block; width: 100%; height: 44px; } .lgr .hist .bars { fill: var(--bar); }

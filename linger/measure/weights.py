@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from linger import ops
 from linger.nn.base import Converted, QuantLayer
 from linger.nn.recurrent.layer import RecurrentInt
-from linger.quantizers import Quantizer
+from linger.quantizers import WEIGHT_CUT, Quantizer, switched_off, weight_cut
 
 from .rows import Row, WeightRow
 from .sums import Energy
 
-__all__ = ["weight_rows"]
+__all__ = ["FACTOR", "weight_rows"]
+
+FACTOR = "factor"  # what a BatchNorm multiplies its channels by
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -33,9 +35,10 @@ def weight_rows(rows: Mapping[str, Row], model: nn.Module, reference: nn.Module 
     for name, layer in model.named_modules():
         if name not in rows or not isinstance(layer, (Converted, RecurrentInt)):
             continue
-        originals = {key: w for key, w, _ in _weights(theirs[name])} if name in theirs else {}
+        with switched_off():  # a layer that folds in every step does so without its limit
+            originals = {key: w for key, w, _ in _weights(theirs.get(name, layer))}
         for key, weight, quantizer in _weights(layer):
-            rows[name].weights.append(_row(layer, key, weight, quantizer, originals.get(key)))
+            rows[name].weights.append(_row(layer, key, weight, quantizer, originals.get(key, weight), name in theirs))
 
 
 def _weights(layer: Any) -> Iterator[tuple[str, Tensor, Quantizer]]:
@@ -49,34 +52,25 @@ def _weights(layer: Any) -> Iterator[tuple[str, Tensor, Quantizer]]:
         if layer.running_var is not None:
             alpha = torch.rsqrt(layer.running_var + layer.eps)
             alpha = alpha * layer.weight.detach() if layer.weight is not None else alpha
-            yield "factor", alpha.float(), layer.weight_quantizer
+            yield FACTOR, alpha.float(), layer.weight_quantizer
     elif getattr(layer, "weight", None) is not None and hasattr(layer, "weight_quantizer"):
         weight = layer._folded()[0] if hasattr(layer, "_folded") else layer.weight
         yield "weight", weight.detach().float(), layer.weight_quantizer
 
 
-def _row(layer: Any, key: str, weight: Tensor, quantizer: Quantizer, original: Tensor | None) -> WeightRow:
+def _row(layer: Any, key: str, weight: Tensor, quantizer: Quantizer, wanted: Tensor, referred: bool) -> WeightRow:
     codes, scale, *_ = ops.quantize_weight(weight, quantizer.output()._replace(observe=False), grad=False)
-    wanted = weight if original is None or original.shape != weight.shape else original
+    wanted = wanted if wanted.shape == weight.shape else weight
     row = WeightRow(key, float(wanted.min()), float(wanted.max()), quantizer.bits, float(scale), Energy(0))
     row.energy.add(wanted, codes / scale)
     row.saturated = float((wanted * scale > (1 << (quantizer.bits - 1)) - 0.5).float().mean())
     size = wanted.abs().flatten(1).amax(1) if wanted.dim() > 1 else wanted.abs()
     middle = float(size.median())
     row.factors = [float(s) / middle for s in size] if middle > 0 else []
-    if key != "factor":
-        _limit(row, layer.quant.clamp, wanted)
+    if key != FACTOR:
+        known = None if referred else quantizer.__dict__.get(WEIGHT_CUT)  # what this process has cut
+        limits = getattr(layer, "fold_limits", None)
+        clamp = layer.quant.clamp
+        value, factor = (clamp.clamp_weight_value, clamp.clamp_factor_value) if limits is None else limits[:2]
+        row.cut = known or weight_cut(wanted, value, factor)
     return row
-
-
-def _limit(row: WeightRow, clamp: Any, weight: Tensor) -> None:
-    """What the limit of the settings cuts from a weight."""
-    size, value, factor = weight.abs(), clamp.clamp_weight_value, clamp.clamp_factor_value
-    if value is None and factor is None:
-        return
-    row.key = "clamp_factor_value" if value is None else "clamp_weight_value"
-    row.limit = float(size.mean()) * factor if value is None else float(value)
-    whole = float(size.double().square().sum())
-    row.cut = float((size > row.limit).float().mean())
-    lost = float((size.double() - row.limit).clamp_min(0.0).square().sum())
-    row.cut_energy = lost / whole if whole else 0.0
