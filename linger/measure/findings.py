@@ -184,7 +184,7 @@ def _coarse_weight(bench: Bench, row: Row, w: WeightRow) -> Iterator[Finding]:
     what = "factors" if w.name == FACTOR else f"'{w.name}'"
     channels = _extreme(w.factors)
     text = f"its {w.bits}-bit {what} keep {w.energy.sqnr:.1f} dB"
-    if w.saturated:
+    if w.saturated and w.scale:
         text += f": {w.saturated:.1%} are beyond the largest code ({((1 << (w.bits - 1)) - 1) / w.scale:.3g})"
     cure = None if channels else cure_of(bench, row)  # extreme channels are said by themselves
     if cure is not None:
