@@ -37,6 +37,7 @@ class Flow:
     leaving: set[int] = field(default_factory=set)
     own: set[int] = field(default_factory=set)  # ids of modules whose code calls the layer's function on its parameters
     tainted: set[int] = field(default_factory=set)  # ids of modules that unseen code may call as well
+    given: set[int] = field(default_factory=set)  # values that come from outside of what was read
 
     def adjacency(self) -> Adjacency:
         """Pairs of leaf modules of which each feeds only the other, and leaf modules whose only consumer is a ReLU.
@@ -53,7 +54,8 @@ class Flow:
                 producer[value] = call
             if call.module is not None:
                 by_module[id(call.module)].append(call)
-        found = Adjacency(visited=set(by_module), own=self.own - self.tainted)
+        fed = {id(c.module) for c in self.calls if c.module is not None and self.given.intersection(c.inputs)}
+        found = Adjacency(visited=set(by_module), own=self.own - self.tainted, unseen=fed | self.tainted)
         for key, calls in by_module.items():
             module = calls[0].module
             if module is None or key in self.tainted:
@@ -89,6 +91,7 @@ class Adjacency:
         visited: ids of the modules that ran.
         own: ids of the modules whose own code calls the function of the torch layer that they extend.
         doubts: A sentence for every pair that other ways through the model may break.
+        unseen: ids of the modules whose operand may come from code that could not be read.
     """
 
     pairs: list[tuple[nn.Module, nn.Module, int | None]] = field(default_factory=list)
@@ -98,13 +101,15 @@ class Adjacency:
     visited: set[int] = field(default_factory=set)
     doubts: list[str] = field(default_factory=list)
     own: set[int] = field(default_factory=set)
+    unseen: set[int] = field(default_factory=set)
 
     def agree(self, other: Adjacency) -> Adjacency:
         """What both say, and what one says of modules that do not run in the other."""
         pairs = self._unless(other) + [p for p in other._unless(self) if not self._has(p)]
         relus = {m for m in self.before_relu | other.before_relu if self._ahead_of_relu(m) and other._ahead_of_relu(m)}
         where, blind = {**other.where, **self.where}, {**other.blind, **self.blind}
-        return Adjacency(pairs, relus, where, blind, self.visited | other.visited, own=self.own | other.own)
+        visited, own, unseen = self.visited | other.visited, self.own | other.own, self.unseen | other.unseen
+        return Adjacency(pairs, relus, where, blind, visited, own=own, unseen=unseen)
 
     def _has(self, pair: tuple[nn.Module, nn.Module, int | None]) -> bool:
         return any(a is pair[0] and b is pair[1] for a, b, _ in self.pairs)

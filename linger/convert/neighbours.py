@@ -80,7 +80,8 @@ def standing_notes(model: nn.Module, found: Adjacency) -> list[str]:
     names = dict(model.named_modules())
     for owner, why in found.blind.items():
         prefix = f"{owner}." if owner else ""
-        alone = [n for n, m in names.items() if n.startswith(prefix) and isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = {n: m for n, m in names.items() if isinstance(m, nn.modules.batchnorm._BatchNorm)}
+        alone = [n for n, m in norms.items() if n.startswith(prefix) and id(m) in found.unseen]
         deeper = tuple(f"{other}." for other in found.blind if len(other) > len(owner))
         inner = [n for n in alone if not n.startswith(deeper)]
         if inner:

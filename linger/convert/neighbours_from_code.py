@@ -55,6 +55,8 @@ def _read(owner: nn.Module, read: Any, flow: Flow, where: dict[int, str], offset
             number[node] = inputs[0]
             continue
         number[node] = offset = offset + 1
+        if node.op == "placeholder":
+            flow.given.add(offset)
         if node.op == "output":
             flow.leaving.update(inputs)
             continue
