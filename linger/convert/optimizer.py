@@ -14,12 +14,15 @@ import torch
 from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
+from linger.runtime import BORN
+
 from .report import shortened
 
 __all__ = ["OptimizerReport", "check_optimizer", "watch_first_step"]
 
 _log = logging.getLogger("linger")
 _watched: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # initialised models that no optimizer has stepped
+_TOLD = "_linger_untrained"  # in the __dict__ of a model: names of parameters that were named
 _hook: Any = None  # handle of the hook on all optimizers, while a model is watched
 
 
@@ -102,9 +105,11 @@ def _held(optimizer: torch.optim.Optimizer) -> set[int]:
 
 
 def watch_first_step(model: nn.Module) -> None:
-    """Say it, once, if the first step that trains this model leaves parameters out that got a gradient."""
+    """Say it, once, if the next step that trains this model leaves parameters out that got a gradient."""
     global _hook
     _watched.add(model)
+    if watch_first_step not in BORN:  # operators of a way through the model that comes later
+        BORN.append(watch_first_step)
     if _hook is None:
         _hook = torch_optimizer.register_optimizer_step_pre_hook(_before_step)
 
@@ -124,6 +129,9 @@ def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> No
             for other in [o for o in gc.get_objects() if issubclass(type(o), torch.optim.Optimizer)]:
                 for i in _held(other):
                     left.pop(i, None)
+        told: set[str] = model.__dict__.setdefault(_TOLD, set())
+        left = {i: name for i, name in left.items() if name not in told}
+        told.update(left.values())
         if left:
             _log.warning("linger: the optimizer lacks %d parameters of the model that have gradients and would never train: %s; "
                          "build it after linger.init(..., example_inputs=...), or set requires_grad = False on what is to stay",

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from .ahead import FOLDED, FOLDED_INTO, Ahead, ahead, behind_norm, link
-from .functional import FACTORIES, NEW_OPERATOR, create_from_state, factory, operator_at_site, register_state_hooks
+from .functional import (
+    BORN,
+    FACTORIES,
+    NEW_OPERATOR,
+    create_from_state,
+    factory,
+    operator_at_site,
+    register_state_hooks,
+)
 from .graph import CodeValue, NodeReader, reader_of, reads
 from .guards import guarded, is_small
 from .islands import Island, float_calls_of, islands_of
@@ -45,6 +53,7 @@ from .tape import FloatWriter, Tape
 from .tape_entries import ChipOutput, FloatCall, Moved, Node, Operand, Value
 
 __all__ = [
+    "BORN",
     "FACTORIES",
     "FOLDED",
     "FOLDED_INTO",

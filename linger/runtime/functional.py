@@ -30,6 +30,10 @@ NEW_OPERATOR = (
     "_linger_new_operator"  # in the __dict__ of an owner: called with name and module of what is created in it
 )
 
+BORN: list[
+    Callable[[nn.Module], None]
+] = []  # called with the outermost owner when an operator with parameters is new in training
+
 
 def factory(operator: str) -> Callable[[Factory], Factory]:
     """Register how the module of a functional operator is made, e.g. ``"add"``."""
@@ -94,6 +98,9 @@ def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> n
     announce = owner.__dict__.get(NEW_OPERATOR)
     if announce is not None:
         announce(name, module)
+    if owner.training and next(module.parameters(), None) is not None:
+        for tell in BORN:
+            tell(state.frames[0].owner)
     return module
 
 

@@ -201,3 +201,60 @@ def test_a_file_object_is_read_as_before():
     linger.save(model, file)
     file.seek(0)
     assert torch.equal(linger.load(Net(), file).eval()(X), model(X))
+
+
+class Ways(nn.Module):
+    """A layer, and an operator of user code that runs where ``on`` says so."""
+
+    def __init__(self, operator):
+        super().__init__()
+        self.a, self.b, self.operator, self.on = nn.Linear(4, 4), nn.Linear(4, 4), operator, True
+
+    def forward(self, x):
+        x, y = self.a(x), self.b(x)
+        return self.operator(x, y) if self.on else x
+
+
+OPERATORS = {
+    "x + y": lambda x, y: x + y,
+    "x * y": lambda x, y: x * y,
+    "x @ y": lambda x, y: x @ y,
+    "cat": lambda x, y: torch.cat([x, y], 1),
+    "sigmoid": lambda x, y: torch.sigmoid(x) * torch.tanh(y),
+    "mean": lambda x, y: (x - y).mean(1),
+}
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("how", OPERATORS)
+def test_thresholds_that_are_born_in_a_step_are_named_in_it(how, later, tmp_path, caplog):
+    (tmp_path / "c.yaml").write_text("quant_info: {qat_method: TQT}\n")
+
+    def fresh(**more):
+        torch.manual_seed(0)
+        return linger.init(Ways(OPERATORS[how]), tmp_path / "c.yaml", **more)
+
+    x = torch.randn(4, 4)
+    model = fresh()
+    optimizer = torch.optim.Adam(model.parameters())
+    if later:  # another way through the model comes in the third step
+        model.on = False
+        step(model, optimizer, x=x)
+        step(model, optimizer, x=x)
+        assert not missing(caplog)
+        model.on = True
+    step(model, optimizer, x=x)
+    (said,) = missing(caplog)
+    assert "_linger_qtensor_" in said and "example_inputs" in said
+    assert any(n in said for n, _ in model.named_parameters() if "_linger_qtensor_" in n and "output_quantizer" in n)
+    step(model, optimizer, x=x)
+    assert len(missing(caplog)) == 1
+    caplog.clear()
+    cured, again = fresh(example_inputs=x), fresh(example_inputs=x)
+    optimizer = torch.optim.Adam(cured.parameters())
+    step(cured, optimizer, x=x)
+    again.load_state_dict(cured.state_dict())
+    resumed = torch.optim.Adam(again.parameters())
+    resumed.load_state_dict(optimizer.state_dict())
+    step(again, resumed, x=x)
+    assert not missing(caplog)
