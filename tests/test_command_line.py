@@ -74,6 +74,9 @@ ANSWERS = [
     ("config", 0, "clamp_info:"),
     ("config good.yaml", 0, "good.yaml is right; it sets platform"),
     ("bench a.onnx --seconds 0.01 --threads 1", 0, "ms a run"),
+    ("convert a.onnx s.onnx", 0, "written to s.onnx: standard"),
+    ("convert a.onnx q.onnx --to qdq", 0, "written to q.onnx: qdq"),
+    ("prove a.onnx x.npy --keep p.onnx", 0, "all 6 integers are the same"),
     ("migrate old.py", 0, "linger.constrain(model, config_file='config.yaml')"),
 ]
 

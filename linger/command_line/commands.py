@@ -264,6 +264,40 @@ def _bench(options: Namespace) -> Answer:
     return Answer(text, data)
 
 
+# ---- convert, prove
+
+
+def _convert_arguments(parser: ArgumentParser) -> None:
+    _file(parser, "model")
+    parser.add_argument("result", metavar="RESULT.onnx", help="the file to write")
+    about = "standard operators with the chip's integers, QuantizeLinear / DequantizeLinear, or the names of linger 3.x"
+    parser.add_argument("--to", choices=("standard", "qdq", "linger3"), default="standard", help=about)
+
+
+def _convert(options: Namespace) -> Answer:
+    from linger.files import replaced
+    from linger.onnx.standard import TARGETS
+
+    made = TARGETS[options.to](options.model)
+    with replaced(options.result) as file:
+        file.write(made.SerializeToString(deterministic=True))
+    text = f"written to {options.result}: {options.to}, {len(made.graph.node)} nodes"
+    return Answer(text, {"file": options.result, "form": options.to, "nodes": len(made.graph.node)})
+
+
+def _prove_arguments(parser: ArgumentParser) -> None:
+    _file(parser, "model")
+    _inputs(parser, "inputs")
+    parser.add_argument("--keep", metavar="STANDARD.onnx", help="keep the file in standard operators")
+
+
+def _prove(options: Namespace) -> Answer:
+    from linger.onnx import prove
+
+    proof = prove(options.model, _read_inputs(options.inputs), options.keep)
+    return Answer(str(proof), proof.to_dict(), proof.ok)
+
+
 # ---- migrate
 
 
@@ -286,6 +320,10 @@ COMMANDS = (
     Command("pack", "the options of the packer for a file", lambda parser: _file(parser, "model"), _pack),
     Command("config", "show the template of the configuration, or check a file", _config_arguments, _config),
     Command("bench", "how long the runner takes for a file here", _bench_arguments, _bench),
+    Command(
+        "convert", "a file in standard ONNX operators, as QDQ, or with the names of 3.x", _convert_arguments, _convert
+    ),
+    Command("prove", "whether onnxruntime gives a file's integers, without our code", _prove_arguments, _prove),
     Command("migrate", "what a script or checkpoint of an older generation becomes", _migrate_arguments, _migrate),
 )
 """In the order in which they are shown."""

@@ -7,8 +7,10 @@ from linger.errors import ExportError, ModelError
 from .checking import CheckReport, check
 from .export import export
 from .pack_report import PackReport, pack_report
+from .proof import Proof
+from .prove import prove
 from .runner import OnnxRunner
-from .standard import to_standard
+from .standard import to_linger3, to_qdq, to_standard
 
 __all__ = [
     "CheckReport",
@@ -16,8 +18,12 @@ __all__ = [
     "ModelError",
     "OnnxRunner",
     "PackReport",
+    "Proof",
     "check",
     "export",
     "pack_report",
+    "prove",
+    "to_linger3",
+    "to_qdq",
     "to_standard",
 ]

@@ -20,8 +20,8 @@ from linger.errors import ExportError, ModelError, UnsupportedError
 from linger.runtime import Tape
 
 from .engine import rewrite
-from .export import float_inputs, float_nodes, record_forward
-from .float_findings import float_operator, island
+from .export import record_forward
+from .float_findings import float_inputs, float_nodes, float_operator, island
 from .graph_facts import graph_facts, ports
 from .loader import load
 from .runner import OnnxRunner

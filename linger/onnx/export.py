@@ -6,9 +6,9 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from linger.runtime import Ahead, ChipOutput, Node, Tape, Value, info, state
 from .arguments import arguments, copied, tensors_in
 from .engine import rewrite
 from .engine.pack import packing, write_beside
-from .float_findings import float_operator
+from .float_findings import float_inputs, float_nodes, float_operator
 from .pack_report import PackReport, pack_report
 from .serialise import GraphPort, build_model, follow_inputs, live_nodes, open_axes_of
 from .split import split
@@ -33,7 +33,10 @@ from .validate import validate
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from .proof import Proof
+
 _log = logging.getLogger("linger")
+_OWN = "linger"
 
 _OBSOLETE = frozenset(
     """export_params verbose training aten export_raw_ir operator_export_type operator_export_types _retain_param_name
@@ -59,8 +62,10 @@ def export(
     strict: bool = False,
     report: bool = False,
     split_float: bool = False,
+    target: str | None = None,
+    prove: bool = False,
     **obsolete: Any,
-) -> PackReport | None:
+) -> PackReport | Proof | None:
     """Write an initialised model as the ONNX file that the packer takes.
 
     Works in train or eval mode, with or without ``no_grad``, leaves the model untouched, writes the same bytes every time.
@@ -86,12 +91,17 @@ def export(
         report: Return what packing the file will take, as :func:`linger.onnx.pack_report` says it.
         split_float: Write what computes in float before the first Quant to ``<name>.before.onnx`` and what does so behind the
             last Dequant to ``<name>.after.onnx``; the application runs them, and the outputs of one are inputs of the next.
+        target: ``"linger"``, the packer's operators; ``"linger3"``, the same with the names of 3.x; ``"standard"``, standard
+            operators that give the chip's integers in onnxruntime; ``"qdq"``, QuantizeLinear and DequantizeLinear for other
+            vendors' compilers, which are close to the chip. None: ``"qdq"`` with ``quant_method: ONNX``, else ``"linger"``.
+        prove: Run evaluation, ``OnnxRunner`` and onnxruntime on ``args`` and return the :class:`Proof` that all integers agree.
         **obsolete: Arguments of older exporters; accepted and ignored.
 
     Raises:
         ExportError: Something has no form in the file, a layer has seen no data, a parameter is not finite, the chip
-            cannot run a layer, or the model's arithmetic is not that of ``engine``. The message names module, operator, file
-            and line.
+            cannot run a layer, the model's arithmetic is not that of ``engine``, or ``prove`` finds integers that differ. The
+            message names module, operator, file and line.
+        UnsupportedError: An operator has no form in ``target``.
         TypeError: An unknown argument, or one of the wrong kind; tensors in something else than tuples, lists, dicts and
             dataclasses.
         OSError: The file cannot be written.
@@ -112,6 +122,7 @@ def export(
             "export: the model is not initialised; call linger.init(model, ...) first, then train or calibrate"
         )
     _check_finite(model)
+    target = _target(target, settings.quant_method, split_float, report and prove)
     from .write_float import write_float  # its tables are only needed here
 
     wanted = settings.engine if engine is None else engine
@@ -154,12 +165,43 @@ def export(
     warn_untouched(tape.nodes, (p.name for p in ports[0]))
     _report_conditions(model, settings.platform, found)
     _report_floats(floats)
-    _write(proto, f)
-    if isinstance(f, (str, os.PathLike)):
+    written = proto if target == _OWN else _targets()[target](proto)
+    proof = _proof(model, args, kwargs, proto) if prove else None
+    _write(written, f)
+    if isinstance(f, (str, os.PathLike)) and target in (_OWN, "linger3"):
         for part, side in zip(borders, sides, strict=True):
             _write(side, part.path(f))
         write_beside(f, packed, *(part.path(f).name if part else "" for part in (before, after)))
-    return pack_report(proto.SerializeToString(deterministic=True)) if report else None
+    return proof if prove else pack_report(proto.SerializeToString(deterministic=True)) if report else None
+
+
+def _targets() -> Mapping[str, Callable[[ModelProto], ModelProto]]:
+    from .standard import TARGETS  # only needed here
+
+    return TARGETS
+
+
+def _target(given: str | None, method: str, split_float: bool, two_results: bool) -> str:
+    """The form that a file is written in."""
+    target = ("qdq" if method == "ONNX" else _OWN) if given is None else given
+    if target != _OWN and target not in _targets():
+        raise ValueError(f"export: target must be one of {', '.join((_OWN, *_targets()))}, got {given!r}")
+    if split_float and target != _OWN:
+        raise ValueError(
+            f"export: split_float writes files for the chip and the application, not for target {target!r}"
+        )
+    if two_results:
+        raise ValueError("export: report and prove both return something: ask for one of them")
+    return target
+
+
+def _proof(model: nn.Module, args: Any, kwargs: dict[str, Any] | None, proto: ModelProto) -> Proof:
+    from .proof import prove_written  # only needed here
+
+    proof = prove_written(model, args, proto.SerializeToString(), kwargs=kwargs)
+    if not proof.ok:
+        raise ExportError(f"export: evaluation, OnnxRunner and onnxruntime do not agree:\n{proof}")
+    return proof
 
 
 def range_of(
@@ -321,44 +363,6 @@ def _warn(settings: Any, found: Iterable[Violation]) -> None:
     if batch:
         said = "; ".join(sentences(batch))
         warnings.warn(f"linger: exported with a batch of {batch[0].value}: {said}", stacklevel=3)
-
-
-_MOVES = frozenset("Dequant Identity Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather Cast".split())
-
-
-class Step(Protocol):
-    """A node of the tape or of a file."""
-
-    @property
-    def op_type(self) -> str:
-        """Operator."""
-
-    @property
-    def inputs(self) -> Sequence[str]:
-        """Names."""
-
-    @property
-    def outputs(self) -> Sequence[str]:
-        """Names."""
-
-
-_S = TypeVar("_S", bound=Step)
-
-
-def float_nodes(nodes: Iterable[_S], floats: Iterable[str]) -> list[_S]:
-    """The nodes that compute in float; ``floats`` are the float inputs of the graph."""
-    known, found = set(floats), []
-    for node in nodes:
-        if node.op_type == "Dequant" or node.op_type != "Quant" and known.intersection(node.inputs):
-            known.update(node.outputs)
-            if node.op_type not in _MOVES:
-                found.append(node)
-    return found
-
-
-def float_inputs(ports: Iterable[GraphPort], tape: Tape) -> set[str]:
-    """Names of the inputs that are neither indices nor wide codes."""
-    return {p.name for p in ports if p.tensor.is_floating_point() and p.name not in tape.port_types}
 
 
 def _report_conditions(model: nn.Module, platform: str, found: Iterable[Violation]) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+
 from linger.chip import Violation
-from linger.runtime import Node
+from linger.runtime import Node, Tape
+
+from .serialise import GraphPort
 
 _OTHERS = "an operator of docs/operators.md, or the end of the network in the application"
 _LAYERS = {
@@ -12,6 +17,44 @@ _LAYERS = {
     "lstm": "nn.LSTM", "gru": "nn.GRU",
 }  # fmt: skip
 """Functions of layers: quantized as layers, with the state of theirs."""
+
+
+_MOVES = frozenset("Dequant Identity Reshape Flatten Transpose Squeeze Unsqueeze Slice Split Gather Cast".split())
+
+
+class Step(Protocol):
+    """A node of the tape or of a file."""
+
+    @property
+    def op_type(self) -> str:
+        """Operator."""
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """Names."""
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names."""
+
+
+_S = TypeVar("_S", bound=Step)
+
+
+def float_nodes(nodes: Iterable[_S], floats: Iterable[str]) -> list[_S]:
+    """The nodes that compute in float; ``floats`` are the float inputs of the graph."""
+    known, found = set(floats), []
+    for node in nodes:
+        if node.op_type == "Dequant" or node.op_type != "Quant" and known.intersection(node.inputs):
+            known.update(node.outputs)
+            if node.op_type not in _MOVES:
+                found.append(node)
+    return found
+
+
+def float_inputs(ports: Iterable[GraphPort], tape: Tape) -> set[str]:
+    """Names of the inputs that are neither indices nor wide codes."""
+    return {p.name for p in ports if p.tensor.is_floating_point() and p.name not in tape.port_types}
 
 
 def float_operator(node: Node, platform: str) -> Violation:
@@ -38,4 +81,4 @@ def island(where: str, operator: str, why: str = "no chip computes it", remedy: 
     return Violation(where, "float operator", operator, limit, remedy, "error", False, operator)
 
 
-__all__ = ["float_operator", "island"]
+__all__ = ["float_inputs", "float_nodes", "float_operator", "island"]

@@ -11,7 +11,7 @@ from torch import nn
 
 import linger
 from linger.chip import OPERATORS, PLATFORMS
-from linger.onnx.export import float_nodes
+from linger.onnx.float_findings import float_nodes
 
 
 class Behind(nn.Module):

@@ -116,12 +116,12 @@ class StandardGraph:
 
         return self.op("Cast", x, to=helper.np_dtype_to_tensor_dtype(np.dtype(kind)))
 
-    def add(self, x: str, c: float, kind: Kind = F64) -> str:
-        """The sum of x and a number."""
+    def add(self, x: str, c: float | Array, kind: Kind = F64) -> str:
+        """The sum of x and a constant."""
         return self.op("Add", x, self.const(c, kind))
 
-    def mul(self, x: str, c: float, kind: Kind = F64) -> str:
-        """The product of x and a number."""
+    def mul(self, x: str, c: float | Array, kind: Kind = F64) -> str:
+        """The product of x and a constant."""
         return self.op("Mul", x, self.const(c, kind))
 
     def scale(self, x: str, exp2: int, kind: Kind = F64) -> str:

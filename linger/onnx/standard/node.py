@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -72,7 +72,8 @@ class Values:
 class Node:
     """One node: its attributes and operands, the graph to write into, and the place for results."""
 
-    def __init__(self, values: Values, definition: NodeDef, rectified: bool) -> None:
+    def __init__(self, values: Values, definition: NodeDef, rectified: bool, form: str) -> None:
+        self.form = form
         self._values, self._attributes = values, definition.attributes
         self.g, self.op_type, self.name = values.graph, definition.op_type, definition.name
         read = ReadNode(values.source, definition, [None] * len(definition.inputs), (0, 0))
@@ -98,7 +99,7 @@ class Node:
 
     def refuse(self, why: str) -> NoReturn:
         """Raise an UnsupportedError that names the node."""
-        raise UnsupportedError(f"to_standard: {self.op_type} {self.name!r}: {why}")
+        raise UnsupportedError(f"to_{self.form}: {self.op_type} {self.name!r}: {why}")
 
     # ---- inputs
     def has_input(self, i: int) -> bool:
@@ -133,6 +134,10 @@ class Node:
     def bits(self, i: int = 0) -> int:
         """Width of the codes of input ``i``."""
         return self._values.codes(self.inputs[i]).bits
+
+    def bits_of(self, i: int) -> int:
+        """Width of input ``i`` in our file, 0 for what holds no codes."""
+        return code_bits(self._values.known[self.inputs[i]].dtype)
 
     def shape(self, i: int = 0) -> tuple[int | None, ...]:
         """Sizes of input ``i``; None where they are open."""
@@ -176,22 +181,24 @@ class Node:
 
 
 Writer = Callable[[Node], None]
-_writers: dict[str, Writer] = {}
+_writers: dict[tuple[str, str], Writer] = {}
+EXACT_FORM, QDQ_FORM = "standard", "qdq"
+BOTH_FORMS = (EXACT_FORM, QDQ_FORM)
 
 
-def writes(*op_types: str) -> Callable[[Writer], Writer]:
-    """Register the decorated function as the writer of these operator names, both vocabularies."""
+def writes(*op_types: str, forms: Sequence[str] = (EXACT_FORM,)) -> Callable[[Writer], Writer]:
+    """Register the decorated function as the writer of these operator names, both vocabularies, in some forms of file."""
 
     def register(writer: Writer) -> Writer:
-        _writers.update(dict.fromkeys(op_types, writer))
+        _writers.update({(form, op_type): writer for form in forms for op_type in op_types})
         return writer
 
     return register
 
 
-def writer_of(op_type: str) -> Writer | None:
+def writer_of(form: str, op_type: str) -> Writer | None:
     """The function registered for an operator name, or None."""
-    return _writers.get(op_type)
+    return _writers.get((form, op_type))
 
 
 def code_bits(dtype: torch.dtype) -> int:
@@ -199,4 +206,16 @@ def code_bits(dtype: torch.dtype) -> int:
     return _BITS.get(dtype, 0)
 
 
-__all__ = ["Known", "Node", "Value", "Values", "Writer", "code_bits", "writer_of", "writes"]
+__all__ = [
+    "BOTH_FORMS",
+    "EXACT_FORM",
+    "QDQ_FORM",
+    "Known",
+    "Node",
+    "Value",
+    "Values",
+    "Writer",
+    "code_bits",
+    "writer_of",
+    "writes",
+]

@@ -8,7 +8,7 @@ from linger.chip import limits_of
 from linger.chip.tables import divider
 
 from .floats import keep
-from .graph import F32, F64, code_limits
+from .graph import F32, F64, Kind, code_limits
 from .node import Node, writes
 
 _LONGEST = 1 << 15  # a longer window's average loses the sum
@@ -19,13 +19,13 @@ def _window(n: Node) -> dict[str, Any]:
     return {"kernel_shape": n.integers("kernel_shape"), "strides": n.integers("strides"), "pads": pads}
 
 
-def _pool(n: Node, op_type: str, fill: int, **more: Any) -> str:
-    """A pooling of the codes of input 0; runtimes take no padding as wide as the kernel, so that is written out."""
-    x, window = n.codes(0), _window(n)
+def write_pool(n: Node, op_type: str, x: str, fill: float, kind: Kind = F32, **more: Any) -> str:
+    """A pooling; runtimes take no padding as wide as the kernel, so that is written out with ``fill``."""
+    window = _window(n)
     if any(pad >= window["kernel_shape"][i % 2] for i, pad in enumerate(window["pads"])):
         top, left, bottom, right = window.pop("pads")
         widths = n.g.ints(0, 0, top, left, 0, 0, bottom, right)
-        x = n.g.op("Pad", x, widths, n.g.const(fill, n.value(0).kind))
+        x = n.g.op("Pad", x, widths, n.g.const(fill, kind))
     return n.g.op(op_type, x, **window, **more)
 
 
@@ -40,7 +40,7 @@ def write_avg_pool(n: Node) -> None:
     if size >= _LONGEST:
         n.refuse(f"a window of {kernel[0]}x{kernel[1]} elements; below {_LONGEST} the sum is exact in float32")
     whole = all(known is not None and known + pads[a] + pads[a + 2] == kernel[a] for a, known in enumerate(shape[2:]))
-    average = _pool(n, "AveragePool", 0, count_include_pad=1)
+    average = write_pool(n, "AveragePool", n.codes(0), 0, count_include_pad=1)
     if power and (left == 0 or limits_of(n.platform).pool_ignores or whole):
         n.narrow(g.op("Floor", g.add(average, 0.5, F32)), 0, 8, F32)
         return
@@ -56,7 +56,7 @@ def write_avg_pool(n: Node) -> None:
 def write_max_pool(n: Node) -> None:
     """The maximum of the window."""
     if n.is_quantized():
-        n.put_like(_pool(n, "MaxPool", code_limits(n.bits())[0]))
+        n.put_like(write_pool(n, "MaxPool", n.codes(0), code_limits(n.bits())[0], n.value(0).kind))
     else:
         keep(n)
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from .floats import keep
-from .node import Node, writes
+from .node import BOTH_FORMS, Node, writes
 
 
-@writes("Relu")
+@writes("Relu", forms=BOTH_FORMS)
 def write_relu(n: Node) -> None:
     """``max(x, 0)``; mostly in the saturation of the layer in front."""
     v = n.value(0)
     n.put(v.name if v.positive else n.g.op("Relu", v.name), v.bits, positive=v.bits > 0)
 
 
-@writes("Identity")
+@writes("Identity", forms=BOTH_FORMS)
 def write_identity(n: Node) -> None:
     """The input itself."""
     n.put_like(n.value(0).name)
 
 
-@writes("Reshape")
+@writes("Reshape", forms=BOTH_FORMS)
 def write_reshape(n: Node) -> None:
     """Other sizes."""
     allow = {"allowzero": 1} if n.integer("allowzero", 0) else {}
@@ -28,20 +28,20 @@ def write_reshape(n: Node) -> None:
     n.put_like(n.g.op("Reshape", n.value(0).name, n.value(1).name))
 
 
-@writes("Flatten")
+@writes("Flatten", forms=BOTH_FORMS)
 def write_flatten(n: Node) -> None:
     """``[N, rest]`` of codes whatever the axis."""
     n.put_like(n.g.op("Flatten", n.value(0).name, axis=1 if n.is_quantized() else n.integer("axis", 1)))
 
 
-@writes("Transpose")
+@writes("Transpose", forms=BOTH_FORMS)
 def write_transpose(n: Node) -> None:
     """Axes in another order."""
     order = n.integers("perm", None, tuple(reversed(range(len(n.shape(0))))))
     n.put_like(n.g.op("Transpose", n.value(0).name, perm=order))
 
 
-@writes("Squeeze", "Unsqueeze")
+@writes("Squeeze", "Unsqueeze", forms=BOTH_FORMS)
 def write_axes_of_one(n: Node) -> None:
     """Axes of one element, gone or new; codes keep two axes, which only the sizes say."""
     rank = len(n.shape(0))
@@ -61,13 +61,13 @@ def write_axes_of_one(n: Node) -> None:
         n.put_like(n.g.op(n.op_type, x, n.g.ints(*axes)))
 
 
-@writes("Slice")
+@writes("Slice", forms=BOTH_FORMS)
 def write_slice(n: Node) -> None:
     """A part of one axis of codes, or of several of floats."""
     n.put_like(n.g.op("Slice", *(n.value(i).name if n.has_input(i) else "" for i in range(n.n_inputs))))
 
 
-@writes("Split")
+@writes("Split", forms=BOTH_FORMS)
 def write_split(n: Node) -> None:
     """Parts of one axis."""
     axis = n.integer("axis", 0)
@@ -85,7 +85,7 @@ def write_gather(n: Node) -> None:
     n.put(made, v.bits, positive=v.positive)
 
 
-@writes("ShuffleChannel")
+@writes("ShuffleChannel", forms=BOTH_FORMS)
 def write_shuffle(n: Node) -> None:
     """Groups of channels, taken in turn."""
     groups, axis, shape = n.integer("groups"), n.integer("axis", 1) % 4, n.shape(0)
@@ -99,7 +99,7 @@ def write_shuffle(n: Node) -> None:
     n.put_like(n.reshaped(n.g.op("Transpose", x, perm=order)))
 
 
-@writes("iqPad")
+@writes("iqPad", forms=BOTH_FORMS)
 def write_pad(n: Node) -> None:
     """Zeros around height and width."""
     widths = n.whole(1)
@@ -108,7 +108,7 @@ def write_pad(n: Node) -> None:
     n.put_like(n.g.op("Pad", n.value(0).name, n.g.ints(*zeros, *widths[:half], *zeros, *widths[half:])))
 
 
-@writes("Shape", "Size")
+@writes("Shape", "Size", forms=BOTH_FORMS)
 def write_sizes(n: Node) -> None:
     """Read from the shape alone."""
     keep(n)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from linger.errors import ModelError, UnsupportedError
-from linger.onnx.export import float_nodes
-from linger.onnx.loader import Graph, ValueDef, import_onnx
+from linger.onnx.float_findings import float_nodes
+from linger.onnx.loader import NodeDef, ValueDef, import_onnx
 from linger.onnx.runner import code_types_of, follows_length
+from linger.runtime.graph import reader_of
 
 from . import elementwise, functions, norm, pool, recurrent, shape, sums  # noqa: F401  they register their writers
 from .floats import OPSET, keep
 from .graph import StandardGraph
-from .node import Node, Value, Values, code_bits, writer_of
+from .node import EXACT_FORM, QDQ_FORM, Node, Value, Values, code_bits, writer_of
 from .trial import TrialRunner
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _FUSING = frozenset(
 )
 _CODES = {8: 3, 16: 5, 32: 6}  # width -> elem_type
 _ELEMENTS = {"float32": 1, "uint8": 2, "int8": 3, "int16": 5, "int32": 6, "int64": 7, "bool": 9}
-_QUANT_MODES = ("floor_add",)
+_QUANT_MODE = "floor_add"
 
 
 def to_standard(
@@ -71,9 +71,7 @@ def to_standard(
         if given not in ("floats", "codes"):
             raise ValueError(f"to_standard: {name} must be 'floats' or 'codes', got {given!r}")
     proto, runner = opened(model)
-    translation = Translation(runner, inputs == "codes")
-    translation.write_nodes()
-    return translation.finish(proto, outputs == "codes")
+    return Translation(runner, EXACT_FORM, inputs == "codes").model(proto, outputs == "codes")
 
 
 def opened(model: str | os.PathLike[str] | bytes | ModelProto) -> tuple[ModelProto, TrialRunner]:
@@ -93,8 +91,8 @@ def opened(model: str | os.PathLike[str] | bytes | ModelProto) -> tuple[ModelPro
 class Translation:
     """One file on its way into standard operators."""
 
-    def __init__(self, runner: TrialRunner, codes_in: bool) -> None:
-        self.source: Graph = runner.graph
+    def __init__(self, runner: TrialRunner, form: str, codes_in: bool = False) -> None:
+        self.source, self.form = runner.graph, form
         self.g = StandardGraph()
         self.g.reserve([port.name for port in (*self.source.inputs, *self.source.outputs)])
         self.values = Values(self.source, runner.known(), self.g)
@@ -135,25 +133,19 @@ class Translation:
             names = ", ".join(f"{node.op_type} {node.name!r}" for node in found[:5])
             more = f" and {len(found) - 5} more" * (len(found) > 5)
             warnings.warn(
-                f"linger: to_standard: {names}{more} compute in float: another library rounds them otherwise, so codes behind "
-                "them may move by one",
+                f"linger: to_{self.form}: {names}{more} compute in float: another library rounds them otherwise, so codes "
+                "behind them may move by one",
                 stacklevel=4,
             )
 
-    def write_nodes(self) -> None:
-        """All nodes, by their writers."""
-        for definition in self.source.nodes:
-            self.g.scope = definition.name
-            node = Node(self.values, definition, definition.outputs[0] in self.rectified)
-            mode = definition.attributes.get("quant_mode", _QUANT_MODES[0])
-            if mode not in _QUANT_MODES:
-                node.refuse(f"quant_mode {mode!r}; the chips round half up, floor_add")
-            (writer_of(definition.op_type) or keep)(node)
-
-    def finish(self, source: ModelProto, codes_out: bool) -> ModelProto:
-        """The model, with the metadata of the one that it comes from."""
+    def model(
+        self, source: ModelProto, codes_out: bool = False, metadata: Mapping[str, str] | None = None
+    ) -> ModelProto:
+        """All nodes by their writers; the metadata of the file that they come from."""
         from onnx import checker, helper
 
+        for definition in self.source.nodes:
+            self._write(definition)
         before = {node.outputs[0]: node.inputs[0] for node in self.source.nodes if node.op_type == "Dequant"}
         loose = follows_length(self.source)
         outputs = [self._output(port, before if codes_out else {}, loose) for port in self.source.outputs]
@@ -162,15 +154,30 @@ class Translation:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="linger")
         model.producer_version = source.producer_version
         known = {entry.key: entry.value for entry in source.metadata_props}
-        helper.set_model_props(model, known | {"platform": self.source.platform, FORM: "standard"})
+        helper.set_model_props(
+            model, known | {"platform": self.source.platform, FORM: self.form} | dict(metadata or {})
+        )
         checker.check_model(model)
         return model
+
+    def _write(self, definition: NodeDef) -> None:
+        self.g.scope = definition.name
+        node = Node(self.values, definition, definition.outputs[0] in self.rectified, self.form)
+        mode = definition.attributes.get("quant_mode", _QUANT_MODE)
+        if mode != _QUANT_MODE:
+            node.refuse(f"quant_mode {mode!r}; the chips round half up, {_QUANT_MODE}")
+        writer = writer_of(self.form, definition.op_type)
+        if writer is None and (reader_of(definition.op_type) is not None and node.is_quantized()):
+            node.refuse("it has no form in QuantizeLinear and DequantizeLinear")
+        (writer or keep)(node)
 
     def _output(self, port: ValueDef, before: dict[str, str], loose: set[str]) -> ValueInfoProto:
         """A port in the shape that the file declares: the engine keeps two dimensions where a file may say one."""
         g, value = self.g, self.values.value(before.get(port.name, port.name))
         g.scope = ""
         name, element = value.name, _ELEMENTS[str(self.values.known[port.name].dtype).removeprefix("torch.")]
+        if self.form == QDQ_FORM and element in _CODES.values() and not value.bits:
+            element = _ELEMENTS["float32"]  # the reals behind integers that the file gives without a Dequant
         if value.bits:
             name, element = g.encode(name, value.bits), _CODES[value.bits]
         declared, known = port.shape, self.values.known[port.name].shape
@@ -190,4 +197,4 @@ def _port(port: ValueDef, element: int, known: Sequence[int | None] = ()) -> Val
     return helper.make_tensor_value_info(port.name, element, dims)
 
 
-__all__ = ["FORM", "ModelError", "Translation", "UnsupportedError", "opened", "to_standard"]
+__all__ = ["Translation", "opened", "to_standard"]
