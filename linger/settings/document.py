@@ -26,8 +26,8 @@ CHINESE = {
     "open_quant": "总开关：`false` 时 constrain 和 init 不改动模型",
     "platform": "目标芯片：venus、mars、arcs 或 venusA",
     "quant_info": "量化信息：量化模型的数据格式和方法",
-    "quant_info.a_calibrate_name": "激活的校准方法：top_10、abs_max、w_like 或自行注册的方法，一般不需要修改",
-    "quant_info.a_strategy": "激活的量化策略，只有 RANGE_MEAN",
+    "quant_info.a_calibrate_name": "激活的校准方法：top_10、abs_max、mse、w_like 或自行注册的方法，一般不需要修改",
+    "quant_info.a_strategy": "激活的量化策略：RANGE_MEAN（最接近范围的指数）或 LEAST_ERROR（校准时取均方误差较小的指数）",
     "quant_info.activate_bits": "激活位宽：8、16 或 32 bit",
     "quant_info.activation_type": "激活类型：none、Relu、LeakRelu、ReluX、Sigmoid 或 Tanh；由转换自动判断，一般不需要修改",
     "quant_info.average_scale": "对整个轴求平均时结果的缩放系数：input（与操作数相同，AvgPool2dInt）或 own（更细，LinearInt）："
@@ -37,8 +37,8 @@ CHINESE = {
     "quant_info.is_symmetry": "对称量化：只能为 `true`",
     "quant_info.qat_method": "量化训练方法：MOM（滑动最大值）或 TQT（训练得到的阈值）",
     "quant_info.round_mode": "舍入方式：floor_add（floor(x + 0.5)，与芯片一致）、floor、round 或 ceil",
-    "quant_info.w_calibrate_name": "权重的校准方法：abs_max、top_10、w_like 或自行注册的方法，一般不需要修改",
-    "quant_info.w_strategy": "权重的量化策略，只有 RANGE_MEAN",
+    "quant_info.w_calibrate_name": "权重的校准方法：abs_max、top_10、mse、w_like 或自行注册的方法，一般不需要修改",
+    "quant_info.w_strategy": "权重的量化策略：RANGE_MEAN（最接近范围的指数）或 LEAST_ERROR（每一步取均方误差较小的指数）",
     "quant_info.weight_bits": "权重位宽：4 或 8 bit",
     "quant_method": "量化实现：NATIVE（张量所在设备上的内核）、"
     "CUDA（必须有 CUDA 内核，否则报错）或 ONNX（同 NATIVE，导出为标准算子）；"
@@ -66,7 +66,7 @@ CHINESE_RULES = {
     "an integer from 0 to 4294967295": "0 到 4294967295 的整数",
     "562ddc7 or later, or null (a model trained before this key existed)": "562ddc7、later 或 null（在这个键出现之前训练的模型）",
     "32 (the only width the chips have)": "32（芯片唯一支持的位宽）",
-    "abs_max, top_10, w_like or a name that linger.register_calibrate_method knows": "abs_max、top_10、w_like，"
+    "abs_max, top_10, mse, w_like or a name that linger.register_calibrate_method knows": "abs_max、top_10、mse、w_like，"
     "或用 linger.register_calibrate_method 注册的名称",
 }
 
@@ -111,8 +111,8 @@ column, key and the allowed values.
         """## Sections: settings of single layers
 
 A section is a mapping with a list `name`; its own key is free. The first section that covers a layer is used, and what the
-section leaves out comes from the settings above. A name that matches no module is an error. A section takes `platform`, all keys
-of `clamp_info` and `quant_info`, and two more:
+section leaves out comes from the settings above. A name that matches no module is an error. A section takes `platform`,
+`open_quant` (`false` keeps its layers and operators in float), all keys of `clamp_info` and `quant_info`, and two more:
 """,
         "An example, which [Mixed precision](mixed-precision.md) explains:",
         "## The file with all defaults",
@@ -134,7 +134,7 @@ English: [Configuration reference](../../guide/configuration.md)。
 
 分区（section）是含有 `name` 列表的一组键，它自己的键名可以随意取。一层使用第一个覆盖它的分区；
 分区中没有写的键取上面的全局设置。匹配不到任何模块的名称会报错。
-分区可以包含 `platform`、`clamp_info` 和 `quant_info` 的所有键，以及：
+分区可以包含 `platform`、`open_quant`（`false` 表示其中的层和算子保持浮点）、`clamp_info` 和 `quant_info` 的所有键，以及：
 """,
         "例子如下，说明见[混合精度](mixed-precision.md)：",
         "## 带全部默认值的文件\n\n文件中的注释为英文，含义见上面各表。",

@@ -1,5 +1,6 @@
 """The configuration reference is what the command writes, and no key or rule lacks a language."""
 
+import re
 import subprocess
 import sys
 
@@ -47,6 +48,33 @@ def test_every_rule_that_is_a_sentence_has_its_translation():
         )
 
 
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_chinese_names_the_values_that_english_names(key):
+    """So that a translation is not left behind when a choice is added."""
+    english = {**write.COMMENTS, **document.SECTION_COMMENTS}[key]
+    rule = {**rules.TOP, **{f"quant_info.{k}": r for k, r in rules.SECTION_QUANT.items()}}.get(key)
+    values = set(re.findall(r"[\w.]+", english)) & set(re.findall(r"[\w.]+", rule.expected if rule else ""))
+    names = {word for word in values if not word.isalpha() or word not in COMMON}
+    assert {name for name in names if name not in document.CHINESE[key]} == set()
+
+
+COMMON = {
+    "or",
+    "a",
+    "the",
+    "and",
+    "of",
+    "in",
+    "that",
+    "this",
+    "key",
+    "before",
+    "model",
+    "trained",
+    "existed",
+    "method",
+    "name",
+}
 SENTENCE_WORDS = {"a", "an", "the", "as", "such", "from", "to", "of", "that", "only", "is", "in", "with"}
 
 
