@@ -1,5 +1,5 @@
 # The same commands here and in CI. Everything is set up on the first call: see `ready` below.
-#   make demo | test | test-slow | test-tf | test-c | test-c-arm | test-cuda-emulated | test-cuda-operators | lint | format | bench | docs |
+#   make demo | test | test-slow | test-tf | test-timm | test-zoo | test-c | test-c-arm | test-cuda-emulated | test-cuda-operators | lint | format | bench | docs |
 #   build | wheel | test-wheel | clean
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -10,7 +10,7 @@ TENSORFLOW ?= tensorflow-cpu
 C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h' 'tests/c/*.cpp')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-tf test-c test-c-arm test-cuda-emulated lint format bench docs build wheel test-wheel clean
+.PHONY: demo test test-slow test-tf test-timm test-zoo test-c test-c-arm test-cuda-emulated lint format bench docs build wheel test-wheel clean
 
 demo: build
 	$(PY) examples/digits.py
@@ -24,6 +24,17 @@ test-slow: build test-c
 # Both forms of dopt, with TensorFlow and onnxruntime in an environment of their own.
 test-tf: build $(VENV)-tf/.ready
 	PYTHONPATH=. $(VENV)-tf/bin/python -m pytest tests/dopt tests/examples/test_dopt_examples.py
+
+# Models of timm, without weights, on venusA. torch, its vision part and timm in an environment of their own: about 6 GB.
+TIMM ?= torch==2.14.1 torchvision==0.29.1 timm
+test-timm: $(VENV)-timm/.ready
+	mkdir -p build/timm && git ls-files -z | xargs -0 cp --parents -u -t build/timm
+	cd build/timm && LINGER_CUDA=0 $(CURDIR)/$(VENV)-timm/bin/python setup.py -q build_ext --inplace
+	cd build/timm && PYTHONPATH=. $(CURDIR)/$(VENV)-timm/bin/python -m pytest -p no:cacheprovider tests/timm_models/case_models.py
+
+# A thousand steps of every net of the zoo, on one thread and two, with AVX2 and AVX-512: hours. NETS='-k DS-CNN' for some.
+test-zoo: build
+	$(PY) -m pytest -rP tests/zoo/case_steps.py $(NETS)
 
 test-c: $(VENV)/.ready
 	$(MAKE) -s -j$(shell nproc 2>/dev/null || echo 2) -C tests/c
@@ -97,4 +108,9 @@ $(VENV)/.ready: pyproject.toml
 $(VENV)-tf/.ready: pyproject.toml
 	test -x $(VENV)-tf/bin/python || $(PYTHON) -m venv $(VENV)-tf
 	$(VENV)-tf/bin/python -m pip install -q "$(TORCH)" "$(TENSORFLOW)" onnx onnxruntime scikit-learn tqdm rich "pytest>=8" hypothesis
+	touch $@
+
+$(VENV)-timm/.ready: pyproject.toml
+	test -x $(VENV)-timm/bin/python || $(PYTHON) -m venv $(VENV)-timm
+	$(VENV)-timm/bin/python -m pip install -q $(TIMM) onnx "setuptools>=77" "pytest>=8" hypothesis
 	touch $@

@@ -7,6 +7,7 @@ from .engines import ENGINES, SHIPPED, Engine, coarse_average, coarse_factor, en
 from .facts import ALIASES, FLOAT, NodeFacts, TensorFacts
 from .functions import CHIPS, CURVES, Curve, curve_of, find_curve, gelu, log_softmax, sigmoid, softmax, swish, tanh
 from .limits import check_node, check_total, parameter_bytes
+from .nearest import nearest
 from .operators import OPERATORS, PLATFORMS, Operator, Support
 from .platforms import LIMITS, MAX_LEFT_BITS, MAX_SHIFT, SWAP_INNER, Limits, file_platform, limits_of
 from .rules_conv import packs_4_bits, pads_wrongly
@@ -57,6 +58,7 @@ __all__ = [
     "limits_of",
     "log_softmax",
     "most_taps",
+    "nearest",
     "outputs_of",
     "packs_4_bits",
     "pads_wrongly",

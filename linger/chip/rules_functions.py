@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from .facts import NodeFacts, rule, up
 from .functions import find_curve
+from .nearest import nearest
 from .operators import OPERATORS
 from .rules_conv import widths
 from .violation import Violation
@@ -14,7 +15,7 @@ _SCRATCH = "the packer reserves less scratch than the engine writes: what lies b
 _PLACE = "compare the packed model with linger.onnx.OnnxRunner; reserve more scratch when packing"
 _ROW = 2048  # elements of a softmax
 _SUM = 256  # elements near the maximum that the sum of a softmax holds
-_LATER = "a later engine, or keep it in float"
+_LATER = "a later engine"
 _WRAP = 131072  # N * s2 below 2**31 means N * N below this at full scale
 
 
@@ -45,12 +46,12 @@ def sigmoid(n: NodeFacts) -> Iterator[Violation]:
         yield n.error("scale_x", f"2**{q_x}", limit, "an input on a finer scale, or keep the function in float")
     elif tanh and n.revision.lacks("tanh"):
         limit = "engine 562ddc7 reads its input as int32 and returns 0; later engines compute it"
-        yield n.error("engine revision of", "iqTanh", limit, _LATER, refused=False)
+        yield n.error("engine revision of", "iqTanh", limit, nearest("tanh", _LATER), refused=False)
     elif n.revision.lacks("coarse sigmoid") and not tanh and q_x is not None and q_x < 13:
         limit = f"engine 562ddc7 multiplies by 2**{27 - q_x} in 16 bits and is right from 2**13 on; later engines always are"
-        yield n.error("engine revision of", "iqSigmoid", limit, _LATER, refused=False)
+        yield n.error("engine revision of", "iqSigmoid", limit, nearest("sigmoid", _LATER), refused=False)
     if n.platform == "venusA" and not tanh:
-        yield n.hazard("sigmoid", "", _SCRATCH, _LATER)
+        yield n.hazard("sigmoid", "", _SCRATCH, nearest("sigmoid", _LATER))
 
 
 @rule("QGelu", "QSwish")
@@ -61,7 +62,8 @@ def gelu(n: NodeFacts) -> Iterator[Violation]:
         return
     limit = "packer 562ddc7 has no such operator; the chip's library has the function"
     if n.revision.lacks("gelu"):
-        yield n.error("packer revision for", n.op_type, limit, "a later packer, or keep it in float", refused=False)
+        remedy = nearest("gelu" if n.op_type == "QGelu" else "silu", "a later packer")
+        yield n.error("packer revision for", n.op_type, limit, remedy, refused=False)
 
 
 @rule("SoftmaxInt", "LogSoftmaxInt")

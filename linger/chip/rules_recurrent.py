@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from .engines import SHIPPED
 from .facts import NodeFacts, rule
+from .nearest import nearest
 from .rules_conv import NO_PREFETCH
 from .violation import Violation
 
@@ -24,7 +25,7 @@ def _layout(n: NodeFacts, shape: Sequence[int]) -> Iterator[Violation]:
             "batch",
             shape[0],
             "the chips compute [1, T, D] only",
-            "export with a batch of 1 and batch_first=True",
+            "export with a batch of 1 and batch_first=True, or call the layer once per sequence (x.split(1))",
             refused=False,
         )
     elif n.op_type == "LSTMInt" and n.chip.recurrent_batch_first:
@@ -92,10 +93,10 @@ def gru(n: NodeFacts) -> Iterator[Violation]:
         if n.platform == "venus":
             limit = "engine 562ddc7 halves the state in every step; later revisions use 16-bit gates"
             value = "GRUInt" if q_o in (None, 8) else f"GRUInt with scale_o 2**{q_o}"
-            remedy = "a later engine" + ("" if q_o == 8 else "; on this one scale_o must be 2**8")
+            otherwise = "a later engine" + ("" if q_o == 8 else "; on this one scale_o must be 2**8")
         else:
             limit = "engine 562ddc7 reads transposed weights and gates of another format: its output stays near 0"
-            value, remedy = "GRUInt", "a later engine, or an LSTM"
-        yield n.error("engine revision of", value, limit, remedy, refused=False)
+            value, otherwise = "GRUInt", "a later engine"
+        yield n.error("engine revision of", value, limit, nearest("gru", otherwise), refused=False)
     else:
         yield n.warning("GRU", "", _SCRATCH, _PLACE)

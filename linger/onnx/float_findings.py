@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from linger.chip import Violation
+from linger.chip import Violation, nearest
 from linger.runtime import Node, Tape
 
 from .serialise import GraphPort
@@ -42,14 +42,17 @@ _S = TypeVar("_S", bound=Step)
 
 
 def float_nodes(nodes: Iterable[_S], floats: Iterable[str]) -> list[_S]:
-    """The nodes that compute in float; ``floats`` are the float inputs of the graph."""
-    known, found = set(floats), []
+    """The nodes that compute in float; ``floats`` are the float inputs of the graph. Those that move are none beside others."""
+    known = set(floats)
+    found: list[_S] = []
+    moves: list[_S] = []
     for node in nodes:
         if node.op_type == "Dequant" or node.op_type != "Quant" and known.intersection(node.inputs):
             known.update(node.outputs)
             if node.op_type not in _MOVES:
-                found.append(node)
-    return found
+                call = node.call if isinstance(node, Node) else None
+                (moves if call is not None and call.moves else found).append(node)
+    return found or moves
 
 
 def float_inputs(ports: Iterable[GraphPort], tape: Tape) -> set[str]:
@@ -68,15 +71,15 @@ def float_operator(node: Node, platform: str) -> Violation:
     if not call.handled:
         return island(node.where, call.operator)
     if call.codes:
-        return island(
-            node.where, call.operator, f"{platform} does not compute this form", "a form of docs/operators.md"
-        )
+        remedy = nearest(call.operator, "a form of docs/operators.md")
+        return island(node.where, call.operator, f"{platform} does not compute this form", remedy)
     in_front = "integers in front of it: a quantized layer, an operator of docs/operators.md"
     return island(node.where, call.operator, "its operand is float", in_front)
 
 
-def island(where: str, operator: str, why: str = "no chip computes it", remedy: str = _OTHERS) -> Violation:
+def island(where: str, operator: str, why: str = "no chip computes it", remedy: str = "") -> Violation:
     """A node that computes in float, and why."""
+    remedy = remedy or nearest(operator, _OTHERS)
     limit = f"{why}: it runs in float between a Dequant and a Quant"
     return Violation(where, "float operator", operator, limit, remedy, "error", False, operator)
 

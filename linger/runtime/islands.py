@@ -48,12 +48,8 @@ def note_island(func: Callable[..., Any], frame: FrameType | None) -> None:
         _log.warning("linger: %s", island)
 
 
-# Calls that move elements and compute nothing: a file has them as they are.
-_MOVES = frozenset(
-    """reshape view view_as reshape_as flatten unflatten ravel transpose t mT T permute movedim moveaxis swapaxes swapdims squeeze
-    unsqueeze squeeze_ unsqueeze_ split chunk unbind narrow select __getitem__ index_select gather take_along_dim expand expand_as
-    contiguous clone detach to float double half type type_as identity dropout getitem cpu cuda""".split()
-)
+# Calls that compute nothing and have no handler: a file has their operand in their place.
+_NOTHING = frozenset("to float double half type type_as cpu cuda dropout squeeze_ unsqueeze_".split())
 
 
 def flows(t: Tensor) -> bool:
@@ -78,7 +74,7 @@ def let_flow(value: Any) -> None:
 def record_float(func: Callable[..., Any], frame: FrameType | None) -> None:
     """Remember that ``func`` ran on float tensors of the forward alone; the log does not say it, ``linger.summary`` does."""
     name = getattr(func, "__name__", str(func))
-    if not state.frames or name in _MOVES:
+    if not state.frames or name in _NOTHING:
         return
     owner = state.frames[-1].owner
     file, line = sites.where(frame)

@@ -101,6 +101,8 @@ class Interception(TorchFunctionMode):
             except StaysFloat:
                 result = NotImplemented
             if result is not NotImplemented:
+                if state.only_moves:  # of a call inside the handler
+                    state.only_moves = False
                 return result
         if func in SILENT:
             return func(*args, **kwargs) if tape is None else tape.read(func, args, kwargs)
@@ -111,8 +113,9 @@ class Interception(TorchFunctionMode):
             flowing = bool(formats) or any(map(islands.flows, tensors([*args, *kwargs.values()])))
             if formats:
                 islands.note_island(func, sys._getframe(1))
-            elif flowing:
+            elif flowing and not state.only_moves:
                 islands.record_float(func, sys._getframe(1))
+            state.only_moves = False
         target = written(func, args, kwargs)
         if target is None and any(fmt.guard is not None for fmt in formats):
             args, kwargs = unrounded(args), {k: unrounded(v) for k, v in kwargs.items()}

@@ -50,6 +50,7 @@ class _State(threading.local):
         self.frames: list[Frame] = []
         self.tape: Tape | None = None
         self.float_depth = 0
+        self.only_moves = False  # whether the handler of the running call leaves it float, and it only moves elements
         self.without_data: list[str] = []  # quantizers of this forward that took the range of the batch
         self.used: set[nn.Module] | None = None  # quantizers of a forward that asks which ones run; it warns of none
         self.quantized_sources: dict[int, tuple[Tensor, int | None, Tensor]] = {}
@@ -101,6 +102,8 @@ def forget_sources() -> None:
     state.quantized_sources.clear()
     state.compiled_sources.clear()
     state.flow.clear()
+    if state.only_moves:
+        state.only_moves = False
 
 
 def end_forward() -> None:

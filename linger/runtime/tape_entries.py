@@ -44,11 +44,13 @@ class FloatCall:
         operator: Name of the function.
         handled: A quantized operator exists for it.
         codes: An operand was quantized.
+        moves: It only moves elements: what is float lies in front or behind.
     """
 
     operator: str
     handled: bool
     codes: bool
+    moves: bool = False
 
 
 @dataclass(frozen=True)

@@ -169,10 +169,11 @@ def test_float_operators_are_the_users_calls_with_their_cause(tmp_path):
         def __init__(self):
             super().__init__()
             self.norm, self.layer = nn.GroupNorm(1, 3), nn.Linear(3, 3)
+            self.register_buffer("fixed", torch.randn(3, 3))
 
         def forward(self, x):
             y = torch.sigmoid(F.gelu(self.norm(x)))
-            return self.layer(torch.round(F.linear(y, self.layer.weight).add_(1)).mean((2,)))
+            return self.layer(torch.round(F.linear(y, self.fixed).add_(1)).mean((2,)))
 
     x = torch.randn(1, 3, 3)
     report = linger.check(Islands(), "arcs", x)

@@ -15,7 +15,7 @@ from linger.chip import LIMITS, MAX_LEFT_BITS
 from linger.nn.functional import FunctionalLayer, common_attributes, move_coded, real_operands
 from linger.nn.nodes.file_tensor import FileTensor
 from linger.nn.nodes.requant import write_requant
-from linger.runtime import HANDLERS, Tape, Value, current_tape, factory, handles, info, operator_at_site
+from linger.runtime import HANDLERS, Tape, Value, factory, handles, info, operator_at_site
 
 from .register import record_float_move
 
@@ -143,7 +143,7 @@ def _joined(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
     elif name in _NEW:
         new, dim = new_axes(name, xs[0].dim())
     if not real_operands(*xs):
-        if current_tape() is None or any(info(x) is not None for x in xs):
+        if any(info(x) is not None for x in xs):
             return NotImplemented
         return record_float_move(func, args, kwargs, xs, partial(_write_equal, dim, new))
     return cast(CatInt, operator_at_site("cat", len(xs)))(xs, dim, new)

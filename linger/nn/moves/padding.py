@@ -192,7 +192,7 @@ def _pad(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
         return NotImplemented
     widths = list(zip(pad[0::2], pad[1::2], strict=True))[::-1]
     if fmt is None:
-        if current_tape() is None or mode == "constant" and fill != 0:
+        if mode == "constant" and fill != 0:
             return NotImplemented
         return record_float_move(func, args, kwargs, x, lambda t, a, b: _write(t, a, b, widths, mode, 0.0))
     codes = None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from linger.runtime import HANDLERS, Moved, Tape, current_tape, guarded, handles, info, resolve, tag
+from linger.runtime import HANDLERS, Moved, Tape, current_tape, guarded, handles, info, resolve, state, tag
 
 from .rows import row_of
 
@@ -83,7 +84,7 @@ def register_move(
             row = row_of(name, func, x, rest, others)
             if row is not NotImplemented:
                 return row
-            if current_tape() is None or not takes(x, rest, others):
+            if not takes(x, rest, others):
                 return NotImplemented
             return record_float_move(
                 func, args, kwargs, x, lambda t, a, b: write(t, MoveCall(func, a, rest, others, b))
@@ -129,15 +130,22 @@ def record_float_move(
 ) -> Any:
     """Record an operator that moves the elements of float tensors, so that a layer behind it can quantize in front of it.
 
+    Without a tape the call runs as it is, and reports do not list it: no file has it in float.
+
     Args:
         func, args, kwargs: The call.
         x: The tensor, or several.
         write: Appends the nodes for codes: (tape, quantized tensors ..., quantized result).
     """
     tape, sources = current_tape(), (x,) if isinstance(x, Tensor) else tuple(x)
+    if tape is None and not torch.compiler.is_compiling():
+        state.only_moves = True
     if tape is None or not all(t.is_floating_point() and tape.has(t) and info(t) is None for t in sources):
         return NotImplemented
+    before = len(tape.nodes)
     result = tape.float_call(func, args, kwargs)
+    for node in tape.nodes[before:]:
+        node.call = None if node.call is None else replace(node.call, moves=True)
     if isinstance(result, Tensor) and all(result is not t for t in sources) and tape.has(result):
         recording = tape
         tape.note(result, Moved(sources, lambda inner, y: write(recording, *inner, y)), *sources)

@@ -147,8 +147,6 @@ def _max_pool(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     named = named_arguments(_MAX, args, kwargs)
     x = named["input"]
     fmt = info(x)
-    if fmt is None and current_tape() is None:
-        return NotImplemented
     n = 1 if "1d" in NAMES[func] else 2
     kernel = pair(named["kernel_size"], n)
     stride = pair(named.get("stride") or kernel, n)
