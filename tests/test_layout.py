@@ -24,7 +24,7 @@ ARROWS = {
     "nn": {"runtime", "quantizers", "settings", "chip", "ops"} | BASE,
     "convert": {"nn", "runtime", "quantizers", "settings", "chip", "ops"} | BASE,
     "measure": {"convert", "nn", "runtime", "quantizers", "settings", "chip", "ops"} | BASE,
-    "onnx": {"convert", "nn", "runtime", "quantizers", "chip", "ops"} | BASE,
+    "onnx": {"convert", "nn", "runtime", "quantizers", "settings", "chip", "ops"} | BASE,
 }
 ARROWS["compat"] = set(ARROWS) | BASE
 ARROWS["command_line"] = set(ARROWS) | BASE

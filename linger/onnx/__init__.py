@@ -6,6 +6,7 @@ from linger.errors import ExportError, ModelError
 
 from .checking import CheckReport, check
 from .export import export
+from .metadata import fingerprint
 from .pack_report import PackReport, pack_report
 from .proof import Proof
 from .prove import prove
@@ -21,6 +22,7 @@ __all__ = [
     "Proof",
     "check",
     "export",
+    "fingerprint",
     "pack_report",
     "prove",
     "to_linger3",

@@ -24,6 +24,7 @@ from .arguments import arguments, copied, tensors_in
 from .engine import rewrite
 from .engine.pack import packing, write_beside
 from .float_findings import float_inputs, float_nodes, float_operator
+from .metadata import origin
 from .pack_report import PackReport, pack_report
 from .serialise import GraphPort, build_model, follow_inputs, live_nodes, open_axes_of
 from .split import split
@@ -158,9 +159,10 @@ def export(
     packed = packing(tape.platform, wanted, (*found, *islands), ranges)
     follow_inputs(open_axes, ports[0], [p for part in borders for p in (*part.inputs, *part.outputs)])
     codes = {p.name for p in ports[0]} if is_input_quant else ()
-    proto = build_model(tape, *chip.content, opset_version, open_axes, codes, packed.metadata)
+    known = origin(model, settings, tape.platform)
+    proto = build_model(tape, *chip.content, opset_version, open_axes, codes, known | packed.metadata)
     validate(proto)
-    sides = [build_model(tape, *part.content, opset_version, open_axes) for part in borders]
+    sides = [build_model(tape, *part.content, opset_version, open_axes, (), known) for part in borders]
     _warn(settings, found)
     warn_untouched(tape.nodes, (p.name for p in ports[0]))
     _report_conditions(model, settings.platform, found)

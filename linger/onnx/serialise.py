@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,11 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from linger._C import __version__
+from linger.chip import FLOAT, TensorFacts
+from linger.convert.findings import tape_facts
 from linger.errors import ExportError
 from linger.runtime import Node, Tape
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, ValueInfoProto
 
 _log = logging.getLogger("linger")
 
@@ -26,6 +30,7 @@ class GraphPort(NamedTuple):
     tensor: Tensor
 
 
+_PARAMETER = re.compile(r"(.*\.(?:weight|bias)\w*)_\d+")
 _TYPES = {
     torch.uint8: 2,
     torch.int8: 3,
@@ -136,15 +141,51 @@ def build_model(
         helper.make_node(n.op_type, n.inputs, n.outputs, name=n.name, domain=n.domain, **n.attributes) for n in nodes
     ]
     symbols = open_axes
-    initializers = [numpy_helper.from_array(a, n) for n, a in tape.initializers.items() if n in used]
+    shapes = {} if any(symbols.values()) else _shapes(tape, nodes, [p.name for p in outputs])
+    ports = {p.name for p in (*inputs, *outputs)}
     graph = helper.make_graph(
         protos,
         "linger",
         [_port(p, symbols[p.name], elements.get(p.name)) for p in inputs],
         [_port(p, symbols[p.name], tape.port_types.get(p.name)) for p in outputs],
-        initializers,
+        [numpy_helper.from_array(a, n) for n, a in tape.initializers.items() if n in used],
+        value_info=[helper.make_tensor_value_info(n, *shapes[n]) for n in shapes if n not in ports],
     )
+    _shorten_names(graph)
     opsets = [helper.make_opsetid("", opset), helper.make_opsetid("linger", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=7, producer_name="linger")
+    producer = {"producer_name": "linger", "producer_version": __version__}
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=7, **producer)
     helper.set_model_props(model, metadata or {})
     return model
+
+
+def _shapes(tape: Tape, nodes: Sequence[Node], outputs: Iterable[str]) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Element type and shape of every tensor between the nodes, where they are known."""
+    facts, _ = tape_facts(tape, nodes, outputs)
+    real, found = tape.tensors(), {}
+    for node, name in ((n, name) for n in nodes for name in n.outputs):
+        fact = facts.get(name, TensorFacts())
+        bits = fact.bits
+        if bits == FLOAT and node.domain == "linger" and node.op_type != "Dequant":
+            bits = node.attributes.get("o_bits", 8)  # codes that torch has as plain floats
+        kind = None if bits is None else {FLOAT: 1, 8: 3, 16: 5, 32: 6}.get(bits)
+        if kind is None and name in real:
+            kind = _TYPES.get(real[name].dtype)
+        if kind is not None and fact.shape is not None:
+            found[name] = (kind, fact.shape)
+    return found
+
+
+def _shorten_names(graph: GraphProto) -> None:
+    """``conv.weight_1`` is ``conv.weight`` where a rewrite has replaced the one that had this name."""
+    made = {name for n in graph.node for name in n.output} | {p.name for p in graph.input}
+    taken = made | {i.name for i in graph.initializer}
+    short = {}
+    for initializer in graph.initializer:
+        numbered = _PARAMETER.fullmatch(initializer.name)
+        if numbered and numbered[1] not in taken:
+            short[initializer.name] = initializer.name = numbered[1]
+            taken.add(numbered[1])
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = short.get(name, name)

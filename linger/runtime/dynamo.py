@@ -6,9 +6,14 @@ under its lock, and undoes it when it leaves that trace: other models are traced
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
+
+import torch
+
+from linger.errors import ExportError
 
 from .spellings import HANDLERS
 
@@ -25,6 +30,19 @@ _METHODS: dict[str, tuple[str, _Order | None]] = {
 }
 
 
+def refuse_torchs_exporter() -> None:
+    """Say what writes a converted model, when torch's exporter runs it.
+
+    Raises:
+        ExportError: Inside ``torch.onnx.export``, whichever of its forms.
+    """
+    if "torch.onnx._internal.exporter" in sys.modules and torch.onnx.is_in_onnx_export():
+        raise ExportError(
+            "torch.onnx.export cannot write an initialised model; call "
+            'linger.onnx.export(model, args, "model.onnx") with the same arguments instead'
+        )
+
+
 def shows_functions() -> bool:
     """Let dynamo hand to the mode of a converted model what it keeps from modes; it calls this while it traces.
 
@@ -33,6 +51,7 @@ def shows_functions() -> bool:
     """
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
+    refuse_torchs_exporter()
     trace: Any = InstructionTranslator.current_tx().output
     asked: set[Any] = getattr(import_module("torch._dynamo.variables.torch"), "get_overridable_functions", set)()
     hidden = [f for f in HANDLERS if f not in asked]

@@ -13,8 +13,6 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import nn
 
-from linger.errors import ExportError
-
 from . import containers, dynamo, islands, mode
 from .blame import name_layer
 from .state import FLOAT_OPERATORS, Frame, end_forward, state
@@ -76,15 +74,12 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
             args, kwargs = _floats(self, args, kwargs)
         if len(frames) > 1 or state.float_depth:
             return base.forward(self, *args, **kwargs)
-        if "torch.onnx._internal.exporter" in sys.modules and torch.onnx.is_in_onnx_export():
-            raise ExportError(
-                "torch.onnx.export cannot write an initialised model; call "
-                'linger.onnx.export(model, args, "model.onnx") with the same arguments instead'
-            )
         if torch.compiler.is_dynamo_compiling():
             dynamo.shows_functions()
-        elif not torch.compiler.is_compiling():
-            islands.let_flow((args, kwargs))
+        else:
+            dynamo.refuse_torchs_exporter()
+            if not torch.compiler.is_compiling():
+                islands.let_flow((args, kwargs))
         with mode.Interception():
             if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # it cannot record our backward; the traced module is for inference
                 with torch.no_grad():

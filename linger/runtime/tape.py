@@ -35,6 +35,7 @@ class FloatWriter(Protocol):
         """Append the nodes and bind the results."""
 
 
+_WEIGHTED = frozenset("Conv1dInt Conv2dInt ConvTranspose2dInt LinearInt BatchNorm2dInt LayerNormInt".split())
 _READS = frozenset({"item", "tolist", "__bool__", "__int__", "__float__", "numpy"})
 
 
@@ -207,7 +208,7 @@ class Tape:
             elif isinstance(operand, Tensor):
                 names.append(self.name_of(operand))
             else:
-                names.append(self.constant(operand, f"{hint or op_type}.{i}"))
+                names.append(self.constant(operand, f"{hint or op_type}.{_parameter(op_type, i)}"))
         while names and not names[-1]:
             names.pop()
         call = self._call.operator if self._call is not None and not domain else ""
@@ -346,6 +347,13 @@ class Tape:
         memory = {t.untyped_storage().data_ptr() for t in written}
         known = [t for t in self._keep if t.untyped_storage().data_ptr() in memory]
         return [*written, *known]
+
+
+def _parameter(op_type: str, i: int) -> str:
+    """The name of a constant input, as torch has it where it is a parameter."""
+    if op_type in _WEIGHTED and i in (1, 2):
+        return "weight" if i == 1 else "bias"
+    return "weight" if op_type == "Gather" and i == 0 else str(i)
 
 
 def _name(func: Callable[..., Any]) -> str:

@@ -1,7 +1,5 @@
 """`Settings` to YAML: a template with the comments that a user needs to edit it."""
 
-from collections.abc import Mapping
-
 from linger.settings.rules import CLAMP, QUANT, Scalar
 from linger.settings.schema import Section, Settings
 from linger.settings.tree import write_scalar
@@ -62,34 +60,34 @@ COMMENTS = {
 }
 
 
-def dumps(settings: Settings) -> str:
-    """Return the YAML text of a configuration, every documented key and its comment included."""
-    lines = [_HEAD]
+def dumps(settings: Settings, *, comments: bool = True) -> str:
+    """Return the YAML text of a configuration, with every documented key and, by default, its comment."""
+    lines = [_HEAD] if comments else []
     for key in ("calibration", "clamp_info", "device", "dtype", "engine", "open_quant", "platform", "quant_info",
                 "quant_method", "seed", "mix_parts"):  # fmt: skip
         if key in ("clamp_info", "quant_info"):
-            lines.append(_line(key, ""))
-            lines += _part(key, getattr(settings, key), CLAMP if key == "clamp_info" else QUANT)
+            lines.append(_line(key, "", comments))
+            part = getattr(settings, key)
+            keys = CLAMP if key == "clamp_info" else QUANT
+            lines += [_line(f"{key}.{own}", write_scalar(getattr(part, own)), comments) for own in keys]
         else:
-            lines.append(_line(key, "[]" if key == "mix_parts" else write_scalar(getattr(settings, key))))
+            lines.append(_line(key, "[]" if key == "mix_parts" else write_scalar(getattr(settings, key)), comments))
     if settings.operators:
         chosen = ", ".join(f"{write_scalar(name)}: {write_scalar(integers)}" for name, integers in settings.operators)
-        lines.append(_line("operators", f"{{{chosen}}}"))
-    lines.append(_TAIL)
+        lines.append(_line("operators", f"{{{chosen}}}", comments))
+    lines.append(_TAIL if comments else "")
     for section in settings.sections:
         lines.append(section_text(section))
     return "".join(lines)
 
 
-def _line(dotted: str, text: str) -> str:
+def _line(dotted: str, text: str, comments: bool) -> str:
     indent = "  " * dotted.count(".")
     start = f"{indent}{dotted.rpartition('.')[2]}:{' ' if text else ''}{text}"
+    if not comments:
+        return f"{start}\n"
     first, *more = COMMENTS[dotted].split("\n")
     return "".join([f"{start}  # {first}\n", *(f"{' ' * len(start)}  # {line}\n" for line in more)])
-
-
-def _part(name: str, part: object, keys: Mapping[str, object]) -> list[str]:
-    return [_line(f"{name}.{key}", write_scalar(getattr(part, key))) for key in keys]
 
 
 def section_text(section: Section) -> str:

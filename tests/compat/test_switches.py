@@ -91,9 +91,7 @@ def test_a_setter_is_a_context_manager_and_models_keep_their_own():
 
 def test_switches_survive_a_file_and_travel_with_checkpoints(tmp_path):
     linger.config_save_to_yaml(tmp_path / "c.yaml")
-    assert "operators" not in (tmp_path / "c.yaml").read_text().replace("Operators", "").replace(
-        "standard operators", ""
-    )
+    assert "\noperators:" not in (tmp_path / "c.yaml").read_text()
     linger.SetIQTensorAdd(False)
     model = linger.init(network(CASES["SetIQTensorAdd"]), config_file=str(tmp_path / "c.yaml"))
     with linger.calibration(model):

@@ -165,7 +165,9 @@ class NodeWriter:
         if states and length is None:
             length = np.array([len(self.rows.counts)], np.int32)
         given_inputs = [t for t in (length, *states) if t is not None]
-        inputs = [self.x, *given_inputs, arrays[0], arrays[2], arrays[1], arrays[3]]
+        kinds = {"weight_ih": arrays[0], "weight_hh": arrays[2], "bias_ih": arrays[1], "bias_hh": arrays[3]}
+        parameters = [Value(tape.constant(a, f"{self.name}.{d.parameter(kind)}")) for kind, a in kinds.items()]
+        inputs = [self.x, *given_inputs, *parameters]
         outputs = [tape.value(f"{self.name}.{part}") for part in ("out", "h", "c")[: m.gates - 1]]
         tape.node(m.op_type, inputs, outputs, attributes, domain="linger", hint=self.name)
         tape.steps[outputs[0].name] = len(self.rows.counts)

@@ -37,9 +37,12 @@ def rows_of_features(graph: Graph) -> None:
         if wide > features:
             chain = chain.cat([zeros_like(chain, 2, wide - features)], 2)
         first = len(node.inputs) - 4
-        old = [tape.initializers[name] for name in node.inputs[first:]]
         columns = (wide, units, None, None)
-        new = [_grown(a, hidden, units, c) for a, c in zip(old, columns, strict=True)]
+        grown = (
+            (name, _grown(tape.initializers[name], hidden, units, c))
+            for name, c in zip(node.inputs[first:], columns, strict=True)
+        )
+        new = [Value(tape.constant(a, name)) for name, a in grown]
         attributes = node.attributes | {"input_size": wide, "hidden_size": units}
         between = [Value(name) for name in node.inputs[1:first]]
         made = [tape.value(f"{hint}.{part}") for part in ("rows", "h", "c")[: len(node.outputs)]]
