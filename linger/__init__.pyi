@@ -6,6 +6,7 @@ from . import compat as compat
 from . import convert as convert
 from . import errors as errors
 from . import measure as measure
+from . import monitoring as monitoring
 from . import nn as nn
 from . import onnx as onnx
 from . import ops as ops
@@ -163,6 +164,11 @@ from .errors import ConfigError as ConfigError
 from .errors import UnsupportedError as UnsupportedError
 from .measure import compare_stats as compare_stats
 from .measure import diagnose as diagnose
+from .monitoring import Diverged as Diverged
+from .monitoring import lightning_callback as lightning_callback
+from .monitoring import monitor as monitor
+from .monitoring import suggest_lr as suggest_lr
+from .monitoring import trainer_callback as trainer_callback
 from .nn import AddInt as AddInt
 from .nn import BatchNorm1dInt as BatchNorm1dInt
 from .nn import BatchNorm2dInt as BatchNorm2dInt
