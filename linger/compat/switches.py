@@ -109,23 +109,13 @@ SetIQTensorTanh = Setter("SetIQTensorTanh", "tanh")
 SetIQTensorSoftmax = Setter("SetIQTensorSoftmax", "softmax")
 SetIQTensorLogSoftmax = Setter("SetIQTensorLogSoftmax", "log_softmax")
 SetFunctionBmmQuant = Setter("SetFunctionBmmQuant", "bmm", default=False)  # of the classic form; on in the 3.x form
+SetFunctionLinearQuant = Setter("SetFunctionLinearQuant", "linear_call")
 SetFunctionChannelShuffleQuant = Setter("SetFunctionChannelShuffleQuant", "channel_shuffle")
 
 
 def SetIQTensorVar(enable: bool = True) -> Previous:
     """No chip computes a variance: it stays in float either way and is reported. Returns False."""
     _boolean("SetIQTensorVar", enable)
-    return Previous(False, lambda: None)
-
-
-def SetFunctionLinearQuant(enable: bool = True) -> Previous:
-    """``F.linear`` with a weight of the model: False keeps it in float in models converted afterwards.
-
-    Returns the value before (:class:`Previous`).
-    """
-    if "linear" in OPERATOR_OF.values():
-        return Setter("SetFunctionLinearQuant", "linear")(enable)
-    _boolean("SetFunctionLinearQuant", enable)  # functional layers stay in float and are reported
     return Previous(False, lambda: None)
 
 

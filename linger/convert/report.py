@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from linger.nn.base import Converted
 from linger.nn.functional import FunctionalLayer
@@ -188,6 +189,9 @@ def summary(model: nn.Module) -> Summary:
     off = sorted(record.settings.float_operators) if record.stage == "init" else []
     if off:
         notes.insert(0, f"operators in float: {', '.join(off)} (`operators` of the configuration, or a setter)")
+    still = [name or "(root)" for name, m in model.named_modules() if isinstance(m, _BatchNorm) and m.momentum == 0]
+    if still:
+        notes.append(f"running mean and variance stand still, their momentum is 0: {', '.join(still)}")
     for m in model.modules():
         if isinstance(m, Quantizer):
             notes += saturation(m).splitlines()

@@ -15,6 +15,7 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.a, self.b, self.bn, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6)
+        self.own = nn.Parameter(torch.eye(6))
 
     def forward(self, x):
         y, z = self.a(x), self.b(x)
@@ -25,6 +26,7 @@ class Net(nn.Module):
 
 
 CASES = {
+    "SetFunctionLinearQuant": lambda self, y, z: F.linear(y, self.own),
     "SetIQTensorAdd": lambda self, y, z: y + z,
     "SetIQTensorMul": lambda self, y, z: y * z,
     "SetIQTensorCat": lambda self, y, z: torch.cat([y, z], 1)[:, 3:9],
@@ -165,6 +167,7 @@ def test_frozen_batch_norm_statistics(when):
             assert linger.SetBnMomentumUpdate(True) == False  # noqa: E712
         assert net.conv.bn.momentum == 0 and net.alone.momentum == 0
         assert "momentum=0," in str(net)
+        assert "their momentum is 0: conv.bn, alone" in str(linger.summary(net))
         stats = [net.conv.bn.running_mean.clone(), net.alone.running_var.clone()]
         weight = net.alone.weight.detach().clone()
         optimizer = torch.optim.SGD(net.parameters(), 0.1)
