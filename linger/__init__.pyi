@@ -152,6 +152,7 @@ from .compat.tools import Dumper as Dumper
 from .compat.tools import wb_analyse as wb_analyse
 from .convert import CheckpointAdapter as CheckpointAdapter
 from .convert import check_optimizer as check_optimizer
+from .convert import compare_float as compare_float
 from .convert import constrain as constrain
 from .convert import init as init
 from .convert import load as load

@@ -9,18 +9,21 @@ from .prepare import ConversionRecord, record_of
 from .quantization import quantization
 from .quantize import init
 from .report import Report, Row, Summary, report_of, summary
+from .self_check import FloatComparison, compare_float
 from .state import converted_models, translate_keys, when_converted
 from .trace import CheckpointAdapter, trace_layers
 
 __all__ = [
     "CheckpointAdapter",
     "ConversionRecord",
+    "FloatComparison",
     "LoadReport",
     "OptimizerReport",
     "Report",
     "Row",
     "Summary",
     "check_optimizer",
+    "compare_float",
     "constrain",
     "converted_models",
     "init",

@@ -23,7 +23,7 @@ from .constrain import fusion_of
 from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
 from .neighbours import Pair, fusable_pairs, standing_notes
-from .patterns import Selection, names_of
+from .patterns import Selection, limits_of, names_of
 from .prepare import CHOSEN, ConversionRecord, Fusion, record_of
 from .report import Report, Row
 
@@ -73,6 +73,7 @@ class Conversion:
         for pair in fusable_pairs(self.found, own=True):
             self._pair(pair)
         fresh = {row.name for row in self.rows}
+        before = {name: limits_of(m) for name, m in names_of(self.model).items()}
         inside: set[int] = set()
         for name, m in list(self.model.named_modules()):
             if id(m) in inside or name in fresh or id(m) not in self.names:  # the last: made by a conversion
@@ -86,6 +87,7 @@ class Conversion:
         left = {r.name: r.note for r in report.stayed_float}
         if self.earlier is not None:
             report.notes += _differences(self.earlier, covered, left)
+            report.notes += _limit_differences(before, self.settings, covered)
         fusions = (*(self.earlier.fusions if self.earlier else ()), *self.fusions)
         relu = tuple(n for n, m in self.model.named_modules() if getattr(m, "fused_relu", False))
         return ConversionRecord("init", self.settings, fusions, covered, left, report, self.fold_bn, relu)
@@ -192,12 +194,7 @@ class Conversion:
             self._row(m, was, "", why)
             return
         relu = id(m) in self.found.before_relu or m.ahead_relu
-        limits = {
-            k: m.__dict__[k] for k in ("normalize_data", "normalize_weight", "normalize_bias", "normalize_factor")
-        }
         m.unfuse()
-        for key, value in limits.items():
-            setattr(m, key, value)
         if self.fold_bn == "step":
             self._finish(FOLDING[base].from_pair(m, bn, self.settings.layer(self.names[id(m)])), relu)
         else:
@@ -217,13 +214,8 @@ class Conversion:
 
     def _finish(self, m: Any, relu: bool) -> None:
         m.fused_relu = relu
-        info = m.quant.clamp
-        for key, value in (
-            ("normalize_data", info.clamp_activation_value),
-            ("normalize_weight", info.clamp_weight_value),
-            ("normalize_bias", info.clamp_bias_value),
-        ):
-            m.__dict__.setdefault(key, value)
+        for key in ("normalize_data", "normalize_weight", "normalize_bias", "normalize_factor"):
+            m.__dict__.pop(key, None)  # of a first stage; the settings have them
         device = next((p.device for p in m._parameters.values() if p is not None), None)
         for child in m.children():
             child.to(device)
@@ -283,3 +275,20 @@ def _differences(earlier: ConversionRecord, covered: tuple[str, ...], left: Mapp
         return []
     notes = [f"{n}: constrained=off, quantized=on" for n in covered if earlier.left.get(n, "").startswith(CHOSEN)]
     return notes + [f"{n}: constrained=on, quantized=off" for n in left if n in earlier.covered]
+
+
+def _limit_differences(
+    before: Mapping[str, Mapping[str, Any]], settings: Settings, covered: tuple[str, ...]
+) -> list[str]:
+    """Limits that hold otherwise than the first stage trained with, each with its layers."""
+    found: dict[str, list[str]] = {}
+    for name in covered:
+        here = vars(settings.layer(name).clamp)
+        for key, there in before.get(name, {}).items():
+            own = key.rpartition(".")[2]
+            if here[own] != there:
+                found.setdefault(f"{own}: {there} in the first stage, {here[own]} here", []).append(name)
+    return [
+        f"{what}, in {', '.join(names)}; linger.init(..., inherit=True) takes the first stage's"
+        for what, names in found.items()
+    ]

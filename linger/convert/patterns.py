@@ -17,7 +17,7 @@ from linger.settings import Section, Settings, covers
 from .convertible import target_class
 from .marks import left_reason, settings_of
 
-__all__ = ["Selection", "check_operators", "check_sections", "names_of", "nearest", "with_own_settings"]
+__all__ = ["Selection", "check_operators", "check_sections", "limits_of", "names_of", "nearest", "with_own_settings"]
 
 _FUNCTIONAL = "_linger_qtensor_"
 
@@ -132,7 +132,7 @@ def check_sections(model: nn.Module, settings: Settings) -> None:
                 raise config_error(what, file=settings.file, line=section.line or None, key=section.key)
 
 
-def _limits(m: nn.Module) -> dict[str, Any]:
+def limits_of(m: nn.Module) -> dict[str, Any]:
     """The limits of a constrained layer, by dotted key; empty where it has none."""
     if not isinstance(m, Constrained):
         return {}
@@ -155,7 +155,7 @@ def with_own_settings(settings: Settings, model: nn.Module, keep_limits: bool = 
     """
     sections = []
     for name, m in names_of(model).items():
-        own = (_limits(m) if keep_limits else {}) | settings_of(m)
+        own = (limits_of(m) if keep_limits else {}) | settings_of(m)
         if not own:
             continue
         if not name:  # the model is one layer: there is no name that a section could have

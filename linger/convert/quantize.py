@@ -19,6 +19,7 @@ from .classic import classic_settings, is_classic, with_keywords
 from .conversion import Conversion
 from .findings import layer_findings, sentences, unsaid
 from .hooked import hooked_neighbours
+from .inherit import inherit_exceptions, inherited_settings
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
 from .optimizer import watch_first_step
@@ -58,6 +59,7 @@ def init(
     example_inputs: Any = None,
     fold_bn: str = "once",
     keep_hooked: bool = False,
+    inherit: bool = False,
     quant_modules: Any = None,
     parameter_bits: int | None = None,
     mode: Any = None,
@@ -79,6 +81,8 @@ def init(
         keep_hooked: Leave layers with hooks of yours unfused. A layer that is fused with the BatchNorm or ReLU behind it shows
             its hooks the value behind them, in their place: features that a hook collects are those of the next step. By
             default it is fused all the same, and named once.
+        inherit: Go on as ``constrain`` began: layers that it was told to leave alone stay in float, every layer keeps its limits,
+            and without a ``config_file`` its configuration holds. Differences between the stages are named in any case.
         quant_modules: Classic form: the only classes to convert.
         parameter_bits: Classic form: weight width, 4 or 8.
         mode: Classic form: ``QuantMode.QValue`` is the only one.
@@ -87,7 +91,8 @@ def init(
 
     Raises:
         ConfigError: The file, or a section that names nothing.
-        ValueError: A pattern that matches nothing; example inputs that do not run; an unknown engine.
+        ValueError: A pattern that matches nothing; example inputs that do not run; an unknown engine; ``inherit`` without a first
+            stage.
         RuntimeError: The model, or a part of it, is already initialised; ``quant_method: CUDA`` without CUDA kernels, with a GPU
             older than they are, or for a model that is elsewhere.
         UnsupportedError: Widths that the chip lacks, all layers at once; a ``quant_method`` that no code exists for; a root
@@ -108,9 +113,13 @@ def init(
     classic = config_file is None and is_classic(model, quant_modules, parameter_bits, mode)
     with former_settings_on_failure():
         settings = classic_settings() if classic else open_settings(config_file)
+        if inherit:
+            settings = inherited_settings(model, settings, config_file is None and not classic)
         settings = with_engine(settings, engine, record_of(model))
-        settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model, keep_limits=classic)
+        settings = with_own_settings(with_keywords(settings, parameter_bits, mode), model, classic or inherit)
         selection = Selection(model, disable_module, disable_submodel, "init", settings)
+        if inherit:
+            inherit_exceptions(model, selection)
         if not settings.open_quant:
             return model
         check_sections(model, settings)

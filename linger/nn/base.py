@@ -203,7 +203,10 @@ def emit(out: ops.Coded, quantizer: Quantizer, *, relu: bool = False) -> Tensor:
         note_saturation(tape, quantizer, out)
     if torch.is_autocast_enabled(device):
         value = value.to(torch.get_autocast_dtype(device))
-    return tag(value, Format(out.scale, quantizer.bits, out.codes, relu=relu))
+    fmt = Format(out.scale, quantizer.bits, out.codes, relu=relu)
+    if not torch.compiler.is_compiling():
+        fmt.maker = quantizer.name
+    return tag(value, fmt)
 
 
 def emit_calibrated(

@@ -17,6 +17,21 @@ class Limited:
 
     quant: LayerSettings
 
+    @property
+    def normalize_data(self) -> float | None:
+        """Limit of the output in training, in real units; None: off. The names are those of constrained layers."""
+        return self.quant.clamp.clamp_activation_value
+
+    @property
+    def normalize_weight(self) -> float | None:
+        """Static limit of the weight; None: off, or in multiples of mean|w| (``quant.clamp``)."""
+        return self.quant.clamp.clamp_weight_value
+
+    @property
+    def normalize_bias(self) -> float | None:
+        """Static limit of the bias; None: off."""
+        return self.quant.clamp.clamp_bias_value
+
     def limited_weights(self) -> list[tuple[Tensor, Quantizer]]:
         """The weights that are clamped once, each with its quantizer; none that is folded anew in every step."""
         weight: Tensor | None = getattr(self, "weight", None)

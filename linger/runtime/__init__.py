@@ -16,7 +16,7 @@ from .graph import CodeValue, NodeReader, reader_of, reads
 from .guards import guarded, is_small
 from .islands import Island, float_calls_of, islands_of
 from .layer_calls import LAYER_FUNCTIONS, own_arithmetic, takes_its_own_forward
-from .mode import Interception, tensors
+from .mode import Interception
 from .owners import (
     LEFT_FLOAT,
     Composite,
@@ -47,6 +47,7 @@ from .tag import (
     overwritten,
     scale_value,
     tag,
+    tensors,
     untag,
 )
 from .tape import FloatWriter, Tape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,16 +18,7 @@ from .guards import unrounded
 from .non_finite import watch
 from .spellings import HANDLERS, IN_PLACE, OPERATOR_OF, SILENT
 from .state import FLOAT_OPERATORS, StaysFloat, forget, state
-from .tag import info
-
-
-def tensors(args: Iterable[Any]) -> Iterable[Tensor]:
-    """Tensors among arguments, one level of lists and tuples deep."""
-    for a in args:
-        if isinstance(a, Tensor):
-            yield a
-        elif isinstance(a, (list, tuple)):
-            yield from (t for t in a if isinstance(t, Tensor))
+from .tag import info, tensors
 
 
 def written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
@@ -122,7 +113,7 @@ class Interception(TorchFunctionMode):
         run = _KEPT_CLEAR.get(func, func)
         result = run(*args, **kwargs) if tape is None else tape.float_call(func, args, kwargs)
         if not traced and tape is None and target is None:
-            watch(func, tensors([*args, *kwargs.values()]), result, sys._getframe(1))
+            watch(func, args, kwargs, result, sys._getframe(1))
         if flowing:
             islands.let_flow(result)
         if target is not None:

@@ -6,6 +6,7 @@ tensor's version at tagging time is kept, so that an in-place write nobody handl
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -37,10 +38,11 @@ class Format:
         relu: The producer has applied the ReLU that follows it.
 
     Attributes:
+        maker: Name of the quantizer that made the codes, for messages; None: unknown.
         guard: How float operators compute the tensor, where a constant in it is too small for codes (``guards.py``).
     """
 
-    __slots__ = ("bits", "codes", "exact", "guard", "memory", "relu", "scale", "version", "writes")
+    __slots__ = ("bits", "codes", "exact", "guard", "maker", "memory", "relu", "scale", "version", "writes")
 
     def __init__(
         self, scale: Tensor, bits: int, codes: Tensor | None = None, *, exact: bool = True, relu: bool = False
@@ -49,6 +51,7 @@ class Format:
         self.version: int | None = None
         self.memory: Memory | None = None
         self.guard: Any = None
+        self.maker: str | None = None
         self.writes = 0
 
     def view(self, codes: Tensor | None) -> Format:
@@ -69,7 +72,9 @@ class Format:
 
     def like(self, codes: Tensor | None) -> Format:
         """The same format for another tensor (a maximum, a sum) with its own codes."""
-        return Format(self.scale, self.bits, codes, exact=self.exact)
+        fmt = Format(self.scale, self.bits, codes, exact=self.exact)
+        fmt.maker = self.maker
+        return fmt
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copies and files carry no format: their versions start anew. An empty set loads everywhere, weights only too."""
@@ -204,3 +209,12 @@ def follow(t: Tensor, like: Tensor) -> Tensor:
 def scale_value(fmt: Format) -> float:
     """Host read of the scale; for export and messages only, never in a training step."""
     return float(torch.as_tensor(fmt.scale))
+
+
+def tensors(args: Iterable[Any]) -> Iterable[Tensor]:
+    """Tensors among arguments, one level of lists and tuples deep."""
+    for a in args:
+        if isinstance(a, Tensor):
+            yield a
+        elif isinstance(a, (list, tuple)):
+            yield from (t for t in a if isinstance(t, Tensor))

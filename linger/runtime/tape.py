@@ -22,7 +22,7 @@ from . import sites
 from .sizes import Dim, Sizes
 from .spellings import HANDLERS, NAMES
 from .state import state
-from .tag import Format, info, scale_value, tag, version_of
+from .tag import Format, info, scale_value, tag, tensors, version_of
 from .tape_entries import Array, FloatCall, Moved, Node, Operand, Value
 
 
@@ -298,8 +298,6 @@ class Tape:
 
     def float_call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call that runs in float: written as standard ONNX where the closed list has a form for it."""
-        from .mode import tensors  # the mode imports the state that holds this tape
-
         given = list(tensors([*args, *kwargs.values()]))
         involved = [t for t in given if self.has(t)]
         before = [(t, t._version, info(t)) for t in given if not t.is_inference()]
