@@ -98,7 +98,7 @@ def _create(owner: nn.Module, attribute: str, operator: str, n_inputs: int) -> n
     announce = owner.__dict__.get(NEW_OPERATOR)
     if announce is not None:
         announce(name, module)
-    if owner.training and next(module.parameters(), None) is not None:
+    if state.frames and owner.training and next(module.parameters(), None) is not None:  # none while a file is loaded
         for tell in BORN:
             tell(state.frames[0].owner)
     return module
