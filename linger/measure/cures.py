@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,14 +15,17 @@ from linger.chip import OPERATORS
 from linger.errors import UnsupportedError
 from linger.quantizers import Quantizer, calibration
 
-from .measure import Bench
+from .bench import Bench
 from .rows import Row
 
 __all__ = ["FLOAT", "Cure", "cure_of"]
 
 FLOAT = "open_quant"  # the key that keeps layers and operators of a section in float
-_OUTPUTS = ("quant_info.output_bits", FLOAT)  # those who read the results are concerned, too
-_ENOUGH, _MARGIN, _WORTH = 35.0, 3.0, 3.0  # dB
+_WIDTH, _ACTIVATIONS, _WEIGHTS = (
+    f"quant_info.{key}" for key in ("output_bits", "a_calibrate_name", "w_calibrate_name")
+)
+_OUTPUTS = (_WIDTH, FLOAT)  # those who read the results are concerned, too
+_ENOUGH, _FAIR, _MARGIN, _WORTH = 35.0, 25.0, 3.0, 3.0  # dB
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,14 @@ def cure_of(bench: Bench, row: Row) -> Cure | None:
         if cure is not None:
             tried.append(cure)
     gains = [c for c in tried if c.after is not None and c.before is not None and c.after >= c.before + _WORTH]
-    if not gains:
-        return None
-    best = max(c.after or 0.0 for c in gains)
-    return next(c for c in gains if (c.after or 0.0) >= min(best - _MARGIN, _ENOUGH))
+    whole = [c for c in gains if not any(FLOAT in keys for keys in c.sections.values())]
+    floats = [c for c in gains if c not in whole]
+    reached = max((c.after or 0.0 for c in floats), default=-math.inf)
+    if whole and max(c.after or 0.0 for c in whole) >= min(_FAIR, reached - 2 * _MARGIN):
+        floats = []  # no chip computes in float: only where nothing else comes near
+    kept = floats or whole
+    best = max((c.after or 0.0 for c in kept), default=0.0)
+    return next((c for c in kept if (c.after or 0.0) >= min(best - _MARGIN, _ENOUGH)), None)
 
 
 Sections = dict[str, dict[str, Any]]
@@ -58,19 +66,22 @@ Sections = dict[str, dict[str, Any]]
 def _candidates(bench: Bench, row: Row) -> Iterator[Sections]:
     """Changes, the cheapest for the chip first."""
     rows, name = bench.found.rows, row.name
+    ranges: list[dict[str, Any]] = [{_ACTIVATIONS: "w_like"}]
     if row.weights:
-        yield {name: {"quant_info.w_calibrate_name": "w_like"}}
-    yield {name: {"quant_info.a_calibrate_name": "w_like"}}
+        ranges = [{_WEIGHTS: "w_like"}, *ranges, {_WEIGHTS: "w_like", _ACTIVATIONS: "w_like"}]
     wide = [bits for bits in (16, 32) if bits > row.bits and bits in _widths(bench, row)]
+    yield from ({name: keys} for keys in ranges)
     for bits in wide:
-        yield {name: {"quant_info.output_bits": bits}}
+        yield {name: {_WIDTH: bits}}
+        if row.weights:
+            yield {name: {_WEIGHTS: "w_like", _WIDTH: bits}}
     before = [rows[n] for n in row.inputs if n in rows]
     if before and all(16 in _widths(bench, r) for r in before):
-        producers: Sections = {r.name: {"quant_info.output_bits": 16} for r in before if r.bits < 16}
+        producers: Sections = {r.name: {_WIDTH: 16} for r in before if r.bits < 16}
         if producers:
             yield producers
             for bits in wide:
-                yield producers | {name: {"quant_info.output_bits": bits}}
+                yield producers | {name: {_WIDTH: bits}}
     yield {name: {FLOAT: False}}
     behind = _readers(bench, [name])
     if behind and row.operands:  # whoever reads the joined tensor would quantize it with one scale again
@@ -96,13 +107,13 @@ def _try(bench: Bench, row: Row, sections: Sections) -> Cure | None:
     changed = [row.name, *(n for n in sections if n != row.name)]
     handed_on = any(key in _OUTPUTS for keys in sections.values() for key in keys)
     around = [*changed, *(_readers(bench, changed) if handed_on else ())]
-    before = bench.alone(around).sqnr
-    floats = {n for n, keys in sections.items() if FLOAT in keys}
+    floats = [n for n, keys in sections.items() if FLOAT in keys]
     try:
         with _changed(bench, sections):
-            after = bench.alone([n for n in around if n not in floats]).sqnr
+            errors = bench.errors_with(floats)
     except UnsupportedError:
         return None
+    before, after = bench.alone(around).sqnr, bench.alone(around, errors).sqnr
     return None if before is None or after is None else Cure(sections, before, after)
 
 
@@ -115,11 +126,11 @@ def _changed(bench: Bench, sections: Sections) -> Iterator[None]:
             m: Any = bench.twin.get_submodule(name)
             for q in (q for q in m.modules() if isinstance(q, Quantizer)):
                 stack.callback(_restore, q, q.bits, q.state())
-            if "quant_info.output_bits" in keys:
+            if _WIDTH in keys:
                 q = m.output_quantizer
-                q.bits = keys["quant_info.output_bits"]
+                q.bits = keys[_WIDTH]
                 q.set_range(torch.tensor(q.reach))
-            methods = keys.get("quant_info.a_calibrate_name"), keys.get("quant_info.w_calibrate_name")
+            methods = keys.get(_ACTIVATIONS), keys.get(_WEIGHTS)
             if any(methods):
                 _calibrate(bench, m, methods)
         yield

@@ -14,8 +14,9 @@ from linger.convert.report import format_table
 from linger.files import replaced
 
 from .advice import in_words, yaml_of
+from .bench import Loss
 from .findings import Finding, findings_of, merged
-from .measure import Loss, bench
+from .measure import bench
 from .rows import Measurement, Row
 
 __all__ = ["Diagnosis", "diagnose"]

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .bench import Bench
 from .cures import FLOAT, Cure, cure_of
-from .measure import Bench
-from .rows import Row, WeightRow
+from .rows import Row
 from .weights import FACTOR
 
 __all__ = ["Finding", "findings_of", "merged"]
@@ -57,18 +57,19 @@ def findings_of(bench: Bench) -> list[Finding]:
     total = sum(n for n in noise.values() if math.isfinite(n))
     for row in bench.found.rows.values():
         share = noise[row.name] / total if total else 0.0
-        mine = [f for look in _LOOKS for f in look(bench, row)]
+        mine: list[Finding] = next(filter(None, (list(look(bench, row)) for look in _LOOKS)), [])
         if not mine and not _dead(row) and row.own.sqnr is not None:
             low = row.own.sqnr < _LOW
             if low and (share > _SHARE or row.alone.sqnr is None) and (cure := cure_of(bench, row)):
                 text = f"its integers keep {row.own.sqnr:.1f} dB of its float form"
                 mine = [Finding(row.name, "coarse codes", text, cure=cure)]
         rank = row.alone.sqnr if row.alone.sqnr is not None else row.own.sqnr
+        mine += _look_clamp(row)
         found += [f if f.sqnr is not None or f.kind in _UNRANKED else _ranked(f, rank) for f in mine]
     return sorted(found, key=_order)
 
 
-_UNRANKED = ("dead in float", "float operator", "float layer")
+_UNRANKED = ("dead in float", "float operator", "float layer", "training clamp")
 
 
 def _ranked(finding: Finding, sqnr: float | None) -> Finding:
@@ -150,7 +151,21 @@ def _look_saturated(bench: Bench, row: Row) -> Iterator[Finding]:
         return
     end = f"{row.reach:g}, the most that {row.bits} bits hold" + (" at scale 1" if row.scale == 1 else "")
     text = f"{share:.1%} of its values saturate at {end}; they reach {_size(row):.4g}"
-    yield Finding(row.name, "saturation", text, "smaller numbers (normalised targets)", cure_of(bench, row) or Cure())
+    cure = cure_of(bench, row)
+    if cure is not None or row.scale == 1:
+        yield Finding(
+            row.name, "saturation", text, "smaller numbers (normalised targets)" * (row.scale == 1), cure or Cure()
+        )
+
+
+def _look_clamp(row: Row) -> Iterator[Finding]:
+    """Said beside everything else: it is no matter of the codes, and costs in training alone."""
+    cut = row.values.clamped / row.values.count if row.values.count else 0.0
+    if cut > 0.01:
+        text = f"training cuts {cut:.1%} of its values at clamp_activation_value; they reach {_size(row):.4g}"
+        yield Finding(
+            row.name, "training clamp", text, cure=Cure({row.name: {"clamp_info.clamp_activation_value": None}})
+        )
 
 
 def _look_gap(bench: Bench, row: Row) -> Iterator[Finding]:
@@ -165,30 +180,31 @@ def _look_gap(bench: Bench, row: Row) -> Iterator[Finding]:
         yield Finding(row.name, "scale gap", text, remedy, cure_of(bench, row) or Cure())
 
 
+def _look_limit(bench: Bench, row: Row) -> Iterator[Finding]:
+    for w in row.weights:
+        if not w.cut.large:
+            continue
+        text = (
+            f"{w.cut.key} cuts {w.cut.share:.2%} of '{w.name}' and {w.cut.energy:.1%} of its energy: it reaches "
+            f"{w.cut.peak:.3g}, the limit is {w.cut.limit:.3g}; start again from the float weights"
+        )
+        off: dict[str, Any] = {"clamp_info.clamp_factor_value": None}
+        if w.cut.key.startswith("clamp_weight_value"):
+            off["clamp_info.clamp_weight_value"] = None
+        yield Finding(row.name, "weight limit", text, cure=Cure({row.name: off}))
+
+
 def _look_weights(bench: Bench, row: Row) -> Iterator[Finding]:
     for w in row.weights:
-        if w.cut.large:
-            text = (
-                f"{w.cut.key} cuts {w.cut.share:.2%} of '{w.name}' and {w.cut.energy:.1%} of its energy: it reaches "
-                f"{w.cut.peak:.3g}, the limit is {w.cut.limit:.3g}; start again from the float weights"
-            )
-            off: dict[str, Any] = {"clamp_info.clamp_factor_value": None}
-            if w.cut.key.startswith("clamp_weight_value"):
-                off["clamp_info.clamp_weight_value"] = None
-            yield Finding(row.name, "weight limit", text, cure=Cure({row.name: off}))
-        elif w.energy.sqnr is not None and w.energy.sqnr < 25.0:
-            yield from _coarse_weight(bench, row, w)
-
-
-def _coarse_weight(bench: Bench, row: Row, w: WeightRow) -> Iterator[Finding]:
-    what = "factors" if w.name == FACTOR else f"'{w.name}'"
-    channels = _extreme(w.factors)
-    text = f"its {w.bits}-bit {what} keep {w.energy.sqnr:.1f} dB"
-    if w.saturated and w.scale:
-        text += f": {w.saturated:.1%} are beyond the largest code ({((1 << (w.bits - 1)) - 1) / w.scale:.3g})"
-    cure = None if channels else cure_of(bench, row)  # extreme channels are said by themselves
-    if cure is not None:
-        yield Finding(row.name, "coarse weights", text, cure=cure)
+        if w.energy.sqnr is None or w.energy.sqnr >= 25.0:
+            continue
+        what = "factors" if w.name == FACTOR else f"'{w.name}'"
+        text = f"its {w.bits}-bit {what} keep {w.energy.sqnr:.1f} dB"
+        if w.saturated and w.scale:
+            text += f": {w.saturated:.1%} are beyond the largest code ({((1 << (w.bits - 1)) - 1) / w.scale:.3g})"
+        cure = cure_of(bench, row)
+        if cure is not None:
+            yield Finding(row.name, "coarse weights", text, cure=cure)
 
 
 def _extreme(factors: list[float]) -> tuple[int, ...]:
@@ -211,13 +227,15 @@ def _look_extreme(bench: Bench, row: Row) -> Iterator[Finding]:
         yield Finding(row.name, "extreme BatchNorm", text, remedy, cure_of(bench, row) or Cure(), channels=channels)
 
 
+# of one layer the first that sees something speaks: what else is seen there mostly follows from it
 _LOOKS: tuple[Callable[[Bench, Row], Iterator[Finding]], ...] = (
     _look_dead,
     _look_not_finite,
-    _look_saturated,
+    _look_limit,
     _look_gap,
-    _look_weights,
     _look_extreme,
+    _look_saturated,
+    _look_weights,
 )
 
 

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from linger.convert.dry_run import copied
 from linger.convert.prepare import check_root, record_of
-from linger.convert.quantization import quantization
 from linger.convert.repeat_conversion import repeat_conversion
-from linger.nn.base import Converted, QuantLayer
-from linger.nn.functional import FunctionalLayer
-from linger.quantizers import Quantizer
-from linger.runtime import info, is_owner, islands_of, remembered, state
+from linger.nn.base import QuantLayer
+from linger.runtime import is_owner, islands_of
 
-from .rows import Measurement, OperandRow, Row
-from .sums import Energy
-from .watch import Call, Sources, arguments_of, batches_of, first_tensor, run, tensors_of, watched
+from .bench import Bench, Loss
+from .rows import Measurement
+from .watch import batches_of
 from .weights import weight_rows
 
-__all__ = ["Bench", "bench", "measure", "measured_model"]
-
-_CHANNELS_LAST = ("Linear", "LayerNorm", "LSTM", "GRU", "Embedding", "Attention")
-_SUMS = ("add", "sub", "cat")
-Loss = Callable[[Any, Any], Any]
+__all__ = ["bench", "measure", "measured_model"]
 
 
 def measured_model(model: Any, caller: str) -> None:
@@ -98,179 +89,3 @@ def bench(
         weight_rows(found.rows, twin, None if plain is twin else plain)
         found.islands = islands_of(twin)
         yield b
-
-
-class Bench:
-    """One measurement while it runs.
-
-    Args:
-        found: Filled.
-        twin: Copy of the model.
-        plain: What runs in float: the same copy, or one of the reference.
-        loss: See :func:`measure`.
-    """
-
-    def __init__(self, found: Measurement, twin: nn.Module, plain: nn.Module, loss: Loss | None) -> None:
-        self.found, self.twin, self.plain, self.loss = found, twin, plain, loss
-        self.sources, self.floats = Sources(), dict[tuple[str, int], Tensor]()
-        self.inputs: dict[tuple[str, int], list[list[str]]] = {}
-        self.first: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        self.wanted: list[Tensor] = []
-
-    @torch.no_grad()
-    def batch(self, batch: Any, caller: str) -> None:
-        """One batch, in float and in integers."""
-        args, kwargs = arguments_of(self.twin, batch)
-        try:
-            if self.first is None:
-                self.prepare(args, kwargs)
-            wanted = self.in_float(args, kwargs)
-            with watched(self.twin, self.see):
-                got = run(self.twin, args, kwargs)
-        except (TypeError, RuntimeError, ValueError) as error:
-            what = f"batch {self.found.batches} of type {type(batch).__name__}"
-            raise ValueError(f"{caller}: the model does not run on {what}: {type(error).__name__}: {error}") from error
-        for a, b in zip(tensors_of(wanted), tensors_of(got), strict=False):
-            if a.shape == b.shape:
-                self.found.output.add(a, b)
-        if self.first is None:
-            self.first = (args, kwargs)
-            if self.loss is not None:
-                self.found.losses = float(self.loss(got, batch)), float(self.loss(wanted, batch))
-        self.found.batches += 1
-        self.floats.clear()
-
-    def prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The operators of user code come to life, so that they can be watched; who has seen no data is noted."""
-        used = state.used = set()
-        try:
-            run(self.twin, args, kwargs)
-        finally:
-            state.used = None
-        self.found.unseen = [q.name for q in used if isinstance(q, Quantizer) and not q.ready]
-        if self.plain is not self.twin:
-            with quantization(self.plain, False):
-                run(self.plain, args, kwargs)
-
-    def in_float(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The float model's outputs; what each layer hands on is kept, and of the first batch who reads whose result."""
-        first = self.first is None
-        if first:
-            args, kwargs = self.sources.tracked(args), self.sources.tracked(kwargs)
-
-        def see(call: Call) -> None:
-            y = first_tensor(call.output)
-            if y is not None:
-                self.floats[call.name, call.visit] = y.detach().clone()
-            if first:
-                reads = [self.sources.of(t) for t in tensors_of([call.args, call.kwargs])]
-                self.inputs[call.name, call.visit] = reads
-                self.sources.made(call.name, call.output)
-
-        with quantization(self.plain, False), torch.set_grad_enabled(first), watched(self.plain, see):
-            y = run(self.plain, args, kwargs)
-        if first:
-            self.found.outputs = self.sources.of(y)
-        return y
-
-    def see(self, call: Call) -> None:
-        """One call in the quantized forward."""
-        y = first_tensor(call.output)
-        fmt = None if y is None else info(y)
-        if y is None or fmt is None:
-            return
-        row = self.found.rows.get(call.name) or self.new_row(call, y)
-        own = first_tensor(call.float_form())
-        with torch._C.DisableTorchFunction():
-            y = y.detach().float()
-            scale, row.bits, row.relu = float(fmt.scale), fmt.bits, bool(fmt.relu)
-            row.scale = scale
-            if own is not None and own.shape == y.shape:
-                own = own.detach().relu() if fmt.relu else own.detach()
-                row.own.add(own, y)
-                row.values.add(own, y, scale, fmt.bits)
-            wanted = self.floats.get((call.name, call.visit))
-            if wanted is not None and wanted.shape == y.shape:
-                row.model.add(wanted.relu() if fmt.relu else wanted, y)
-            if row.kind in _SUMS and row.operator:
-                self.see_operands(row, call, scale, fmt.bits)
-
-    def new_row(self, call: Call, y: Tensor) -> Row:
-        m: Any = call.module
-        operator = isinstance(m, FunctionalLayer) or not isinstance(m, Converted)
-        kind = (getattr(m, "operator", "") if operator else "") or type(m).__name__
-        last = any(word in type(m).__name__ for word in _CHANNELS_LAST)
-        axis = (y.dim() - 1 if last else 1) if y.dim() > 1 else None
-        row = Row(call.name, kind, operator, place=call.place if operator else "")
-        row.own.axis = row.model.axis = axis
-        row.input_bits = getattr(getattr(m, "quant", None), "input_bits", 0)
-        reads = self.inputs.get((call.name, call.visit), [])
-        row.inputs = list(dict.fromkeys(name for names in reads for name in names)) or ["input"]
-        self.found.rows[call.name] = row
-        return row
-
-    def see_operands(self, row: Row, call: Call, scale: float, bits: int) -> None:
-        """What the operands of a sum or concatenation lose where they are brought to the result's scale."""
-        operands = list(tensors_of([call.args, call.kwargs]))
-        reads = self.inputs.get((call.name, call.visit), [])
-        top = 1 << (bits - 1)
-        for i, x in enumerate(operands):
-            if len(row.operands) <= i:
-                source = " + ".join(reads[i]) if i < len(reads) and reads[i] else "input"
-                row.operands.append(OperandRow(source))
-            known = info(x) or info(remembered(x))
-            if known is None:
-                continue
-            operand, value = row.operands[i], x.detach().float()
-            operand.bits_lost = max(operand.bits_lost, math.log2(float(known.scale) / scale))
-            operand.energy.add(value, torch.floor(value * scale + 0.5).clamp(-top, top - 1) / scale)
-
-    # ---- what one layer costs
-
-    @torch.no_grad()
-    def outputs(self) -> list[Tensor]:
-        """The network's outputs on the first batch."""
-        assert self.first is not None
-        return list(tensors_of(run(self.twin, *self.first)))
-
-    def attribute(self) -> None:
-        """Fill ``alone`` of every row, on the first batch."""
-        for row in self.found.rows.values():
-            if row.name:
-                row.alone = self.alone([row.name])
-                self.add_limit(row)
-
-    def alone(self, names: Iterable[str]) -> Energy:
-        """The float model's outputs, and those with these layers alone in integers."""
-        energy, names = Energy(), list(names)
-        with quantization(self.twin, False):
-            if not self.wanted:
-                self.wanted = self.outputs()
-            with quantization(self.twin, True, names) if names else nullcontext():
-                for a, b in zip(self.wanted, self.outputs(), strict=False):
-                    if a.shape == b.shape:
-                        energy.add(a, b)
-        return energy
-
-    @torch.no_grad()
-    def add_limit(self, row: Row) -> None:
-        """What the limit of a weight costs beside the rounding: the reference with this weight cut."""
-        assert self.first is not None
-        if self.plain is self.twin:
-            return
-        for weight in row.weights:
-            p = getattr(self.plain.get_submodule(row.name), weight.name, None)
-            if not weight.cut.share or not isinstance(p, nn.Parameter):
-                continue
-            before = p.detach().clone()
-            with quantization(self.plain, False):
-                wanted = list(tensors_of(run(self.plain, *self.first)))
-                p.clamp_(-weight.cut.limit, weight.cut.limit)
-                try:
-                    got = list(tensors_of(run(self.plain, *self.first)))
-                finally:
-                    p.copy_(before)
-            for a, b in zip(wanted, got, strict=True):
-                cut = Energy()
-                cut.add(a, b)
-                row.alone.noise += cut.noise

@@ -96,6 +96,7 @@ class Values:
         saturated: Those beyond the largest or smallest code.
         zeros: Those that are zero in float.
         zero_codes: Those whose code is zero.
+        clamped: Those beyond the limit of a training step.
         not_finite: NaN and infinities; nothing else counts them.
     """
 
@@ -105,11 +106,12 @@ class Values:
     saturated: int = 0
     zeros: int = 0
     zero_codes: int = 0
+    clamped: int = 0
     not_finite: int = 0
     histogram: Histogram = field(default_factory=Histogram)
 
-    def add(self, wanted: Tensor, got: Tensor, scale: float, bits: int) -> None:
-        """One batch: float values, those of the codes, and the codes' format."""
+    def add(self, wanted: Tensor, got: Tensor, scale: float, bits: int, limit: float | None = None) -> None:
+        """One batch: float values, those of the codes, the codes' format, and the limit of a training step."""
         x, y = wanted.float().flatten(), got.float().flatten()
         finite = x.isfinite()
         if not bool(finite.all()):
@@ -121,6 +123,7 @@ class Values:
         self.count += x.numel()
         top = 1 << (bits - 1)
         self.saturated += int(((x * scale >= top - 0.5) | (x * scale < -top - 0.5)).sum())
+        self.clamped += 0 if limit is None else int((x.abs() > limit).sum())
         self.zeros += int((x == 0).sum())
         self.zero_codes += int((y == 0).sum())
         self.histogram.add(x)

@@ -10,12 +10,24 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from linger.convert.neighbours_from_forward import bind_inputs
 from linger.quantizers import switched_off
-from linger.runtime import Leaf, sites
+from linger.runtime import Leaf, info, sites, tag
 
-__all__ = ["Call", "Sources", "arguments_of", "batches_of", "first_tensor", "run", "tensors_of", "watched"]
+__all__ = [
+    "Call",
+    "Errors",
+    "Sources",
+    "arguments_of",
+    "batches_of",
+    "first_tensor",
+    "injected",
+    "run",
+    "tensors_of",
+    "watched",
+]
 
 
 class Call(NamedTuple):
@@ -71,6 +83,40 @@ def watched(model: nn.Module, see: Callable[[Call], None]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+Errors = dict[tuple[str, int], Tensor]  # name and visit -> integers minus float form, in real units
+
+
+@contextmanager
+def injected(model: nn.Module, errors: Mapping[tuple[str, int], tuple[Tensor, bool]]) -> Iterator[None]:
+    """Inside, layers of a model in float make these errors; a ReLU that was part of a layer is applied in front of its own."""
+    names = {m: name for name, m in model.named_modules() if any(name == key[0] for key in errors)}
+    visits: dict[str, int] = {}
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        name = names[module]
+        visit = visits.get(name, 0)
+        visits[name] = visit + 1
+        return _with_error(output, *errors[name, visit]) if (name, visit) in errors else output
+
+    handles = [m.register_forward_hook(hook) for m in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _with_error(output: Any, error: Tensor, relu: bool) -> Any:
+    """A result whose first tensor is off by ``error``; its marks stay."""
+    if isinstance(output, Tensor):
+        fmt = info(output)
+        with torch._C.DisableTorchFunction():
+            value = (output.relu() if relu else output) + error
+        return value if fmt is None else tag(value, fmt.like(None))
+    first = _with_error(output[0], error, relu)
+    return output._replace(data=first) if isinstance(output, PackedSequence) else type(output)((first, *output[1:]))
 
 
 def run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
