@@ -1,6 +1,6 @@
 # The same commands here and in CI. Everything is set up on the first call: see `ready` below.
 #   make demo | test | test-slow | test-tf | test-timm | test-zoo | test-c | test-c-arm | test-cuda-emulated | test-cuda-operators | lint | format | bench | docs |
-#   build | wheel | test-wheel | clean
+#   site | build | wheel | test-wheel | clean
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,7 @@ TENSORFLOW ?= tensorflow-cpu
 C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h' 'tests/c/*.cpp')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-tf test-timm test-zoo test-c test-c-arm test-cuda-emulated lint format bench docs build wheel test-wheel clean
+.PHONY: demo test test-slow test-tf test-timm test-zoo test-c test-c-arm test-cuda-emulated lint format bench docs site build wheel test-wheel clean
 
 demo: build
 	$(PY) examples/digits.py
@@ -77,6 +77,10 @@ docs: build
 	$(PY) -m linger.settings zh > docs/zh/guide/configuration.md
 	$(PY) -m pytest tests/test_docstrings.py tests/guide
 
+# The site in build/site, in an environment of its own: it reads the sources and needs no torch.
+site: $(VENV)-site/.ready
+	NO_MKDOCS_2_WARNING=1 $(VENV)-site/bin/mkdocs build --strict
+
 build: $(VENV)/.ready
 	$(PY) setup.py -q build_ext --inplace
 
@@ -113,4 +117,9 @@ $(VENV)-tf/.ready: pyproject.toml
 $(VENV)-timm/.ready: pyproject.toml
 	test -x $(VENV)-timm/bin/python || $(PYTHON) -m venv $(VENV)-timm
 	$(VENV)-timm/bin/python -m pip install -q $(TIMM) onnx "setuptools>=77" "pytest>=8" hypothesis
+	touch $@
+
+$(VENV)-site/.ready: Makefile
+	test -x $(VENV)-site/bin/python || $(PYTHON) -m venv $(VENV)-site
+	$(VENV)-site/bin/python -m pip install -q "mkdocs-material>=9.5,<10" "mkdocstrings[python]" jieba "ruff==0.17.5"
 	touch $@

@@ -101,7 +101,7 @@ Everything is set in one YAML file, which `linger.constrain`, `linger.init` and 
 default. An unknown or duplicate key, a wrong type or a value that is not allowed is a `linger.ConfigError` with file, line,
 column, key and the allowed values.
 """,
-        "| key | default | allowed | meaning |",
+        "| key | meaning | default | allowed |",
         "cuda where there is a GPU, else cpu",
         {
             "": "Top level",
@@ -120,20 +120,20 @@ section leaves out comes from the settings above. A name that matches no module 
     "zh": _Words(
         """# 配置参考
 
-本页由 `python -m linger.settings zh` 根据 `linger/settings` 生成，有测试保证一致。
+本页由 `python -m linger.settings zh` 根据 `linger/settings` 生成，有测试保证一致。\
 English: [Configuration reference](../../guide/configuration.md)。
 
-所有设置都在一个 YAML 文件里，`linger.constrain`、`linger.init` 和各种检查都读取它。
-`linger.config_save_to_yaml("config.yaml")` 写出带有全部默认值和注释的文件。没有写的键取默认值。
+所有设置都在一个 YAML 文件里，`linger.constrain`、`linger.init` 和各种检查都读取它。\
+`linger.config_save_to_yaml("config.yaml")` 写出带有全部默认值和注释的文件。没有写的键取默认值。\
 未知的键、重复的键、错误的类型或不允许的值都会报 `linger.ConfigError`，并指出文件、行、列、键和允许的值。
 """,
-        "| 键 | 默认值 | 允许的值 | 含义 |",
+        "| 键 | 含义 | 默认值 | 允许的值 |",
         "有 GPU 时为 cuda，否则为 cpu",
         {"": "顶层", "clamp_info": "`clamp_info`：约束信息配置", "quant_info": "`quant_info`：量化信息配置"},
         """## 分区：单独设置某些层
 
-分区（section）是含有 `name` 列表的一组键，它自己的键名可以随意取。一层使用第一个覆盖它的分区；
-分区中没有写的键取上面的全局设置。匹配不到任何模块的名称会报错。
+分区（section）是含有 `name` 列表的一组键，它自己的键名可以随意取。一层使用第一个覆盖它的分区；\
+分区中没有写的键取上面的全局设置。匹配不到任何模块的名称会报错。\
 分区可以包含 `platform`、`open_quant`（`false` 表示其中的层和算子保持浮点）、`clamp_info` 和 `quant_info` 的所有键，以及：
 """,
         "例子如下，说明见[混合精度](mixed-precision.md)：",
@@ -169,7 +169,7 @@ def _table(words: _Words, chinese: bool, rows: Mapping[str, tuple[str, str]]) ->
         key = dotted.rpartition(".")[2]
         meaning = CHINESE[dotted] if chinese else {**COMMENTS, **SECTION_COMMENTS}[dotted].replace("\n", " ")
         shown = words.device if key == "device" else f"`{default}`" if default else ""
-        lines.append(f"| `{key}` | {shown} | {_translated(allowed) if chinese else allowed} | {meaning} |")
+        lines.append(f"| `{key}` | {meaning} | {shown} | {_translated(allowed) if chinese else allowed} |")
     return "\n".join(lines) + "\n"
 
 

@@ -58,6 +58,23 @@ def test_chinese_names_the_values_that_english_names(key):
     assert {name for name in names if name not in document.CHINESE[key]} == set()
 
 
+COMMON = set("or a the and of in that this key before model trained existed method name width".split())
+SENTENCE_WORDS for word in words)
+        assert plain or sentence in document.CHINESE_RULES, (
+            f"CHINESE_RULES of linger/settings/document.py lacks {sentence!r}"
+        )
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_chinese_names_the_values_that_english_names(key):
+    """So that a translation is not left behind when a choice is added."""
+    english = {**write.COMMENTS, **document.SECTION_COMMENTS}[key]
+    rule = {**rules.TOP, **{f"quant_info.{k}": r for k, r in rules.SECTION_QUANT.items()}}.get(key)
+    values = set(re.findall(r"[\w.]+", english)) & set(re.findall(r"[\w.]+", rule.expected if rule else ""))
+    names = {word for word in values if not word.isalpha() or word not in COMMON}
+    assert {name for name in names if name not in document.CHINESE[key]} == set()
+
+
 COMMON = {
     "or",
     "a",

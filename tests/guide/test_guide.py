@@ -51,6 +51,14 @@ def test_chinese_page_has_the_same_sections(name):
     assert levels(ENGLISH / name) == levels(CHINESE / name)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_chinese_paragraphs_are_one_line_each(name):
+    """A browser shows the end of a line as a space, which Chinese has not."""
+    prose = re.sub(r"(?ms)^```.*?^```$", "", (CHINESE / name).read_text("utf-8"))
+    broken = re.findall(r"(?m)^(?![|#]).*[\u3001-\uffef]\n(?=[\u3001-\uffef`\[])", prose)
+    assert broken == []
+
+
 @pytest.mark.parametrize("page", [folder / name for folder in (ENGLISH, CHINESE) for name in NAMES], ids=str)
 def test_blocks_have_a_language_that_is_checked(page):
     kinds = {block.language for block in blocks(page)}
