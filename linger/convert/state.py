@@ -45,6 +45,7 @@ State = MutableMapping[str, Any]
 _log = logging.getLogger("linger")
 _BN_KEYS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _WRAPPERS = ("module.", "_orig_mod.")
+_COUNTERS = ("total_ops", "total_params")  # buffers that thop leaves on modules for which it has no rule
 NESTS = ("state_dict", "model_state_dict", "model", "net")
 _STRICT = "_linger_strict"  # in the __dict__ of a root that loads: what load_state_dict was told
 _QUANTIZER = re.compile(r"_quantizer\.|_linger_qtensor_")
@@ -237,6 +238,7 @@ def _adapt(
     lost = lost_norms(model, record.fusions, given, model.__dict__.get(_STRICT, False))  # torch says True to every hook
     if lost:
         warnings.warn("linger: load_state_dict: " + "\n  ".join(lost), stacklevel=2)
+    _counters(model, given)
     for fusion in record.fusions:
         _fused(model, fusion, given, errors)
     _separate(model, record, given, theirs, errors)
@@ -247,6 +249,14 @@ def _adapt(
         _compare(record, theirs)
     model.__dict__.setdefault("_linger_hints", []).extend(_suggestions(model, given))
     state.update({prefix + k: v for k, v in given.items()})
+
+
+def _counters(model: nn.Module, given: State) -> None:
+    """What a counter of operations leaves on modules belongs to no checkpoint, and is missing from none."""
+    mine = {name: b for name, b in model.named_buffers() if name.rpartition(".")[2] in _COUNTERS}
+    for key in [k for k in given if k.rpartition(".")[2] in _COUNTERS and k not in mine]:
+        del given[key]
+    given.update({name: b for name, b in mine.items() if name not in given})
 
 
 def _loaded(model: nn.Module, keys: Any) -> None:

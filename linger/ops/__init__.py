@@ -5,7 +5,7 @@ from linger.ops.affine import affine, affine_bias
 from linger.ops.batch_norm import batch_norm
 from linger.ops.bmm import bmm, bmm_codes
 from linger.ops.cat import cat
-from linger.ops.checks import fake_kernel
+from linger.ops.checks import fake_kernel, transformed
 from linger.ops.clamp import clamp, clamp_weight
 from linger.ops.conv import Convolution, Geometry, conv, conv_codes
 from linger.ops.conv_transpose import Spacing, conv_transpose
@@ -85,4 +85,5 @@ __all__ = [
     "squared_errors",
     "sub",
     "sub_codes",
+    "transformed",
 ]

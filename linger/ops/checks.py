@@ -164,7 +164,9 @@ def check_output(op: str, out: Output) -> None:
     Raises:
         TypeError: ``out`` is not an :class:`Output`.
         ValueError: ``bits``, ``rounding`` or ``clamp`` out of range.
+        UnsupportedError: A transform of ``torch.func`` is running.
     """
+    refuse_transforms()
     if not isinstance(out, Output):
         raise TypeError(f"{op}: out must be an Output, got {type(out).__name__}")
     _, _, bits, rounding, clamp, _, _ = out
@@ -267,6 +269,25 @@ def applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
         return function.apply
     plain: Callable[..., Any] = cast(Any, super(torch.autograd.Function, function)).apply
     return plain
+
+
+def transformed() -> bool:
+    """Whether a transform of ``torch.func`` (grad, vmap, jvp ...) runs, which native operators do not know."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def refuse_transforms() -> None:
+    """Refuse what the native operators of an initialised model do not know.
+
+    Raises:
+        UnsupportedError: A transform of ``torch.func`` is running.
+    """
+    if transformed():
+        raise UnsupportedError(
+            "linger: the transforms of torch.func (grad, vjp, jvp, vmap, jacrev ...) do not know the native operators of an "
+            "initialised model: use loss.backward(), torch.autograd.grad or torch.autograd.functional.jacobian; "
+            "torch.func.functional_call alone works"
+        )
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:

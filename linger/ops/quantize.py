@@ -97,8 +97,7 @@ def quantize(x: Tensor, out: Output) -> Coded:
             value, codes, scale = _Quantize.apply(real, t, stats, settings, clamp, None)  # type: ignore[no-untyped-call]
         else:
             aside: list[Tensor] = []
-            apply = _Quantize.apply if torch._C._are_functorch_transforms_active() else _apply
-            value = apply(real, t, stats, settings, clamp, aside)  # type: ignore[no-untyped-call]
+            value = _apply(real, t, stats, settings, clamp, aside)  # type: ignore[no-untyped-call]
             codes, scale = aside
     elif t is None and not clamp:  # arguments left out are free
         value, codes, scale = _quantize(real, *stats, settings)

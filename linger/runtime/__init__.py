@@ -29,6 +29,7 @@ from .owners import (
     derive,
     float_region,
     is_owner,
+    refuse_script,
     runs_user_code,
     walk,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "own_arithmetic",
     "reader_of",
     "reads",
+    "refuse_script",
     "register_state_hooks",
     "remember",
     "remembered",

@@ -13,6 +13,9 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from torch import nn
 
+from linger.errors import UnsupportedError
+from linger.ops.checks import refuse_transforms
+
 from . import containers, dynamo, islands, mode
 from .blame import name_layer
 from .state import FLOAT_OPERATORS, Frame, end_forward, state
@@ -34,6 +37,14 @@ class LayerLookup(Protocol):
         """Settings of the layer with this qualified name."""
 
 
+def refuse_script(module: nn.Module) -> UnsupportedError:
+    """What ``torch.jit.script`` hears of a converted module."""
+    return UnsupportedError(
+        f"linger: torch.jit.script cannot compile {type(module).__name__}, whose integers are native operators: use "
+        "torch.jit.trace (inference), torch.compile, or linger.onnx.export"
+    )
+
+
 class Leaf(nn.Module):
     """Marker base of quantized leaf modules and quantizers: their ``forward`` is ours, nothing in it is intercepted."""
 
@@ -45,6 +56,10 @@ class Leaf(nn.Module):
         lines = [self.extra_repr(), *(f"({name}): {child!r}" for name, child in shown)]
         body = "\n".join(lines).replace("\n", "\n  ")
         return f"{type(self).__name__}(\n  {body}\n)"
+
+    def __prepare_scriptable__(self) -> None:
+        """What ``torch.jit.script`` asks first."""
+        raise refuse_script(self)
 
     def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
         """What ``torch.jit.trace`` runs. It cannot record our backward: the traced module is for inference."""
@@ -74,6 +89,7 @@ def _enter(self: nn.Module, base: type[nn.Module], args: tuple[Any, ...], kwargs
             args, kwargs = _floats(self, args, kwargs)
         if len(frames) > 1 or state.float_depth:
             return base.forward(self, *args, **kwargs)
+        refuse_transforms()
         if torch.compiler.is_dynamo_compiling():
             dynamo.shows_functions()
         else:
@@ -124,6 +140,10 @@ def _floats(self: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return args, kwargs
 
 
+def _refuse_script(self: nn.Module) -> None:
+    raise refuse_script(self)
+
+
 def owner_class(base: type[nn.Module]) -> type[nn.Module]:
     """The cached subclass of ``base`` that enters interception in ``forward`` (same name, module and pickle form)."""
     cls = _classes.get(base)
@@ -147,6 +167,7 @@ def owner_class(base: type[nn.Module]) -> type[nn.Module]:
             "__module__": base.__module__,
             "__qualname__": base.__qualname__,
             "__doc__": base.__doc__,
+            "__prepare_scriptable__": _refuse_script,
             "_linger_base": base,
         }
         cls = _classes.setdefault(base, derive(base.__name__, (base,), body))

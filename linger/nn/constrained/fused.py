@@ -16,12 +16,16 @@ from linger.ops.fold_bn import folded_real
 from linger.quantizers import CUT_SAID
 from linger.runtime import FOLDED, ahead, behind_norm, takes_its_own_forward
 
-from .layers import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, momentum_of
+from .layers import Constrained, Limit, batch_norm, clamp, clamp_weight, convolve, eager, momentum_of
 
 if TYPE_CHECKING:
     from linger.settings import ClampInfo
 
 _F = TypeVar("_F", bound="FusedBN")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+_OWN = {
+    "training", "num_features", "eps", "momentum", "affine", "track_running_stats", "ahead_relu", "blend", "call_super_init",
+}  # fmt: skip
 MARK = "_linger_ignore_parameter"  # 3.x name of the parameter that marks a fused checkpoint
 HOOKS = (
     "_forward_hooks",
@@ -63,7 +67,7 @@ def fold(first: Any, bn: Any, mean: Tensor, var: Tensor, limits: Limits = NO_LIM
         getattr(first, "transposed", False),
         getattr(first, "groups", 1),
     )
-    if w.dtype == mean.dtype == torch.float32 and w.device.type == "cpu":
+    if w.dtype == mean.dtype == torch.float32 and w.device.type == "cpu" and not ops.transformed():
         off = 0.0  # what the kernel takes for "no clamp"
         return ops.fold_bn(
             w, b, bn.weight, bn.bias, mean, var, bn.eps, groups, transposed,
@@ -75,9 +79,8 @@ def fold(first: Any, bn: Any, mean: Tensor, var: Tensor, limits: Limits = NO_LIM
 
 def _once(raw: Tensor, bn: Any) -> bool:
     """Whether normalisation and statistics come from one pass; torch's own operators serve the rest (other devices and types)."""
-    plain = (
-        raw.device.type == "cpu" and raw.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling()
-    )
+    plain = raw.device.type == "cpu" and raw.dtype in (torch.float32, torch.float64)
+    plain = plain and eager()
     return plain and all(t is None or t.dtype == raw.dtype for t in (bn.weight, bn.running_mean))
 
 
@@ -93,8 +96,20 @@ def copy_layer(m: nn.Module) -> Any:
     return plain
 
 
+def _added(m: nn.Module) -> tuple[dict[str, Any], dict[str, Tensor | None]]:
+    """Numbers, tensors and buffers that a tool (a counter of operations) has put on a module; its hooks go on using them."""
+    attributes = {
+        k: v
+        for k, v in m.__dict__.items()
+        if isinstance(v, (int, float, Tensor)) and k not in _OWN and not k.startswith(("_linger", "normalize_"))
+    }
+    buffers = {k: v for k, v in m._buffers.items() if k not in _STATISTICS and not k.endswith("_mask") and k != MARK}
+    return attributes, buffers
+
+
 def _restart(m: nn.Module, cls: type[nn.Module]) -> None:
     """Make `m` an empty module of another class; identity, training flag, forward hooks and wishes about it stay."""
+    attributes, buffers = _added(m) if cls is EmptyBatchNorm else ({}, {})
     kept = {
         key: value
         for key, value in m.__dict__.items()
@@ -103,7 +118,8 @@ def _restart(m: nn.Module, cls: type[nn.Module]) -> None:
     m.__class__ = cls
     m.__dict__.clear()
     nn.Module.__init__(m)
-    m.__dict__.update(kept)
+    m.__dict__.update(attributes | kept)
+    m._buffers.update(buffers)
 
 
 class FusedBN(Constrained):
@@ -187,7 +203,11 @@ class FusedBN(Constrained):
         ahead_relu = bool(getattr(layer, "ahead_relu", False))
         move_masks(layer, inner)
         move_masks(bn, norm)
+        buffers = _added(layer)[1]  # which the hooks, that stay outside, use
+        for name in buffers:
+            del inner._buffers[name]
         _restart(layer, cls)
+        layer._buffers.update(buffers)
         EmptyBatchNorm.replace(bn)
         new = cast(_F, layer)
         new.set_limits(ahead_relu=ahead_relu)
@@ -202,11 +222,12 @@ class FusedBN(Constrained):
         """Become the layer alone again, in place (`bn` is left out; whoever calls it folds it)."""
         inner = self.layer
         masks = masks_of(inner)
+        attributes, buffers = _added(self)
         kept = {key: self.__dict__[key] for key in (*HOOKS, "training", FOLDED, CUT_SAID) if key in self.__dict__}
         self.__dict__.clear()
         self.__class__ = type(inner)
-        self.__dict__.update(inner.__dict__)
-        self.__dict__.update(kept)
+        self.__dict__.update(attributes | inner.__dict__ | kept)
+        self._buffers.update(buffers)
         self._forward_pre_hooks.update(masks)
 
     def set_blend(self, blend: float) -> None:
@@ -287,6 +308,8 @@ class FusedBN(Constrained):
             layer = self.__dict__.get("_modules", {}).get(self.first)
             if layer is None or name.startswith("_"):
                 raise
+            if name in layer._buffers and not name.endswith("_mask"):  # a tool has put it there
+                raise
             return getattr(layer, name)
 
     def extra_repr(self) -> str:
@@ -358,9 +381,6 @@ class NormalizeLinearBN1d(FusedBN):
         return F.linear(x, w, b)
 
 
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
 class EmptyBatchNorm(nn.Module):
     """Stands where a BatchNorm was before it was fused into the layer in front of it: the identity.
 
@@ -402,9 +422,8 @@ class EmptyBatchNorm(nn.Module):
         given, mine = state_dict.get(prefix + MARK), getattr(self, MARK)
         if mine.is_meta and given is not None:  # load_state_dict(assign=True)
             setattr(self, MARK, torch.zeros(1, device=given.device))
-        if not strict:
-            return
-        unexpected_keys += [k for k in state_dict if k.startswith(prefix) and k != prefix + MARK]
+        own = {prefix + k for k in self._buffers}
+        unexpected_keys += [k for k in state_dict if strict and k.startswith(prefix) and k not in own]
 
 
 FUSED: dict[tuple[type[nn.Module], type[nn.Module]], type[FusedBN]] = {

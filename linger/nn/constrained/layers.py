@@ -13,7 +13,7 @@ from linger import ops
 from linger.nn.base import convert_class
 from linger.nn.constructor import also_positional
 from linger.quantizers import CUT_SAID, WeightCut, cut_note, weight_cut
-from linger.runtime import current_tape
+from linger.runtime import current_tape, refuse_script
 
 if TYPE_CHECKING:
     from linger.settings import ClampInfo
@@ -25,8 +25,13 @@ _log = logging.getLogger("linger")
 
 
 def _native(x: Tensor) -> bool:
-    """Whether the C kernel serves this tensor; on other devices and dtypes torch computes the same."""
-    return x.dtype == torch.float32 and x.device.type == "cpu"
+    """Whether the C kernel serves this tensor; on other devices and dtypes, and under ``torch.func``, torch computes the same."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and not ops.transformed()
+
+
+def eager() -> bool:
+    """Whether numbers can be read: nobody compiles, records or transforms."""
+    return not (torch.compiler.is_compiling() or ops.transformed() or torch._C._get_tracing_state() is not None)
 
 
 def clamp(x: Tensor, limit: Limit) -> Tensor:
@@ -149,11 +154,20 @@ class Constrained(nn.Module):
     def limited_output(self, y: Tensor) -> Tensor:
         """The output as the next layer sees it."""
         limit = self.normalize_data
-        if not torch.compiler.is_compiling() and self.training not in self.__dict__.get(_SEEN, ()):
+        if self.training not in self.__dict__.get(_SEEN, ()) and eager():
             self._look(y.detach(), limit)
         if limit is not None and current_tape() is not None:
             return y.clamp(-limit, limit)  # the operator that a file can hold
         return clamp(y, limit)
+
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What ``torch.jit.trace`` runs. It cannot record our backward: the traced module is for inference."""
+        with torch.no_grad():
+            return super()._slow_forward(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def __prepare_scriptable__(self) -> None:
+        """What ``torch.jit.script`` asks first."""
+        raise refuse_script(self)
 
     def weights(self) -> list[Tensor]:
         """The weights that a limit holds for, each on its own, in front of the clamp."""
