@@ -32,9 +32,10 @@ Tensor conv_pack(const Tensor &w, const Ints &stride, int64_t groups) {
 
 Tensor conv_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, const Ints &stride,
                   const Ints &padding, const Ints &dilation, int64_t groups, int64_t shift,
-                  int64_t bits, bool relu) {
+                  int64_t bits, bool relu, const OptTensor &packed) {
     const auto geometry = lgr::Geometry::of("conv_codes", stride, padding, dilation, groups);
-    lgr::Images images("conv_codes", lgr::conv_params("conv_codes", x, w, geometry), x, w, true);
+    lgr::Images images("conv_codes", lgr::conv_params("conv_codes", x, w, geometry), x, w, true, {},
+                       packed);
     return lgr::integers("conv_codes", images, shift, bits, relu, bias);
 }
 } // namespace
@@ -46,5 +47,6 @@ LGR_OPERATORS({"conv(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor?
               {"conv_pack(Tensor w, int[] stride, int groups) -> Tensor", LGR_BOX(conv_pack),
                lgr::Devices::CPU},
               {"conv_codes(Tensor x, Tensor w, Tensor? bias, int[] stride, int[] padding, "
-               "int[] dilation, int groups, int shift, int bits, bool relu) -> Tensor",
+               "int[] dilation, int groups, int shift, int bits, bool relu, Tensor? packed=None) "
+               "-> Tensor",
                LGR_BOX(conv_codes)});

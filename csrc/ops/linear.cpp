@@ -32,8 +32,8 @@ lgr::Coded linear(const Tensor &x, const Tensor &x_scale, const Tensor &w, const
 }
 
 Tensor linear_codes(const Tensor &x, const Tensor &w, const OptTensor &bias, int64_t shift,
-                    int64_t bits, bool relu) {
-    Rows rows("linear_codes", lgr::contiguous(x), w);
+                    int64_t bits, bool relu, const OptTensor &packed) {
+    Rows rows("linear_codes", lgr::contiguous(x), w, {}, packed);
     return lgr::integers("linear_codes", rows, shift, bits, relu, bias);
 }
 } // namespace
@@ -42,6 +42,6 @@ LGR_OPERATORS(
     {"linear(Tensor x, Tensor x_scale, Tensor w, Tensor w_scale, Tensor? bias, " LGR_OUTPUT
      ", Tensor? packed=None) -> " LGR_CODED,
      LGR_BOX(linear)},
-    {"linear_codes(Tensor x, Tensor w, Tensor? bias, int shift, int bits, bool relu) "
-     "-> Tensor",
+    {"linear_codes(Tensor x, Tensor w, Tensor? bias, int shift, int bits, bool relu, "
+     "Tensor? packed=None) -> Tensor",
      LGR_BOX(linear_codes)});

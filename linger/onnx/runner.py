@@ -14,12 +14,15 @@ import linger.nn  # noqa: F401  its families register their readers
 from linger.errors import ModelError
 from linger.onnx.islands import ANY_KIND, ISLANDS, Island
 from linger.onnx.loader import MAX_ELEMENTS, Graph, ValueDef, load
+from linger.onnx.plan import Plan, Recorder
 from linger.onnx.values import MAX_WORK, InputError, ReadNode, TooLarge, Value
 from linger.runtime.graph import Reader, reader_of
 
 _FULL = (MAX_ELEMENTS, MAX_WORK)
 _TRIAL = (1 << 22, 1 << 28)  # elements and steps of one node in the run on zeros at load time
+_MOST_PLANS = 16  # kinds of inputs that are remembered
 _RECURRENT = ("LSTMInt", "QLSTM", "GRUInt", "QGRU")
+_NATIVE = frozenset(np.dtype(kind) for kind in (np.float32, np.int8, np.int16, np.int32, np.int64))
 _INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 
 
@@ -29,7 +32,7 @@ class OnnxRunner:
     Both vocabularies are read (``Conv2dInt`` and ``QConv2d``). Standard float operators between a Dequant and a Quant
     run in float32. The file is untrusted: it is checked completely when it is loaded, and where its shapes are fixed
     and small it is run once on zeros, so that what is wrong is said here and not at the first use. Nothing in the file
-    is executed. An instance is immutable and may be shared between threads.
+    is executed. An instance may be shared between threads; it remembers how inputs of the shapes seen so far were run.
 
     Args:
         source: Path of the ``.onnx`` file, or its bytes.
@@ -51,6 +54,7 @@ class OnnxRunner:
         self._last_use = _last_use(self._graph)
         self._of_length = follows_length(self._graph)
         self._code_types = code_types_of(self._graph)
+        self._plans: dict[Any, tuple[Plan, Plan] | tuple[()]] = {}
         for node in self._graph.nodes:
             if reader_of(node.op_type) is None and node.op_type not in ISLANDS:
                 raise ModelError(f"{node.op_type} {node.name!r}: unknown operator {node.op_type!r}")
@@ -96,8 +100,31 @@ class OnnxRunner:
             ModelError: The file cannot be executed on these shapes.
         """
         values = self._bind(_by_name(inputs, self._graph.inputs))
-        results = self._execute(values, _FULL)
-        return {name: _result(value, integers) for name, value in results.items()}
+        given = [values[port.name].tensor for port in self._graph.inputs]
+        key = tuple((t.shape, t.dtype) for t in given)
+        plans = self._plans.get(key)
+        if plans is None:
+            results = self._recorded(key, values, given)
+            return {name: _result(value, integers) for name, value in results.items()}
+        made = plans[integers].run(given) if plans else None
+        if made is None:
+            results = self._execute(values, _FULL)
+            return {name: _result(value, integers) for name, value in results.items()}
+        return {name: _array(t) for name, t in zip(self.outputs, made, strict=True)}
+
+    def run_once(self, inputs: Any) -> None:
+        """Execute the nodes, one by one, for those who look at every value."""
+        self._execute(self._bind(_by_name(inputs, self._graph.inputs)), _FULL)
+
+    def _recorded(self, key: Any, values: dict[str, Value], given: list[Tensor]) -> dict[str, Value]:
+        """The first run with inputs of this kind; the next ones replay it, where the file has a plan."""
+        if len(self._plans) >= _MOST_PLANS:
+            return self._execute(values, _FULL)
+        attributes = [a for node in self._graph.nodes for a in node.attributes.values() if isinstance(a, Tensor)]
+        with torch.no_grad(), Recorder(given, [*self._graph.constants.values(), *attributes]) as recorder:
+            results = self._execute(values, _FULL)
+        self._plans[key] = recorder.plans([(v.tensor, v.codes) for v in results.values()], len(given))
+        return results
 
     def _bind(self, given: Mapping[str, object]) -> dict[str, Value]:
         unknown = [name for name in given if name not in self.inputs]
@@ -213,7 +240,9 @@ def _by_name(inputs: Any, wanted: Sequence[ValueDef]) -> Mapping[str, object]:
 
 def _tensor(name: str, array: object) -> Tensor:
     if isinstance(array, Tensor):
-        return array.detach().cpu()
+        return array.detach().cpu().contiguous()
+    if type(array) is np.ndarray and array.dtype in _NATIVE and array.flags.carray:  # nobody writes into it
+        return torch.from_numpy(array)
     if isinstance(array, (np.ndarray, np.generic)) and array.dtype.kind in "biuf":
         native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
         return torch.from_numpy(np.ascontiguousarray(native).reshape(native.shape).copy())
@@ -303,8 +332,11 @@ def _output(wanted: ValueDef, value: Value, of_length: bool) -> Value:
 
 
 def _result(value: Value, integers: bool) -> np.ndarray[Any, Any]:
-    tensor = value.codes if integers and value.codes is not None else value.tensor
-    result: np.ndarray[Any, Any] = tensor.contiguous().numpy().copy()
+    return _array(value.codes if integers and value.codes is not None else value.tensor)
+
+
+def _array(t: Tensor) -> np.ndarray[Any, Any]:
+    result: np.ndarray[Any, Any] = t.contiguous().numpy().copy()
     return result
 
 

@@ -19,7 +19,7 @@ from linger.ops.layer_norm import layer_norm, layer_norm_codes
 from linger.ops.least_error import N_EXPONENTS, least_error_step, squared_errors
 from linger.ops.linear import linear, linear_codes
 from linger.ops.mul import mul, mul_codes
-from linger.ops.pool import avg_pool, avg_pool_codes
+from linger.ops.pool import avg_pool, avg_pool_codes, max_pool_codes
 from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, quantize_codes, quantize_weight
 from linger.ops.relu import relu
 from linger.ops.softmax import chip_softmax, softmax, softmax_codes
@@ -70,6 +70,7 @@ __all__ = [
     "least_error_step",
     "linear",
     "linear_codes",
+    "max_pool_codes",
     "mul",
     "mul_codes",
     "quantize",

@@ -295,7 +295,7 @@ def _fake_gradients(dy: Tensor, x: Tensor, gw: Tensor, want: int) -> tuple[Tenso
 
 @checks.fake("linger::conv_codes")
 def _fake_conv_codes(x: Tensor, w: Tensor, bias: Tensor | None, *rest: Any) -> Tensor:
-    stride, padding, dilation, groups, _shift, bits, _relu = rest
+    stride, padding, dilation, groups, _shift, bits, _relu, *_packed = rest
     return _fake_result(x, w, Geometry(stride, padding, dilation, groups), checks.integer_form_dtype(bits))
 
 

@@ -135,7 +135,9 @@ def _fake_linear(x: Tensor, x_scale: Tensor, w: Tensor, w_scale: Tensor, bias: T
 
 
 @checks.fake("linger::linear_codes")
-def _fake_linear_codes(x: Tensor, w: Tensor, bias: Tensor | None, shift: int, bits: int, relu: bool) -> Tensor:
+def _fake_linear_codes(
+    x: Tensor, w: Tensor, bias: Tensor | None, shift: int, bits: int, relu: bool, packed: Tensor | None = None
+) -> Tensor:
     return x.new_empty((*x.shape[:-1], w.shape[0]), dtype=checks.integer_form_dtype(bits))
 
 

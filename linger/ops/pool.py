@@ -13,6 +13,7 @@ from linger.ops.spec import Coded
 
 _avg_pool = checks.native("avg_pool")
 _avg_pool_codes = checks.native("avg_pool_codes")
+_max_pool_codes = checks.native("max_pool_codes")
 _float_backward = torch.ops.aten.avg_pool2d_backward.default
 
 
@@ -126,6 +127,32 @@ def avg_pool_codes(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padd
     return out.to(x.dtype)
 
 
+def max_pool_codes(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> Tensor:
+    """The largest code of each window; padding never wins.
+
+    Args:
+        x: int8, int16 or int32 ``(N, C, H, W)``, contiguous or channels_last (kept).
+        kernel, stride: ``[height, width]``.
+        padding: ``[top, left, bottom, right]``.
+
+    Returns:
+        Codes of the dtype of ``x``.
+
+    Raises:
+        TypeError: ``x`` of another dtype.
+        ValueError: A window that does not fit.
+        UnsupportedError: A device without kernel.
+
+    Source: docs/numerics.md, "Operators that keep codes".
+    """
+    checks.check_codes("max_pool_codes", "x", x)
+    _check_window("max_pool_codes", x, kernel, stride, padding)
+    checks.check_device("max_pool_codes", x)
+    out: Tensor = _max_pool_codes(checks.widened(x), list(kernel), list(stride), list(padding))
+    return out if out.dtype == x.dtype else out.clamp_min(torch.iinfo(x.dtype).min).to(x.dtype)
+
+
+@checks.fake("linger::max_pool_codes")
 @checks.fake("linger::avg_pool_codes")
 def _fake_avg_pool_codes(x: Tensor, kernel: list[int], stride: list[int], padding: list[int]) -> Tensor:
     n, c, h, w = x.shape

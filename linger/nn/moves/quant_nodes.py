@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from linger.nn.nodes.operands import operand, out_bits, requantize, require_8_bits
-from linger.ops.quantize import quantize_codes
+from linger.ops.quantize import dequantize, quantize_codes
 from linger.runtime.graph import NodeReader, reads
 
 
@@ -37,8 +37,7 @@ def read_dequant(node: NodeReader) -> None:
     value = node.codes(0)
     node.match(0, exp2)
     node.room(tuple(value.codes.shape))
-    real = torch.ldexp(value.codes.to(torch.float32), torch.tensor(-exp2))
-    node.put_dequantized(0, real, value.codes)
+    node.put_dequantized(0, dequantize(value.codes, torch.tensor(2.0**exp2)), value.codes)
 
 
 @reads("Requant")

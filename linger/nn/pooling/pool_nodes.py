@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from linger.nn.nodes.operands import borders, limits, operand, positive, require_8_bits, window
 from linger.ops.conv import conv_codes
 from linger.ops.elementwise import requant_codes
-from linger.ops.pool import avg_pool_codes
+from linger.ops.pool import avg_pool_codes, max_pool_codes
 from linger.runtime.graph import NodeReader, reads
 
 _LONGEST_WINDOW = 1 << 20  # what the divider takes
@@ -67,6 +66,4 @@ def read_max_pool(node: NodeReader) -> None:
     if any(d != 1 for d in node.integers("dilations", 2, (1, 1))) or node.text("auto_pad", "NOTSET") != "NOTSET":
         raise node.error("dilations and auto_pad are not supported on codes")
     kernel, stride, pads, _ = _geometry(node, x)
-    padded = F.pad(x, (pads[1], pads[3], pads[0], pads[2]), value=torch.iinfo(x.dtype).min)
-    wide = torch.float64 if x.dtype == torch.int32 else torch.float32  # exact; torch's int8 pooling counts in int8
-    node.put_like(0, F.max_pool2d(padded.to(wide), kernel, stride).to(x.dtype), 0)
+    node.put_like(0, max_pool_codes(x, kernel, stride, pads), 0)
