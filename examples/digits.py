@@ -1,23 +1,29 @@
 """Handwritten digits: from float training to the chip's integers.
 
     python examples/digits.py [--platform arcs|venusA|venus|mars] [--qat-method MOM|TQT] [--device cuda]
+    torchrun --nproc-per-node 2 examples/digits.py --ddp [--device cuda]      # several processes
 
 Trains a small residual network on the 1797 digits that ship with scikit-learn, first in float, then constrained, then
 quantized; exports it to ONNX and runs the exported file. The last two lines of the table are the same integers.
 """
 
 import argparse
+import logging
+import os
 import re
 import tempfile
+from functools import partialmethod
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 import linger
@@ -58,6 +64,10 @@ def load_data(device="cpu"):
 
 def train(model, data, epochs, lr, title):
     images, labels = data
+    if dist.is_initialized():  # every process has its part of the data, all have the mean of their gradients
+        model = DistributedDataParallel(model)
+        rank, processes = dist.get_rank(), dist.get_world_size()
+        images, labels = (part[rank::processes][: len(part) // processes] for part in data)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
@@ -68,6 +78,7 @@ def train(model, data, epochs, lr, title):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            linger.sync_statistics(model)  # several processes: ranges of the whole batch
         schedule.step()
         progress.set_postfix(loss=f"{loss.item():.4f}")
 
@@ -165,13 +176,33 @@ def show(result, title):
     Console().print(table)
 
 
+def join(device):
+    """Become one of the processes that torchrun has started; returns this one's number and device."""
+    cuda = device.startswith("cuda")
+    dist.init_process_group("nccl" if cuda else "gloo")
+    if cuda:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    if dist.get_rank():  # one of them speaks
+        tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+        logging.getLogger("linger").setLevel(logging.ERROR)
+    return dist.get_rank(), device
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--platform", choices=["arcs", "venusA", "venus", "mars"], default="venusA")
     parser.add_argument("--qat-method", choices=["MOM", "TQT"], default="MOM")
     parser.add_argument("--folder", help="where config, checkpoints and the ONNX file go (default: a temporary folder)")
     parser.add_argument("--device", default="cpu", help="where it trains: cpu, cuda, cuda:1 ...")
+    parser.add_argument("--epochs", type=int, nargs=3, default=(20, 8, 8), help="of the three stages")
+    parser.add_argument("--ddp", action="store_true", help="one of the processes that torchrun has started")
     options = parser.parse_args()
-    result = main(options.platform, options.qat_method, folder=options.folder, device=options.device)
-    show(result, f"Handwritten digits on {options.platform}, {options.qat_method}")
-    print(f"exported: {result['file']}")
+    rank, device = join(options.device) if options.ddp else (0, options.device)
+    folder = options.folder if rank == 0 else None  # the others write the same, for themselves
+    result = main(options.platform, options.qat_method, options.epochs, folder, device)
+    if rank == 0:
+        show(result, f"Handwritten digits on {options.platform}, {options.qat_method}")
+        print(f"exported: {result['file']}")
+    if options.ddp:
+        dist.destroy_process_group()

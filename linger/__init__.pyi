@@ -204,6 +204,7 @@ from .onnx import export as export
 from .quantizers import calibration as calibration
 from .quantizers import freeze_statistics as freeze_statistics
 from .quantizers import register_calibrate_method as register_calibrate_method
+from .quantizers import sync_statistics as sync_statistics
 from .runtime import active as active
 from .runtime import float_region as float_region
 from .settings import QUANT_CONFIGS as QUANT_CONFIGS

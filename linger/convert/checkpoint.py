@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from linger.files import replaced
 from linger.quantizers import Quantizer
 
-from .prepare import record_of
+from .prepare import GATHER, check_whole, record_of
 from .repeat_conversion import repeat_conversion
 from .state import StateDict, inner_state, only_tensors, read_file, strip_wrappers, told_by_translators
 
@@ -52,6 +52,7 @@ def save(model: nn.Module, path: str | os.PathLike[str] | BinaryIO) -> None:
     Raises:
         TypeError: ``model`` is no module.
         ValueError: Nothing in the model has been converted.
+        UnsupportedError: Its parameters are spread over several processes (FSDP).
 
     Example:
         >>> import io, torch, linger
@@ -65,6 +66,7 @@ def save(model: nn.Module, path: str | os.PathLike[str] | BinaryIO) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"save: model must be a torch.nn.Module, got {type(model).__name__}")
     model = _unwrapped(model)
+    check_whole(model, "save", GATHER)
     parts = {name: record.metadata() for name, m in model.named_modules() if (record := record_of(m)) is not None}
     if not parts:
         raise ValueError(

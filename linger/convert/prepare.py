@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from linger.chip import ENGINES
+from linger.errors import UnsupportedError
 from linger.settings import Settings, current, dumps, load, use
 
 from .convertible import uninitialised
@@ -24,9 +26,11 @@ from .report import Report
 
 __all__ = [
     "CHOSEN",
+    "GATHER",
     "ConversionRecord",
     "Fusion",
     "check_root",
+    "check_whole",
     "former_settings_on_failure",
     "log_report",
     "open_settings",
@@ -115,6 +119,7 @@ def check_root(model: Any, what: str) -> None:
 
     Raises:
         TypeError: Not a module, or a wrapper whose inside has to be converted instead.
+        UnsupportedError: Parameters that are spread over several processes.
         ValueError: Lazy layers that have no parameters yet.
     """
     if not isinstance(model, nn.Module):
@@ -126,9 +131,33 @@ def check_root(model: Any, what: str) -> None:
         raise TypeError(f"{what}: convert the model before torch.compile (or pass model._orig_mod)")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(f"{what}: a scripted or traced model cannot be converted; convert it before torch.jit")
+    check_whole(model, what, "convert the model before fully_shard")
     lazy = [name for name, m in model.named_modules() if uninitialised(m)]
     if lazy:
         raise ValueError(f"{what}: lazy layers have no parameters yet: {', '.join(lazy)}; run one forward first")
+
+
+def check_whole(model: nn.Module, call: str, cure: str) -> None:
+    """Refuse a model of which every process holds a part (FSDP, tensor parallelism).
+
+    Args:
+        model: Any model.
+        call: What was called, for the message.
+        cure: What to do instead.
+
+    Raises:
+        UnsupportedError: A parameter is a DTensor.
+    """
+    tensors = sys.modules.get("torch.distributed.tensor")  # without it there is none
+    spread = tensors and next((n for n, p in model.named_parameters() if isinstance(p, tensors.DTensor)), None)
+    if spread:
+        raise UnsupportedError(f"{call}: '{spread}' is spread over several processes (FSDP): {cure}")
+
+
+GATHER = (
+    "gather it with torch.distributed.checkpoint.state_dict.get_model_state_dict(model, "
+    "options=StateDictOptions(full_state_dict=True)), load that into a model of one process and take this one"
+)
 
 
 @contextmanager

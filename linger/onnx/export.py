@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from linger.chip import Violation, coarse_average, engine_of, file_platform
 from linger.convert.findings import findings, sentences, unsaid
+from linger.convert.prepare import GATHER, check_whole
 from linger.errors import ExportError
 from linger.files import replaced
 from linger.quantizers import eagerly
@@ -122,6 +123,7 @@ def export(
         raise ExportError(
             "export: the model is not initialised; call linger.init(model, ...) first, then train or calibrate"
         )
+    check_whole(model, "export", GATHER)
     _check_finite(model)
     target = _target(target, settings.quant_method, split_float, report and prove)
     from .write_float import write_float  # its tables are only needed here

@@ -3,6 +3,7 @@
 from .calibration import calibrating, calibration, in_float, register_calibrate_method, switched_off, unobserved
 from .eager import eagerly
 from .freeze import freeze_statistics
+from .processes import sync_statistics
 from .quantizer import Quantizer, clamp_weight_once
 from .running import in_ddp_forward, in_recomputation
 from .saturation import TRAIN_LIMIT, highest, layer_of, remedy, saturation
@@ -29,6 +30,7 @@ __all__ = [
     "remedy",
     "saturation",
     "switched_off",
+    "sync_statistics",
     "unobserved",
     "weight_cut",
 ]

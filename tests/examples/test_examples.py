@@ -2,6 +2,10 @@
 
 import importlib.util
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +53,30 @@ def run(tmp_path, capsys, platform, method, epochs):
 @pytest.mark.parametrize("platform", ["arcs", "venusA", "venus", "mars"])
 def test_digits_fast(tmp_path, capsys, platform, method):
     run(tmp_path, capsys, platform, method, (8, 3, 3))
+
+
+@pytest.mark.parametrize("method", ["MOM", pytest.param("TQT", marks=pytest.mark.slow)])
+def test_digits_in_two_processes(tmp_path, method):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        *torchrun,
+        EXAMPLES / "digits.py",
+        "--ddp",
+        "--qat-method",
+        method,
+        "--folder",
+        tmp_path,
+        "--epochs",
+        "8",
+        "3",
+        "3",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("exported: ") == 1 and re.search(r"0 of 4500", done.stdout)
+    wrong = {name: int(n) for name, n in re.findall(r"│ (\w[\w ()]+?) +│ +[\d.]+% │ +(\d+) │", done.stdout)}
+    check(wrong, 0, (tmp_path / "digits.onnx").stat().st_size)
 
 
 @pytest.mark.slow
