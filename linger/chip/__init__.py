@@ -14,7 +14,7 @@ from .rules_conv import packs_4_bits, pads_wrongly
 from .rules_graph import PREFETCHED, GraphNode, check_graph
 from .scratch import scratch_need, scratch_request
 from .shapes import outputs as outputs_of
-from .taps import Taps, most_taps, rows_of_taps
+from .taps import Blocks, Taps, blocks_of_taps, most_taps, rows_of_taps
 from .violation import Violation
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "SHIPPED",
     "SWAP_INNER",
     "Average",
+    "Blocks",
     "Curve",
     "Engine",
     "GraphNode",
@@ -45,6 +46,7 @@ __all__ = [
     "average_fault",
     "average_rows",
     "average_runs",
+    "blocks_of_taps",
     "check_graph",
     "check_node",
     "check_total",

@@ -66,6 +66,7 @@ def _refused(note: str) -> Support:
     return Support("refused", note)
 
 
+_BLOCKS = "larger kernels and other dilations in blocks, each over channels of its own"
 _CONV1D = "dilated, depthwise and 4-bit ones as Conv2dInt of height 1"
 _CONV_T = "a bias of zeros, and zeros for groups and dilation, are written; 4-bit codes are stored as 8-bit weights"
 _SPREAD = (
@@ -101,8 +102,8 @@ OPERATORS: dict[str, Operator] = {
     # ---- layers with weights
     "Conv2dInt": _row(
         "nn.Conv2d",
-        _native("4-bit weights; with a bias, as 8-bit weights for engine 562ddc7"),
-        venus=_native("4-bit codes are stored as 8-bit weights"),
+        _native(f"4-bit weights; with a bias, as 8-bit weights for engine 562ddc7; {_BLOCKS}"),
+        venus=_native(f"4-bit codes are stored as 8-bit weights; {_BLOCKS}"),
     ),
     "Conv1dInt": _row(
         "nn.Conv1d",

@@ -1,7 +1,8 @@
-"""Kernels along one axis that are longer than a chip's: their taps in rows of a map that holds the sequence several times."""
+"""Kernels that are larger than a chip's: their taps in rows or channels of a map that holds the input several times."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .platforms import Limits
@@ -42,6 +43,51 @@ def rows_of_taps(chip: Limits, taps: int, dilation: int, stride: int) -> Taps | 
     return Taps(rows, columns, extent, dilation if known else 1)
 
 
+class Blocks(NamedTuple):
+    """One axis of a kernel as several kernels side by side; block ``j`` reads the input ``j * taps * gap`` elements further on.
+
+    Attributes:
+        count, taps: Blocks, and taps of each; ``count * taps`` is at least their number.
+        extent: Elements of a written block, zeros in between and behind included.
+        dilation: Of the node.
+        gap: Of the taps in the input.
+    """
+
+    count: int
+    taps: int
+    extent: int
+    dilation: int
+    gap: int
+
+
+def blocks_of_taps(
+    chip: Limits, kernel: Sequence[int], dilation: Sequence[int], stride: Sequence[int]
+) -> tuple[Blocks, ...] | None:
+    """A 2-D kernel in blocks that fit, one sum, one rounding: every block has input channels of its own.
+
+    Args:
+        chip: Row of the chip.
+        kernel, dilation, stride: Along height and width.
+
+    Returns:
+        A row for each axis; None: the kernel fits as it is, or the chip lacks the stride.
+    """
+    plane = all(d == 1 for d in dilation)
+    top = chip.max_kernel if plane else chip.max_kernel_dilated
+    fits = all(d in chip.dilations and k <= top for k, d in zip(kernel, dilation, strict=True))
+    if fits or any(s not in chip.strides for s in stride):
+        return None
+    return tuple(_blocks(chip, *axis) for axis in zip(kernel, dilation, stride, strict=True))
+
+
+def _blocks(chip: Limits, taps: int, gap: int, stride: int) -> Blocks:
+    if gap > 1 and gap in chip.dilations and taps <= chip.max_kernel_dilated:
+        return Blocks(1, taps, taps, gap, gap)
+    count = -(-taps // ((chip.max_kernel - 1) // gap + 1))
+    each = -(-taps // count)
+    return Blocks(count, each, max((each - 1) * gap + 1, stride), 1, gap)
+
+
 def most_taps(chip: Limits, dilation: int = 1) -> int:
     """The longest kernel along one axis of a map of one row."""
     return max((n for n in range(1, chip.max_kernel_dilated**2 + 1) if _fits(chip, n, dilation)), default=0)
@@ -52,4 +98,4 @@ def _fits(chip: Limits, taps: int, dilation: int) -> bool:
     return dilation in chip.dilations and taps <= top or rows_of_taps(chip, taps, dilation, 1) is not None
 
 
-__all__ = ["Taps", "most_taps", "rows_of_taps"]
+__all__ = ["Blocks", "Taps", "blocks_of_taps", "most_taps", "rows_of_taps"]

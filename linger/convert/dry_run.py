@@ -25,6 +25,13 @@ from .quantize import quantize
 __all__ = ["copied", "dry_run"]
 
 
+def _by_ranges(settings: Settings) -> Settings:
+    """The settings with moving maxima everywhere: thresholds that nothing has trained would say nothing about the data."""
+    sections = (replace(s, quant_info=replace(s.quant_info, qat_method="MOM")) for s in settings.sections)
+    quant = replace(settings.quant_info, qat_method="MOM")
+    return replace(settings, quant_info=quant, sections=tuple(sections))
+
+
 @contextmanager
 def dry_run(
     model: nn.Module, platform: str | None, example_inputs: Any, engine: str | None = None
@@ -48,7 +55,7 @@ def dry_run(
         raise RuntimeError(
             f"check: the part {done[0]!r} is initialised, the model is not: check the part, or all before init"
         )
-    settings = current() if known is None else known
+    settings = _by_ranges(current()) if known is None else known
     settings = replace(
         settings,
         platform=settings.platform if platform is None else platform,

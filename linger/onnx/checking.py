@@ -132,8 +132,8 @@ def check(
 
     Example:
         >>> import torch, linger
-        >>> print(linger.check(torch.nn.Conv2d(1, 2, 7), "venus").findings[0])
-        (root): kernel 7, the chip takes 1..5 (several smaller kernels in a row, or a dilated one)
+        >>> print(linger.check(torch.nn.Conv2d(1, 2, 3, 3), "venus").findings[0])
+        (root): stride 3, the chip takes one of (1, 2, 4) (a stride of 1, 2 or 4, or a pooling behind the layer)
 
     Source: docs/numerics.md, "Chips".
     """

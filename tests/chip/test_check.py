@@ -19,7 +19,7 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.wide = nn.Conv2d(3, 16, 7, padding=3, stride=2)
+        self.wide = nn.Conv2d(3, 16, 7, padding=3, stride=3)
         self.bn = nn.BatchNorm2d(16)
         self.thin = nn.Conv2d(16, 16, 3, stride=3, groups=16)
         self.fat = nn.Conv2d(16, 600, 3, padding=1)
@@ -34,7 +34,7 @@ class Net(nn.Module):
         return self.head(x)
 
 
-X = torch.randn(2, 3, 64, 64)
+X = torch.randn(2, 3, 96, 96)
 
 
 def configured(tmp_path, platform):
@@ -47,14 +47,14 @@ def found(report):
 
 
 ARCS = {
-    ("wide", "kernel"), ("thin", "stride"), ("deep", "input rows"), ("deep", "weight per output channel"),
+    ("wide", "kernel"), ("wide", "stride"), ("thin", "stride"), ("deep", "input rows"), ("deep", "weight per output channel"),
     *((layer, "batch") for layer in ("wide", "thin", "fat", "deep")),
 }  # fmt: skip
 EXPECTED = {
     "arcs": ARCS,
     "mars": ARCS,
     "venusA": {f for f in ARCS if f[0] != "deep" or f[1] == "batch"},
-    "venus": {("wide", "kernel"), ("thin", "stride")},
+    "venus": {("wide", "kernel"), ("wide", "stride"), ("thin", "stride")},
 }
 
 
@@ -111,7 +111,7 @@ def test_export_refuses_by_the_same_rules(platform, tmp_path):
 
 
 def test_init_tells_what_the_layers_break(tmp_path, caplog):
-    model = linger.init(nn.Sequential(nn.Conv2d(1, 2, 7), nn.Conv2d(2, 2, 7)), configured(tmp_path, "venus"))
+    model = linger.init(nn.Sequential(nn.Conv2d(1, 2, 7, 3), nn.Conv2d(2, 2, 7, 3)), configured(tmp_path, "venus"))
     notes = linger.convert.report_of(model).notes
     assert any(note.startswith("0, 1: kernel 7, the chip takes 1..5 (") for note in notes)
     assert "kernel 7, the chip takes 1..5" in caplog.text
@@ -119,7 +119,7 @@ def test_init_tells_what_the_layers_break(tmp_path, caplog):
 
 def test_without_inputs_the_layers_are_looked_at():
     report = linger.check(Net(), "arcs")
-    assert found(report) == {("wide", "kernel"), ("thin", "stride"), ("deep", "weight per output channel")}
+    assert found(report) == {(layer, what) for layer, what in ARCS if what not in ("batch", "input rows")}
     assert "example_inputs" in report.notes[0]
 
 
@@ -154,7 +154,7 @@ def test_what_has_no_form_is_a_finding_too():
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.b = nn.Conv2d(3, 4, 9), nn.Linear(4, 4)
+            self.a, self.b = nn.Conv2d(3, 4, 9, 3), nn.Linear(4, 4)
 
         def forward(self, x):
             y = self.a(x)
@@ -204,14 +204,14 @@ def test_keyword_inputs_and_a_bare_layer():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a = nn.Conv2d(3, 4, 6)
+            self.a = nn.Conv2d(3, 4, 6, 3)
 
         def forward(self, x, *, gain):
             return self.a(x) * gain
 
-    inputs = {"x": X[:1], "gain": torch.ones(1, 4, 59, 59)}
+    inputs = {"x": X[:1], "gain": torch.ones(1, 4, 31, 31)}
     assert ("a", "kernel") in found(linger.check(Two(), "arcs", inputs))
-    assert [v.what for v in linger.check(nn.Conv2d(1, 1, 6), "venus", X[:1, :1])] == ["kernel"]
+    assert [v.what for v in linger.check(nn.Conv2d(1, 1, 6, 3), "venus", X[:1, :1])] == ["kernel", "stride"]
 
 
 def test_arguments_are_checked(tmp_path):
@@ -327,3 +327,14 @@ def test_chips_by_enum_member_and_arguments_in_another_order():
             TypeError, match=r"platform must be a chip's name, got \w+; the order is check\(model, platf"
         ):
             linger.check(*args)
+
+
+def test_a_float_model_is_looked_at_by_its_ranges_whatever_trains_it():
+    from linger import settings
+
+    net, x = nn.GRU(6, 8, batch_first=True), torch.randn(1, 5, 6)
+    reports = []
+    for method in ("MOM", "TQT"):
+        settings.use(settings.loads(f"platform: venus\nquant_info: {{qat_method: {method}}}\n"))
+        reports.append(linger.check(net, "venus", x).findings)
+    assert reports[0] == reports[1] and reports[0]

@@ -89,10 +89,9 @@ ZOO: dict[str, Net] = {
         ((3, 10, 17),),
         regression,
         {
-            "": "GRUInt batch dilation",
+            "": "GRUInt batch",
             "arcs": "iqTanh",
             "venusA": "iqSigmoid iqTanh sigmoid",
-            "venus": "kernel padding",
         },
     ),
     "Squeezeformer": Net(dense.Squeezeformer, ((1, 48, 16),), ctc, {"venusA": "QSwish", "venus": "softmax"}),
@@ -123,9 +122,7 @@ ZOO: dict[str, Net] = {
     "FSMN, 25 taps": Net(lambda: speech.Fsmn(25), ((30, 10),), regression),
     "Transformer encoder": Net(dense.Encoder, ((9, 10),), steps, {"venus": "softmax"}),
     "EfficientNet-Lite": Net(patterns.EfficientNetLite, ((3, 24, 24),), classes),
-    "ConvNeXt": Net(
-        patterns.ConvNeXt, ((3, 32, 32),), classes, {"": "kernel", "arcs": "gelu", "venusA": "QGelu", "venus": "gelu"}
-    ),
+    "ConvNeXt": Net(patterns.ConvNeXt, ((3, 32, 32),), classes, {"arcs": "gelu", "venusA": "QGelu", "venus": "gelu"}),
     "LoRA": Net(patterns.Lora, ((12,),), classes),
     "NF-Net": Net(patterns.NfNet, ((3, 12, 12),), classes, {"": "add conv2d mean mul relu"}),
     "tied weights": Net(patterns.TiedHead, ((12,),), regression),

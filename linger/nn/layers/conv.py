@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -10,7 +11,16 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from linger import ops
-from linger.chip import OPERATORS, Limits, NodeFacts, limits_of, packs_4_bits, pads_wrongly, rows_of_taps
+from linger.chip import (
+    OPERATORS,
+    Limits,
+    NodeFacts,
+    blocks_of_taps,
+    limits_of,
+    packs_4_bits,
+    pads_wrongly,
+    rows_of_taps,
+)
 from linger.nn.base import (
     QuantLayer,
     accept,
@@ -193,12 +203,18 @@ class _ConvInt(QuantLayer, _ConvNd):
         shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
         codes = np.broadcast_to(np.int8(0), shape)
         op_type, weight, form, _ = self._node_form(platform, codes, self.bias is not None)
-        if len(self.kernel_size) == 1:  # its map has one row
+        chip = limits_of(platform)
+        blocks = blocks_of_taps(chip, *(form[key] for key in ("kernel_shape", "dilations", "strides")))
+        if len(self.kernel_size) == 2 and blocks is not None:
+            extents, parts = [b.extent for b in blocks], math.prod(b.count for b in blocks)
+            weight = np.broadcast_to(np.int8(0), (shape[0], shape[1] * parts, *extents))
+            form |= {"kernel_shape": extents, "dilations": [b.dilation for b in blocks], "pads": [0, 0, 0, 0]}
+        elif len(self.kernel_size) == 1:  # its map has one row
             kernel, gaps, steps = (int(form[key][-1]) for key in ("kernel_shape", "dilations", "strides"))
             rows = (
                 None
                 if op_type == "Conv1dInt" and self._fits(platform, kernel, gaps)
-                else rows_of_taps(limits_of(platform), kernel, gaps, steps)
+                else rows_of_taps(chip, kernel, gaps, steps)
             )
             if rows is not None:
                 op_type, weight = "Conv2dInt", np.broadcast_to(np.int8(0), (*shape[:2], rows.rows, rows.extent))

@@ -12,7 +12,7 @@ from linger.chip import SHIPPED
 from linger.runtime import Tape
 
 from .graph import Graph
-from .long_kernels import rows_for_taps
+from .long_kernels import channels_for_taps, rows_for_taps
 from .parameters import own_parameters, whole_bytes
 from .pooling import average_pooling, earlier_forms
 from .reserve import reserve_scratch
@@ -24,6 +24,7 @@ from .upsampling import padded_maps, spread_maps
 _PASSES = (
     rows_of_features,
     spread_maps,
+    channels_for_taps,
     average_pooling,
     rows_as_pixels,
     whole_bytes,
@@ -47,6 +48,7 @@ def rewrite(tape: Tape, outputs: Iterable[str], engine: str | None, open_batch: 
     graph = Graph(tape, outputs, engine, open_batch)
     rows_for_taps(graph)
     if engine not in (None, SHIPPED):
+        channels_for_taps(graph)
         earlier_forms(graph)
         return
     for change in _PASSES:

@@ -39,13 +39,7 @@ def spread_maps(graph: Graph) -> None:
 
     def rewrite(node: Node) -> bool:
         shape, weight = graph.shape(node.inputs[0]), tape.initializers.get(node.inputs[1])
-        if (
-            shape is None
-            or len(shape) != 4
-            or shape[0] != 1
-            or weight is None
-            or max(weight.shape[2:]) > limits.max_kernel
-        ):
+        if shape is None or len(shape) != 4 or shape[0] != 1 or weight is None:
             return False
         kernel, stride = weight.shape[2:], sizes(node.attributes["strides"])
         pads, extra = sizes(node.attributes["pads"]), sizes(node.attributes.get("output_padding", (0, 0)))
