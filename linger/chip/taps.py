@@ -47,13 +47,13 @@ class Blocks(NamedTuple):
     """One axis of a kernel as several kernels side by side; block ``j`` reads the input ``j * taps * gap`` elements further on.
 
     Attributes:
-        count, taps: Blocks, and taps of each; ``count * taps`` is at least their number.
+        parts, taps: Blocks, and taps of each; ``parts * taps`` is at least their number.
         extent: Elements of a written block, zeros in between and behind included.
         dilation: Of the node.
         gap: Of the taps in the input.
     """
 
-    count: int
+    parts: int
     taps: int
     extent: int
     dilation: int
@@ -83,9 +83,9 @@ def blocks_of_taps(
 def _blocks(chip: Limits, taps: int, gap: int, stride: int) -> Blocks:
     if gap > 1 and gap in chip.dilations and taps <= chip.max_kernel_dilated:
         return Blocks(1, taps, taps, gap, gap)
-    count = -(-taps // ((chip.max_kernel - 1) // gap + 1))
-    each = -(-taps // count)
-    return Blocks(count, each, max((each - 1) * gap + 1, stride), 1, gap)
+    parts = -(-taps // ((chip.max_kernel - 1) // gap + 1))
+    each = -(-taps // parts)
+    return Blocks(parts, each, max((each - 1) * gap + 1, stride), 1, gap)
 
 
 def most_taps(chip: Limits, dilation: int = 1) -> int:

@@ -206,7 +206,7 @@ class _ConvInt(QuantLayer, _ConvNd):
         chip = limits_of(platform)
         blocks = blocks_of_taps(chip, *(form[key] for key in ("kernel_shape", "dilations", "strides")))
         if len(self.kernel_size) == 2 and blocks is not None:
-            extents, parts = [b.extent for b in blocks], math.prod(b.count for b in blocks)
+            extents, parts = [b.extent for b in blocks], math.prod(b.parts for b in blocks)
             weight = np.broadcast_to(np.int8(0), (shape[0], shape[1] * parts, *extents))
             form |= {"kernel_shape": extents, "dilations": [b.dilation for b in blocks], "pads": [0, 0, 0, 0]}
         elif len(self.kernel_size) == 1:  # its map has one row

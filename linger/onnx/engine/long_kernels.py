@@ -108,9 +108,9 @@ def _shifted(
     """The part of a map that each block of an axis reads, zeros around it included; all of one size."""
     shift = blocks.taps * blocks.gap
     width = (count - 1) * stride + (blocks.extent - 1) * blocks.dilation + 1
-    behind = max((blocks.count - 1) * shift + width - before - x.shape[axis], 0)
+    behind = max((blocks.parts - 1) * shift + width - before - x.shape[axis], 0)
     x = _zeros(graph, x, axis, before, behind)
-    return [x.slice(axis, j * shift, j * shift + width) for j in range(blocks.count)]
+    return [x.slice(axis, j * shift, j * shift + width) for j in range(blocks.parts)]
 
 
 def _zeros(graph: Graph, x: FileTensor, axis: int, before: int, behind: int) -> FileTensor:
@@ -134,9 +134,9 @@ def _pieces(weight: np.ndarray[Any, Any], blocks: tuple[Blocks, ...]) -> np.ndar
     """The kernel (O, C, kh, kw) as (O, blocks * C, extent, extent), blocks of the height first."""
     o, c = weight.shape[:2]
     high, wide = blocks
-    pads = [(0, b.count * b.taps - k) for b, k in zip(blocks, weight.shape[2:], strict=True)]
-    full = np.pad(weight, [(0, 0), (0, 0), *pads]).reshape(o, c, high.count, high.taps, wide.count, wide.taps)
-    pieces = np.zeros((o, high.count, wide.count, c, high.extent, wide.extent), weight.dtype)
+    pads = [(0, b.parts * b.taps - k) for b, k in zip(blocks, weight.shape[2:], strict=True)]
+    full = np.pad(weight, [(0, 0), (0, 0), *pads]).reshape(o, c, high.parts, high.taps, wide.parts, wide.taps)
+    pieces = np.zeros((o, high.parts, wide.parts, c, high.extent, wide.extent), weight.dtype)
     steps = [b.gap // b.dilation for b in blocks]
     ends = [(b.taps - 1) * s + 1 for b, s in zip(blocks, steps, strict=True)]
     pieces[..., : ends[0] : steps[0], : ends[1] : steps[1]] = full.transpose(0, 2, 4, 1, 3, 5)
