@@ -1,6 +1,6 @@
 """Pages of the guide: their code blocks, and running them as a reader would, in order and in one namespace.
 
-A `python` block runs. A `text` block behind it is what it prints (`...` stands for anything). A block with a title, as
+A `python` block runs, and so does a `sh` block of `linger` commands. A `text` block behind it is what it prints (`...` stands for anything). A block with a title, as
 ```yaml title="config.yaml"```, is a file of that name; other `yaml` blocks are configurations that load.
 """
 
@@ -11,10 +11,12 @@ import contextlib
 import doctest
 import io
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import linger
+from linger import command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGLISH, CHINESE = ROOT / "docs" / "guide", ROOT / "docs" / "zh" / "guide"
@@ -74,6 +76,12 @@ def run(page: Path, folder: Path) -> None:
                     exec(compile(source, "model.py", "exec"), names)
             except Exception as error:
                 raise AssertionError(f"{page.name}, block at line {block.line}: {error!r}") from error
+            printed = out.getvalue()
+        elif block.language == "sh" and block.code.startswith("linger "):
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                for line in block.code.splitlines():
+                    assert command_line.main(shlex.split(line)[1:]) == 0, f"{page.name}: {line}"
             printed = out.getvalue()
         elif block.language == "text":
             same = doctest.OutputChecker().check_output(block.code, printed, FLAGS)
