@@ -1,7 +1,8 @@
 """Pages of the guide: their code blocks, and running them as a reader would, in order and in one namespace.
 
-A `python` block runs, and so does a `sh` block of `linger` commands. A `text` block behind it is what it prints (`...` stands for anything). A block with a title, as
-```yaml title="config.yaml"```, is a file of that name; other `yaml` blocks are configurations that load.
+A `python` block runs, and so does a `sh` block of `linger` commands. A `text` block behind it is what it prints (`...` stands for
+anything). A block with a title, as ```yaml title="config.yaml"```, is a file of that name; other `yaml` blocks are
+configurations that load.
 """
 
 from __future__ import annotations
