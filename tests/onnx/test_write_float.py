@@ -74,7 +74,11 @@ def check(f, *inputs, reference=True, **children):
     for got, want in zip(runner.run(fed).values(), wanted, strict=True):
         close(got, want)
     if reference:
-        for got, want in zip(ReferenceEvaluator(onnx.load_from_string(data)).run(None, fed), wanted, strict=True):
+        with np.errstate(
+            invalid="ignore"
+        ):  # numpy's flag also tells of what BLAS computes in padding; the results are compared
+            results = ReferenceEvaluator(onnx.load_from_string(data)).run(None, fed)
+        for got, want in zip(results, wanted, strict=True):
             close(got, want)
     return [n.op_type for n in onnx.load_from_string(data).graph.node]
 

@@ -150,6 +150,18 @@ LGR_VEC void tile(const int m_rows, const hcode *x, int64_t step, int64_t groups
             v_store(out + m * ostep + 8 * b, fitted(&ff, g));
         }
 }
+/* Functions of their own: inlined into the walk, gcc 12 spills the sums in every round. */
+#define LGR_TILE(m_rows)                                                                           \
+    static __attribute__((noinline)) void tile##m_rows(                                            \
+        const hcode *x, int64_t step, int64_t groups, const int16_t *w, const int32_t *bias,       \
+        int wide, const fit *f, int32_t *out, int64_t ostep)                                       \
+    {                                                                                              \
+        tile(m_rows, x, step, groups, w, bias, wide, f, out, ostep);                               \
+    }
+LGR_TILE(6)
+LGR_TILE(4)
+LGR_TILE(2)
+LGR_TILE(1)
 /* `count` rows x `gates` gates of one unit block; w, bias begin at the first of them */
 LGR_VEC void products(const int gates, int64_t count, const hcode *x, int64_t step, int64_t groups,
                       const void *packed, const int32_t *sum, const int32_t *bias, int wide,
@@ -160,13 +172,13 @@ LGR_VEC void products(const int gates, int64_t count, const hcode *x, int64_t st
     for (int b = 0; b < gates; ++b, w += groups * 32, bias += 16, out += 16) {
         int64_t m = 0;
         for (; m + 6 <= count; m += 6)
-            tile(6, x + m * step, step, groups, w, bias, wide, f, out + m * ostep, ostep);
+            tile6(x + m * step, step, groups, w, bias, wide, f, out + m * ostep, ostep);
         for (; m + 4 <= count; m += 4)
-            tile(4, x + m * step, step, groups, w, bias, wide, f, out + m * ostep, ostep);
+            tile4(x + m * step, step, groups, w, bias, wide, f, out + m * ostep, ostep);
         for (; m + 2 <= count; m += 2)
-            tile(2, x + m * step, step, groups, w, bias, wide, f, out + m * ostep, ostep);
+            tile2(x + m * step, step, groups, w, bias, wide, f, out + m * ostep, ostep);
         for (; m < count; ++m)
-            tile(1, x + m * step, step, groups, w, bias, wide, f, out + m * ostep, ostep);
+            tile1(x + m * step, step, groups, w, bias, wide, f, out + m * ostep, ostep);
     }
 }
 #endif
