@@ -35,10 +35,14 @@ class Violation:
     operator: str = ""
     pack: str = ""
 
-    def __str__(self) -> str:
-        text = f"{self.layer or '(root)'}: {self.what} {self.value}".rstrip()
+    def sentence(self) -> str:
+        """What was found, without the layer and what helps."""
+        text = f"{self.what} {self.value}".rstrip()
         plain = self.refused and self.severity == "error" and self.what != "operator"
-        text += f", the chip takes {self.limit}" if plain else f": {self.limit}"
+        return text + (f", the chip takes {self.limit}" if plain else f": {self.limit}")
+
+    def __str__(self) -> str:
+        text = f"{self.layer or '(root)'}: {self.sentence()}"
         return f"{text} ({self.remedy})" if self.remedy else text
 
     def to_dict(self) -> dict[str, Any]:

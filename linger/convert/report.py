@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from linger.nn.base import Converted
 from linger.nn.functional import FunctionalLayer
 from linger.nn.layers.embedding import EmbeddingInt
+from linger.nn.recurrent.layer import RecurrentInt
 from linger.quantizers import Quantizer, saturation
 from linger.runtime import float_calls_of
 
@@ -111,7 +112,7 @@ class Summary:
     islands: list[str]
     notes: list[str]
 
-    head = ("name", "layer", "in/w/out bits", "limits", "note")
+    head = ("name", "layer", "in/w/out bits", "scale", "range", "limits", "note")
 
     def __str__(self) -> str:
         parts = [f"linger {self.stage}, platform {self.platform}", format_table(self.head, self.rows), *self.notes]
@@ -149,6 +150,17 @@ def _limits(m: nn.Module) -> str:
     return ", ".join(parts + ([f"bias {bias:g}"] if bias is not None else []))
 
 
+def _range(m: nn.Module) -> tuple[str, str]:
+    """Scale of a layer's result (codes per unit), and the range of its statistics; "-" where it has seen no data."""
+    layer: Any = m
+    q = getattr(m, "weight_quantizer" if isinstance(m, EmbeddingInt) else "output_quantizer", None)
+    if isinstance(m, RecurrentInt):
+        q = layer.output_quantizer_of(layer.num_layers - 1)
+    if not isinstance(q, Quantizer) or q.scale.is_meta:
+        return "", ""
+    return (f"{float(q.scale):g}", f"±{q.reach:.3g}") if q.ready else ("-", "-")
+
+
 def summary(model: nn.Module) -> Summary:
     """Layers, number formats, limits and what stays float of a converted model, as a table.
 
@@ -179,11 +191,12 @@ def summary(model: nn.Module) -> Summary:
                 reads, writes = "-", weights
             note = q.method + (", ReLU fused" if getattr(m, "fused_relu", False) else "")
             note += f", platform {q.platform}" if q.platform != record.settings.platform else ""
-            rows.append((name or "(root)", type(m).__name__, f"{reads}/{weights}/{writes}", limits, note))
+            bits = f"{reads}/{weights}/{writes}"
+            rows.append((name or "(root)", type(m).__name__, bits, *_range(m), limits, note))
         elif hasattr(m, "normalize_data"):
-            rows.append((name or "(root)", type(m).__name__, "float", limits, ""))
+            rows.append((name or "(root)", type(m).__name__, "float", "", "", limits, ""))
         elif name in stayed:
-            rows.append((name or "(root)", type(m).__name__, "float", "", stayed[name].note))
+            rows.append((name or "(root)", type(m).__name__, "float", "", "", "", stayed[name].note))
     islands = [str(i) for i in float_calls_of(model)]
     notes = list(record.report.notes)
     off = sorted(record.settings.float_operators) if record.stage == "init" else []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import os
+import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -15,7 +16,7 @@ from linger.chip import FLOAT, Violation, engine_of, file_platform, limits_of
 from linger.convert.dry_run import dry_run
 from linger.convert.findings import findings, follow, layer_findings
 from linger.convert.neighbours_from_forward import bind_inputs
-from linger.convert.report import format_table, html_table
+from linger.convert.report import html_table
 from linger.errors import ExportError, ModelError, UnsupportedError
 from linger.runtime import Tape
 
@@ -29,7 +30,8 @@ from .serialise import live_nodes
 
 __all__ = ["CheckReport", "check"]
 
-_HEAD = ("severity", "layer", "what", "value", "limit", "remedy")
+_HEAD = ("layer", "severity", "finding", "helps")
+_WIDTH = 100
 _RANKS = {"error": 0, "warning": 1, "note": 2}
 _PARTIAL = "only layers were looked at; pass example_inputs to have every operator and size looked at"
 
@@ -80,15 +82,35 @@ class CheckReport:
     def _title(self) -> str:
         return f"linger.check, {self.platform}: {len(self.errors)} error(s), {len(self.warnings)} warning(s)"
 
-    def _rows(self) -> list[tuple[str, ...]]:
-        return [(v.severity, v.layer or "(root)", v.what, v.value, v.limit, v.remedy) for v in self.findings]
+    def _groups(self) -> dict[str, list[Violation]]:
+        """The findings by layer, each once: layers that share one are named together, values of one kind, too."""
+        layers: dict[Violation, list[str]] = {}
+        for v in self.findings:
+            layers.setdefault(replace(v, layer="", operator="", pack=""), []).append(v.layer or "(root)")
+        kinds: dict[tuple[str, Violation], list[str]] = {}
+        for v, names in layers.items():
+            kinds.setdefault((", ".join(dict.fromkeys(names)), replace(v, value="")), []).append(v.value)
+        groups: dict[str, list[Violation]] = {}
+        for (names, v), values in kinds.items():
+            groups.setdefault(names, []).append(replace(v, value=", ".join(filter(None, values))))
+        return groups
 
     def __str__(self) -> str:
-        table = [format_table(_HEAD, self._rows())] if self.findings else []
-        return "\n".join([self._title(), *table, *self.notes])
+        lines = [self._title()]
+        for names, found in self._groups().items():
+            lines += ["", *_wrapped(names, "", "  ")]
+            for v in found:
+                lines += _wrapped(f"{v.severity:<8} {v.sentence()}", "  ", " " * 11)
+                lines += _wrapped(f"helps: {v.remedy}", " " * 11, " " * 11) if v.remedy else []
+        return "\n".join([*lines, *([""] if self.findings and self.notes else []), *self.notes])
 
     def _repr_html_(self) -> str:
-        table = html_table(_HEAD, self._rows()) if self.findings else ""
+        rows = [
+            (names if not i else "", v.severity, v.sentence(), v.remedy)
+            for names, found in self._groups().items()
+            for i, v in enumerate(found)
+        ]
+        table = html_table(_HEAD, rows) if rows else ""
         return "".join(f"<p>{html.escape(t)}</p>" for t in (self._title(), *self.notes)) + table
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,6 +177,10 @@ def check(
         if example_inputs is None:
             return _report(chip, layer_findings(twin, chip, release), _PARTIAL)
         return _report(chip, _recorded(twin, chip, release, example_inputs))
+
+
+def _wrapped(text: str, first: str, further: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=further, break_on_hyphens=False)
 
 
 def _report(platform: str, found: list[Violation], *notes: str) -> CheckReport:

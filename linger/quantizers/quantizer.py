@@ -356,7 +356,7 @@ class Quantizer(nn.Module):
     @property
     def reach(self) -> float:
         """The largest absolute value of the range that the statistics stand for, in real units. Reads the device."""
-        limit = float(self._limit_tensor())
+        limit = float(self._limit_tensor().detach())
         return 2.0**limit if self.method == "TQT" else limit
 
     def _limit_tensor(self) -> Tensor:

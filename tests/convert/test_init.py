@@ -211,7 +211,7 @@ def test_the_summary_shows_widths_and_limits_of_what_a_layer_has(tmp_path):
         config(tmp_path, "platform: arcs"),
     )
     m(torch.tensor([[1, 2]]))
-    rows = {row[1]: row[2:4] for row in linger.summary(m).rows}
+    rows = {row[1]: (row[2], row[5]) for row in linger.summary(m).rows}
     assert rows["EmbeddingInt"] == ("-/8/8", "weight 7 x mean") and rows["SigmoidInt"] == ("8/-/8", "")
     assert rows["LinearInt"] == ("8/8/8", "out 8, weight 7 x mean")
 
@@ -219,7 +219,7 @@ def test_the_summary_shows_widths_and_limits_of_what_a_layer_has(tmp_path):
 def test_the_summary_names_the_chip_of_a_section(tmp_path):
     text = "platform: arcs\npart:\n  name: ['1']\n  platform: venus\n"
     m = linger.init(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), config(tmp_path, text))
-    assert [row[4] for row in linger.summary(m).rows] == ["MOM", "MOM, platform venus"]
+    assert [row[6] for row in linger.summary(m).rows] == ["MOM", "MOM, platform venus"]
 
 
 def test_a_gru_of_another_formula_is_told(tmp_path, caplog):
