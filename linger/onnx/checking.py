@@ -91,8 +91,8 @@ class CheckReport:
         for v, names in layers.items():
             kinds.setdefault((", ".join(dict.fromkeys(names)), replace(v, value="")), []).append(v.value)
         groups: dict[str, list[Violation]] = {}
-        for (names, v), values in kinds.items():
-            groups.setdefault(names, []).append(replace(v, value=", ".join(filter(None, values))))
+        for (shared, v), values in kinds.items():
+            groups.setdefault(shared, []).append(replace(v, value=", ".join(filter(None, values))))
         return groups
 
     def __str__(self) -> str:
@@ -105,7 +105,7 @@ class CheckReport:
         return "\n".join([*lines, *([""] if self.findings and self.notes else []), *self.notes])
 
     def _repr_html_(self) -> str:
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (names if not i else "", v.severity, v.sentence(), v.remedy)
             for names, found in self._groups().items()
             for i, v in enumerate(found)
