@@ -69,6 +69,11 @@ def validate(model: ModelProto) -> None:
                 raise ExportError(f"export: {where}: float tensor '{name}' enters a quantized operator without a Quant")
         quantized = [n for n in node.input if scale.get(n) is not None]
         if node.op_type == "Quant":
+            if node.input[0] in wide:
+                raise ExportError(
+                    f"export: {where} reads '{node.input[0]}' as a float tensor, and an LSTM reads it as its cell state, which "
+                    "enters in the chip's wide integers: give hidden and cell state as two tensors"
+                )
             produced: float | None = _attribute(node, "scale_x")
         elif node.op_type == "Dequant":
             produced = None
