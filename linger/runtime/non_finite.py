@@ -59,12 +59,15 @@ def watch(
     operands = tensors([*args, *kwargs.values()])
     if not bool(bad.any()) or not all(bool(t.detach().isfinite().all()) for t in operands if t.is_floating_point()):
         return
-    _say(
-        name,
-        frame,
-        f"made {int(bad.sum())} of {plain.numel()} values NaN or infinite, of finite operands: what is quantized behind it is "
-        f"NaN; {_CURE}",
-    )
+    where = _new_place(name, frame)
+    if where is not None:
+        _log.warning(
+            "linger: %s made %d of %d values NaN or infinite, of finite operands: what is quantized behind it is NaN; %s",
+            where,
+            int(bad.sum()),
+            plain.numel(),
+            _CURE,
+        )
 
 
 def _all_zero(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], frame: FrameType | None) -> None:
@@ -81,23 +84,29 @@ def _all_zero(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], frame: F
     if not known or any(bool(t.detach().any()) for t in tensors(operands)):
         return
     layer, _ = layer_of(str(known[0][1].maker))
-    _say(
-        name,
-        frame,
-        f"gets nothing but 0 from '{layer}', too small for the scale {float(known[0][1].scale):g} of its result: the gradient "
-        f"there is infinite or NaN; {_CURE}, or give '{layer}' more bits",
-    )
+    where = _new_place(name, frame)
+    if where is not None:
+        _log.warning(
+            "linger: %s gets nothing but 0 from '%s', too small for the scale %g of its result: the gradient is infinite or "
+            "NaN; %s, or give '%s' more bits",
+            where,
+            layer,
+            float(known[0][1].scale),
+            _CURE,
+            layer,
+        )
 
 
-def _say(name: str, frame: FrameType | None, what: str) -> None:
-    """Warn once per place."""
+def _new_place(name: str, frame: FrameType | None) -> str | None:
+    """Owner, operator and line; None where they were named before."""
     owner = state.frames[-1].owner
     file, line = sites.where(frame)
     place = (owner.__dict__.get("_linger_name", ""), name, file, line)
     said: dict[Any, None] = owner.__dict__.setdefault("_linger_non_finite", {})
-    if place not in said:
-        said[place] = None
-        _log.warning("linger: %s: `%s` (%s:%d) %s", place[0] or "(root)", name, file, line, what)
+    if place in said:
+        return None
+    said[place] = None
+    return f"{place[0] or '(root)'}: `{name}` ({file}:{line})"
 
 
 __all__ = ["watch"]

@@ -1,6 +1,7 @@
 """The users' FAQ on training: NaN, eval, learning rates, frozen parts, checkpoints, processes, optimizers, switches."""
 
 import copy
+import io
 import multiprocessing
 import pickle
 
@@ -80,6 +81,23 @@ def test_faq_f11_backward_in_eval_mode():
     codes = linger.QTensor(linger.from_tensor_to_qtensor(x, float(model[0].input_quantizer.scale)))
     assert torch.equal(model[0].bias.grad, torch.full((3,), 8.0))  # nothing saturates: straight through
     assert torch.allclose(model[0].weight.grad, codes.value.sum(0).expand(3, 4), atol=1e-6)
+
+
+def test_faq_f15_an_exploding_run_names_its_first_layer():
+    model = linger.init(float_net())
+    with linger.monitor(model, every=1000, stream=io.StringIO(), stop=True) as watch:
+        rate = 1.0
+        for _ in range(6):
+            watch.loss(train(model, steps=1, lr=0.02)[0])
+        with pytest.raises(
+            linger.Diverged, match=r"'(conv1|conv2|fc|_linger_qtensor_qadd_0)' is the first that breaks"
+        ):
+            for _ in range(10):
+                rate *= 10
+                watch.loss(train(model, steps=1, lr=rate)[0])
+    assert watch.steps <= 6 + 8
+    assert linger.suggest_lr(0.5) == 0.05
+    assert linger.suggest_lr(torch.optim.SGD(model.parameters(), 0.5)) == [0.05]
 
 
 def test_faq_f16_evaluation_after_one_batch():
