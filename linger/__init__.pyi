@@ -13,6 +13,7 @@ from . import ops as ops
 from . import quantizers as quantizers
 from . import runtime as runtime
 from . import settings as settings
+from . import tuning as tuning
 from ._C import __version__ as __version__
 from .compat.files import fix_dequant as fix_dequant
 from .compat.files import onnx_quant as onnx_quant
@@ -216,3 +217,4 @@ from .settings import QatMethod as QatMethod
 from .settings import QuantMode as QuantMode
 from .settings import QuantStrategy as QuantStrategy
 from .settings import config_save_to_yaml as config_save_to_yaml
+from .tuning import tune as tune

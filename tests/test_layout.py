@@ -27,6 +27,7 @@ ARROWS = {
     "onnx": {"convert", "nn", "runtime", "quantizers", "settings", "chip", "ops"} | BASE,
 }
 ARROWS["monitoring"] = {"runtime", "quantizers", "ops"} | BASE
+ARROWS["tuning"] = {"measure", "convert", "nn", "runtime", "quantizers", "settings", "chip", "ops"} | BASE
 ARROWS["compat"] = set(ARROWS) | BASE
 ARROWS["command_line"] = set(ARROWS) | BASE
 ARROWS["__main__"] = {"command_line"}

@@ -22,7 +22,7 @@ from .patterns import Selection
 from .prepare import check_root
 from .quantize import quantize
 
-__all__ = ["copied", "dry_run"]
+__all__ = ["copied", "dry_run", "quietly"]
 
 
 def _by_ranges(settings: Settings) -> Settings:
@@ -79,7 +79,7 @@ def copied(model: nn.Module, caller: str) -> Iterator[nn.Module]:
     Raises:
         ValueError: The model cannot be copied.
     """
-    with undisturbed(model), _quiet():
+    with quietly(model):
         for m in model.modules():  # torch copies no computed tensors, such as pruned weights
             m.__dict__.update({k: v.detach() for k, v in m.__dict__.items() if isinstance(v, Tensor) and v.grad_fn})
         try:
@@ -90,8 +90,15 @@ def copied(model: nn.Module, caller: str) -> Iterator[nn.Module]:
 
 
 @contextmanager
+def quietly(model: nn.Module) -> Iterator[None]:
+    """Inside, nothing is told; afterwards the statistics of the model's BatchNorms and the random states are as before."""
+    with undisturbed(model), _quiet():
+        yield
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """The dry run tells nothing but its findings."""
+    """A dry run tells nothing but its findings."""
     log = logging.getLogger("linger")
     before = log.disabled
     log.disabled = True
