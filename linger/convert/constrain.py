@@ -177,7 +177,7 @@ def _one(name: str, m: nn.Module, selection: Selection, info: ClampInfo, found: 
         why = left_alone(m, "constrain")
         return [] if why is None else [Row(name, was, "", selection.disabled(m) or why, where)]
     base, cls = row
-    why = selection.disabled(m) or obstacle(m, base)
+    why = selection.disabled(m) or obstacle(m, base, id(m) in found.own)
     if why is not None:
         return [Row(name, was, "", why, where)]
     cls.from_float(m, info)

@@ -23,6 +23,7 @@ from .constrain import fusion_of
 from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
 from .neighbours import Pair, fusable_pairs, standing_notes
+from .own_code import LIMITED, user_class
 from .patterns import Selection, limits_of, names_of
 from .prepare import CHOSEN, ConversionRecord, Fusion, record_of
 from .report import Report, Row
@@ -204,9 +205,9 @@ class Conversion:
         self._row(m, was, type(m).__name__)
 
     def _swap(self, m: nn.Module, base: type[nn.Module], relu: bool) -> None:
-        constrained = isinstance(m, Constrained)
-        if constrained:
-            m.__class__ = _user_class(m) or base
+        constrained = isinstance(m, Constrained) or LIMITED in m.__dict__
+        if isinstance(m, Constrained):
+            m.__class__ = user_class(m) or base  # type: ignore[assignment]
         layer: Any = swaps[base]
         self._finish(layer.from_float(m, self.settings.layer(self.names[id(m)])), relu)
         if constrained:
@@ -235,16 +236,6 @@ class Conversion:
         if bias is not None and bias.requires_grad and info.clamp_bias_value is not None:
             with torch.no_grad():
                 bias.copy_(clamp(bias.detach(), info.clamp_bias_value))
-
-
-def _user_class(m: nn.Module) -> type[nn.Module] | None:
-    """The user's own class of a constrained layer that extends a torch layer."""
-    bases = type(m).__bases__
-    return (
-        bases[1]
-        if isinstance(m, Constrained) and len(bases) == 2 and not type(m).__module__.startswith("linger.")
-        else None
-    )
 
 
 def _fold_into(layer: Any, bn: Any) -> None:

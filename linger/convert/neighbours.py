@@ -71,7 +71,7 @@ def fusable_pairs(found: Adjacency, own: bool = False) -> list[Pair]:
 
 
 def _blocked(m: nn.Module, base: type[nn.Module], own: bool) -> bool:
-    return not isinstance(m, Constrained) and obstacle(m, base, own) is not None
+    return m.own_code if isinstance(m, Constrained) else obstacle(m, base, own) is not None
 
 
 def standing_notes(model: nn.Module, found: Adjacency) -> list[str]:

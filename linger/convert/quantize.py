@@ -23,6 +23,7 @@ from .inherit import inherit_exceptions, inherited_settings
 from .materialise import materialise, name_quantizers
 from .neighbours import discover
 from .optimizer import watch_first_step
+from .own_code import as_written, limit_again
 from .patterns import Selection, check_operators, check_sections, with_own_settings
 from .prepare import (
     ConversionRecord,
@@ -128,11 +129,12 @@ def init(
         say_calibration(settings)
         check_method(model, settings)
         by_hand = release(model)
-        found = discover(model, example_inputs)
-        hooked = hooked_neighbours(model, found, keep_hooked)
-        conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules, by_hand)
-        check_widths(model, settings, conversion.left_alone())
-        record = quantize(conversion)
+        with as_written(model):
+            found = discover(model, example_inputs)
+            hooked = hooked_neighbours(model, found, keep_hooked)
+            conversion = Conversion(model, settings, selection, found, fold_bn, quant_modules, by_hand)
+            check_widths(model, settings, conversion.left_alone())
+            record = quantize(conversion)
         if example_inputs is not None:
             materialise(model, example_inputs)
         record.report.notes += [*hooked, *cut_weights(model)]
@@ -147,6 +149,7 @@ def init(
 def quantize(conversion: Conversion) -> ConversionRecord:
     """The conversion itself: layers are replaced, the model knows its record and settings, and its operators are met."""
     model, record = conversion.model, conversion.run()
+    limit_again(model)
     install(model, record)
     for m in model.modules():
         if type(m) in visible:

@@ -19,6 +19,7 @@ from .constrain import apply_constraints
 from .conversion import Conversion
 from .convertible import own_layer
 from .flow import Adjacency
+from .own_code import as_written
 from .patterns import Selection, names_of, nearest
 from .prepare import check_root, log_report, record_of
 from .quantize import check_method, quantize
@@ -58,12 +59,13 @@ def repeat_conversion(model: nn.Module, recorded: Mapping[str, Any]) -> str | No
     settings = loads(str(recorded["settings"]), "the checkpoint's record")
     if "engine" not in recorded:
         settings = replace(settings, engine=None)
-    selection, found = _selection(model, recorded), _neighbours(model, recorded)
-    if stage == "constrain":
-        blend = {"blend": BLEND} if recorded.get("classic") else {}
-        apply_constraints(model, settings, selection, found, **blend)
-    else:
-        _initialise(model, settings, selection, found, str(recorded.get("fold_bn", "once")))
+    with as_written(model):
+        selection, found = _selection(model, recorded), _neighbours(model, recorded)
+        if stage == "constrain":
+            blend = {"blend": BLEND} if recorded.get("classic") else {}
+            apply_constraints(model, settings, selection, found, **blend)
+        else:
+            _initialise(model, settings, selection, found, str(recorded.get("fold_bn", "once")))
     return stage
 
 

@@ -469,6 +469,8 @@ def _mixed(cls: type[nn.Module], user: type[nn.Module]) -> type[nn.Module]:
         body: dict[str, Any] = {"__module__": user.__module__, "__reduce_ex__": reduce}
         if issubclass(cls, Leaf) and takes_its_own_forward(user):  # the layer is one call in the user's code
             body |= {"forward": user.forward, "_linger_layer": cls, "_linger_parts": (_mixed, *key)}
+        elif takes_its_own_forward(user):
+            body |= {"forward": cast(Any, cls).around(user), "own_code": True}
         _mixed_classes[key] = derive(cls.__name__, (cls, user), body)
     return _mixed_classes[key]
 

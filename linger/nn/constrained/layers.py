@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from linger import ops
 from linger.nn.base import convert_class
 from linger.nn.constructor import also_positional
 from linger.quantizers import CUT_SAID, WeightCut, cut_note, weight_cut
-from linger.runtime import current_tape, refuse_script
+from linger.runtime import LAYER_FUNCTIONS, current_tape, own_arithmetic, refuse_script
+from linger.runtime.layer_calls import bound
 
 if TYPE_CHECKING:
     from linger.settings import ClampInfo
@@ -70,6 +74,7 @@ class Constrained(nn.Module):
     """
 
     float_class: ClassVar[type[nn.Module]]
+    own_code: ClassVar[bool] = False  # the forward is the user's code around the layer's function
     normalize_data: Limit
     normalize_weight: Limit
     normalize_bias: Limit
@@ -138,6 +143,17 @@ class Constrained(nn.Module):
         layer = cast(_C, m)
         layer.apply_clamp_info(info)
         return layer
+
+    @classmethod
+    def around(cls, user: type[nn.Module]) -> Callable[..., Any]:
+        """The forward of a user's class whose call of the layer's function on its own parameters has limits."""
+
+        @functools.wraps(user.forward)
+        def forward(self: Constrained, *args: Any, **kwargs: Any) -> Any:
+            with _LimitedCall(self):
+                return user.forward(self, *args, **kwargs)
+
+        return forward
 
     def limited_weight(self, w: Tensor) -> Tensor:
         """The weight as the forward uses it (a constant of an exported file, not an operator)."""
@@ -210,6 +226,24 @@ class Constrained(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self.__dict__.setdefault("ahead_relu", False)
+
+
+class _LimitedCall(TorchFunctionMode):
+    """While user code runs: the call that is the layer has clamped parameters and a clamped result."""
+
+    def __init__(self, layer: Constrained) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in LAYER_FUNCTIONS:
+            return func(*args, **kwargs)
+        named, layer = bound(func, args, kwargs), self.layer
+        if not own_arithmetic(layer, func, named):
+            return func(*args, **kwargs)
+        named |= {"weight": layer.limited_weight(named["weight"]), "bias": layer.limited_bias(named.get("bias"))}
+        return layer.limited_output(func(**named))
 
 
 class _Conv(Constrained):

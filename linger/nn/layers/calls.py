@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from linger.quantizers import in_float
-from linger.runtime import factory, handles, info, operator_at_site, own_arithmetic, state
+from linger.runtime import Leaf, factory, handles, info, operator_at_site, own_arithmetic, state
 from linger.runtime.layer_calls import bound
 
 from .conv import Conv1dInt, Conv2dInt
@@ -110,10 +110,11 @@ def _run(owner: nn.Module, x: Tensor) -> Tensor:
 
 def _of_float_layer(weight: Tensor, owner: nn.Module) -> bool:
     """Whether a weight belongs to a layer of torch that stays in float: the call is the layer's own, or shares its fate."""
-    return any(m._parameters.get("weight") is weight for m in owner.modules() if type(m) in _FLOAT_LAYERS)
+    holders = (m for m in owner.modules() if m._parameters.get("weight") is weight)
+    return any(isinstance(m, _FLOAT_LAYERS) and not isinstance(m, Leaf) for m in holders)
 
 
-_FLOAT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)  # converted ones have a class of ours
+_FLOAT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
 def _is_layer(x: object, weight: object, owner: nn.Module) -> bool:
