@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <string>
 #include <utility>
+#include <vector>
 
 // The schema text of Statistics, State and Output, and of the results of an operator with an output quantizer.
 #define LGR_STATISTICS                                                                             \
@@ -127,6 +128,13 @@ template <class R, class... A, R (*adapter)(A...)> struct Box<adapter> {
     }
 };
 
+// The adapters of all files by name, in the order of their registration: for replay.cpp.
+using Adapter = void (*)(StableIValue *, uint64_t, uint64_t);
+inline std::vector<std::pair<std::string, Adapter>> &adapters() {
+    static std::vector<std::pair<std::string, Adapter>> all;
+    return all;
+}
+
 // One operator: "name(arguments) -> results" and its adapter, which also serves CUDA but where it says CPU.
 enum class Devices { CPU, CPU_AND_CUDA };
 struct Operator {
@@ -143,6 +151,7 @@ class Operators {
           cpu_(Kind::IMPL, "linger", "CPU", file, 0), cuda_(Kind::IMPL, "linger", "CUDA", file, 0) {
         for (const Operator &one : all) {
             const std::string schema = one.schema, name = schema.substr(0, schema.find('('));
+            adapters().emplace_back(name, one.adapter);
             const bool twin = LGR_HAVE_CUDA && one.devices == Devices::CPU_AND_CUDA;
 #if LGR_EMULATE
             if (twin) cpu_.impl(name.c_str(), one.adapter); // in place of the CPU's own

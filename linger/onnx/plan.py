@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from .native_plan import NativeRun, writable
+from .steps import Slot, Step, slots_in, tensors_in
 
 __all__ = ["Plan", "Recorder"]
 
@@ -46,21 +49,6 @@ _BORN_CONSTANT = (_aten.lift_fresh.default, _aten.lift_fresh_copy.default, _aten
 _LAYERS = {_linger.conv_codes.default: (9, 10), _linger.linear_codes.default: (5, 6)}
 
 
-class _Slot(NamedTuple):
-    """The place of a tensor that every run computes anew."""
-
-    number: int
-
-
-class Step(NamedTuple):
-    """One operator: arguments, tensors among them as slots, and the slots of its results."""
-
-    function: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    results: tuple[int, ...]
-
-
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the operators of a run on these inputs.
 
@@ -83,13 +71,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         self._kept.append((args, kwargs, result))
-        moving = [t for t in _tensors((args, kwargs)) if id(t) in self._slots]
+        moving = [t for t in tensors_in((args, kwargs)) if id(t) in self._slots]
         if func in _READS_VALUES and moving or func._schema.is_mutable:
             self.fails = str(func)
-        unknown = [t for t in _tensors((args, kwargs)) if id(t) not in self._slots and id(t) not in self._fixed]
+        unknown = [t for t in tensors_in((args, kwargs)) if id(t) not in self._slots and id(t) not in self._fixed]
         if unknown and func not in _BORN_CONSTANT:
             self.fails = f"{func} reads what no recorded operator has made"
-        made = _tensors(result)
+        made = tensors_in(result)
         if moving and len(made) != len(_listed(result)) or any(isinstance(r, list) for r in _listed(result)):
             self.fails = f"{func} returns something else than tensors"
         if not moving or self.fails:
@@ -113,13 +101,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._slots[id(view)] = self._slots[id(base)]
             return
         layout = (list(view.shape), list(view.stride()), view.storage_offset())
-        self.steps.append(Step(Tensor.as_strided, (_Slot(self._slots[id(base)]), *layout), {}, (self._count,)))
+        self.steps.append(Step(Tensor.as_strided, (Slot(self._slots[id(base)]), *layout), {}, (self._count,)))
         self._slots[id(view)] = self._count
         self._count += 1
 
     def _placed(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return _Slot(self._slots[id(value)]) if id(value) in self._slots else value
+            return Slot(self._slots[id(value)]) if id(value) in self._slots else value
         if isinstance(value, (list, tuple)):
             return type(value)(self._placed(v) for v in value)
         if isinstance(value, dict):
@@ -135,28 +123,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return Plan(self.steps, n_inputs, self._placed(values)), Plan(self.steps, n_inputs, self._placed(codes))
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return []
-    return [t for v in value for t in _tensors(v)]
-
-
 def _listed(value: Any) -> Sequence[Any]:
     return value if isinstance(value, (list, tuple)) else (value,)
-
-
-def _slots_in(value: Any) -> list[int]:
-    if isinstance(value, _Slot):
-        return [value.number]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, (list, tuple)):
-        return []
-    return [s for v in value for s in _slots_in(v)]
 
 
 class Plan:
@@ -169,17 +137,17 @@ class Plan:
     """
 
     def __init__(self, steps: Sequence[Step], n_inputs: int, results: Sequence[Any]) -> None:
-        wanted = _with_relu(_needed(steps, results), results)
+        wanted = _natively(_with_relu(_needed(steps, results), results), results)
         self._results = list(results)
         last: dict[int, int] = {}
         for at, step in enumerate(wanted):
-            last.update(dict.fromkeys(_slots_in((step.args, step.kwargs)), at))
-        kept = {r.number for r in results if isinstance(r, _Slot)}
+            last.update(dict.fromkeys(slots_in((step.args, step.kwargs)), at))
+        kept = {r.number for r in results if isinstance(r, Slot)}
         self._steps = []
         for at, step in enumerate(wanted):
-            plain = [(i, a.number) for i, a in enumerate(step.args) if isinstance(a, _Slot)]
-            nested = any(_slots_in(a) for a in (*step.args, step.kwargs) if not isinstance(a, _Slot))
-            args = step.args if nested else tuple(None if isinstance(a, _Slot) else a for a in step.args)
+            plain = [(i, a.number) for i, a in enumerate(step.args) if isinstance(a, Slot)]
+            nested = any(slots_in(a) for a in (*step.args, step.kwargs) if not isinstance(a, Slot))
+            args = step.args if nested else tuple(None if isinstance(a, Slot) else a for a in step.args)
             dead = [s for s, end in last.items() if end == at and s not in kept and s >= n_inputs]
             function = _DIRECT.get(step.function, step.function)
             self._steps.append((function, args, plain, step.kwargs, nested, step.results, tuple(dead)))
@@ -206,11 +174,11 @@ class Plan:
                     values[slot] = value
             for slot in dead:
                 values[slot] = None
-        return [values[r.number] if isinstance(r, _Slot) else r for r in self._results]
+        return [values[r.number] if isinstance(r, Slot) else r for r in self._results]
 
 
 def _filled(value: Any, values: list[Any]) -> Any:
-    if isinstance(value, _Slot):
+    if isinstance(value, Slot):
         return values[value.number]
     if isinstance(value, (list, tuple)):
         return type(value)(_filled(v, values) for v in value)
@@ -221,31 +189,47 @@ def _filled(value: Any, values: list[Any]) -> Any:
 
 def _needed(steps: Sequence[Step], results: Sequence[Any]) -> list[Step]:
     """The steps that the results depend on."""
-    wanted, kept = set(_slots_in(list(results))), []
+    wanted, kept = set(slots_in(list(results))), []
     for step in reversed(steps):
         if wanted.intersection(step.results):
-            wanted.update(_slots_in((step.args, step.kwargs)))
+            wanted.update(slots_in((step.args, step.kwargs)))
             kept.append(step)
     return kept[::-1]
 
 
 def _with_relu(steps: Sequence[Step], results: Sequence[Any]) -> list[Step]:
     """Layers with packed weights; a ReLU that alone reads a layer is part of it."""
-    readers = Counter(s for step in steps for s in _slots_in((step.args, step.kwargs)))
-    readers.update(_slots_in(list(results)))
+    readers = Counter(s for step in steps for s in slots_in((step.args, step.kwargs)))
+    readers.update(slots_in(list(results)))
     maker = {slot: i for i, step in enumerate(steps) for slot in step.results}
     made: list[Step | None] = list(steps)
     for at, step in enumerate(steps):
-        if step.function in _LAYERS and not _slots_in(step.args[1]):
+        if step.function in _LAYERS and not slots_in(step.args[1]):
             made[at] = step._replace(args=_packed(step))
         if step.function is _aten.relu.default:
-            source = _slots_in(step.args)[0]
+            source = slots_in(step.args)[0]
             layer = made[maker[source]] if source in maker else None
             if layer is not None and layer.function in _LAYERS and readers[source] == 1:
                 place = _LAYERS[layer.function][0]
                 args = (*layer.args[:place], True, *layer.args[place + 1 :])
                 made[maker[source]], made[at] = None, layer._replace(args=args, results=step.results)
     return [step for step in made if step is not None]
+
+
+def _natively(steps: Sequence[Step], results: Sequence[Any]) -> list[Step]:
+    """Steps of our operators that follow each other, as one."""
+    made: list[Step] = []
+    ends = [i for i in range(len(steps) + 1) if i == len(steps) or not writable(steps[i])]
+    start = 0
+    for end in ends:
+        if end > start:
+            part = steps[start:end]
+            outside = {s for step in (*steps[:start], *steps[end:]) for s in slots_in((step.args, step.kwargs))}
+            run = NativeRun(part, outside.union(slots_in(list(results))))
+            made.append(Step(run, tuple(Slot(s) for s in run.inputs), {}, run.results))
+        made += steps[end : end + 1]
+        start = end + 1
+    return made
 
 
 def _packed(step: Step) -> tuple[Any, ...]:

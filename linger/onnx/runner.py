@@ -54,6 +54,8 @@ class OnnxRunner:
         self._last_use = _last_use(self._graph)
         self._of_length = follows_length(self._graph)
         self._code_types = code_types_of(self._graph)
+        floats = all(port.dtype == torch.float32 for port in self._graph.inputs)
+        self._float_names = set(self.inputs) if floats else set()
         self._plans: dict[Any, tuple[Plan, Plan] | tuple[()]] = {}
         for node in self._graph.nodes:
             if reader_of(node.op_type) is None and node.op_type not in ISLANDS:
@@ -99,6 +101,10 @@ class OnnxRunner:
             TypeError: An input is not an array or has the wrong kind of elements.
             ModelError: The file cannot be executed on these shapes.
         """
+        known = self._known(inputs)
+        if known is not None:
+            both, tensors = known
+            return {name: _array(t) for name, t in zip(self.outputs, both[integers].run(tensors), strict=True)}
         values = self._bind(_by_name(inputs, self._graph.inputs))
         given = [values[port.name].tensor for port in self._graph.inputs]
         key = tuple((t.shape, t.dtype) for t in given)
@@ -111,6 +117,19 @@ class OnnxRunner:
             results = self._execute(values, _FULL)
             return {name: _result(value, integers) for name, value in results.items()}
         return {name: _array(t) for name, t in zip(self.outputs, made, strict=True)}
+
+    def _known(self, inputs: Any) -> tuple[tuple[Plan, Plan], list[Tensor]] | None:
+        """Plan and tensors of float32 arrays in a shape that was accepted before: nothing is left to check."""
+        given = inputs if type(inputs) is dict else {self.inputs[0]: inputs} if len(self._graph.inputs) == 1 else {}
+        if given.keys() != self._float_names:
+            return None
+        arrays = [given[port.name] for port in self._graph.inputs]
+        if any(type(a) is not np.ndarray or a.dtype != np.float32 for a in arrays):
+            return None
+        plans = self._plans.get(tuple((a.shape, torch.float32) for a in arrays))
+        if not plans or not all(a.flags.carray for a in arrays):
+            return None
+        return plans, [torch.from_numpy(a) for a in arrays]
 
     def run_once(self, inputs: Any) -> None:
         """Execute the nodes, one by one, for those who look at every value."""

@@ -22,6 +22,7 @@ from linger.ops.mul import mul, mul_codes
 from linger.ops.pool import avg_pool, avg_pool_codes, max_pool_codes
 from linger.ops.quantize import codes_of, dequantize, quantize, quantize_bias, quantize_codes, quantize_weight
 from linger.ops.relu import relu
+from linger.ops.replay import free_program, make_program, operator_number, run_program
 from linger.ops.softmax import chip_softmax, softmax, softmax_codes
 from linger.ops.spec import Coded, Output, Stats
 from linger.ops.weighted import KeptWeight
@@ -63,6 +64,7 @@ __all__ = [
     "fake_quantize_weight",
     "float_conv2d",
     "fold_bn",
+    "free_program",
     "glu",
     "glu_codes",
     "layer_norm",
@@ -70,9 +72,11 @@ __all__ = [
     "least_error_step",
     "linear",
     "linear_codes",
+    "make_program",
     "max_pool_codes",
     "mul",
     "mul_codes",
+    "operator_number",
     "quantize",
     "quantize_bias",
     "quantize_codes",
@@ -80,6 +84,7 @@ __all__ = [
     "quantized_activation",
     "relu",
     "requant_codes",
+    "run_program",
     "scale_bias_codes",
     "softmax",
     "softmax_codes",
