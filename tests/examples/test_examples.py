@@ -119,7 +119,16 @@ def test_notebook_has_no_outputs_and_the_code_of_the_script():
     for cell in code:
         for line in cell.splitlines():
             known = line.strip() in indented or line.startswith(
-                ("platform =", "qat_method =", "device =", "epochs =", "result =", "show(")
+                (
+                    "platform =",
+                    "qat_method =",
+                    "device =",
+                    "epochs =",
+                    "result =",
+                    "show(",
+                    "linger.summary(",
+                    "linger.diagnose(",
+                )
             )
             assert known or line.startswith("folder = Path(tempfile"), line
 
@@ -138,3 +147,21 @@ def test_notebook_runs_from_a_fresh_kernel(tmp_path, monkeypatch):
     ).execute()
     check(*json.loads(notebook.cells[-1].outputs[0].text))
     assert "differing integers" in str(notebook.cells[-2].outputs)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_notebook_about_accuracy_finds_and_mends_it(tmp_path, monkeypatch):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    monkeypatch.setenv("PYTHONPATH", str(EXAMPLES.parent))
+    notebook = nbformat.read(EXAMPLES / "diagnose.ipynb", as_version=4)
+    assert all(not c.outputs and c.execution_count is None for c in notebook.cells if c.cell_type == "code")
+    facts = "import json\nprint(json.dumps([in_float, before, after, report.sqnr, again.sqnr]))"
+    notebook.cells.append(nbformat.v4.new_code_cell(facts))
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    in_float, before, after, worse, better = json.loads(notebook.cells[-1].outputs[0].text)
+    assert before < in_float - 0.2 and after > in_float - 0.02
+    assert better > worse + 20
+    shown = [o.data for c in notebook.cells if c.cell_type == "code" for o in c.outputs if "data" in o]
+    assert any("The network, from input to output" in data.get("text/html", "") for data in shown)
