@@ -7,10 +7,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 TORCH ?= torch==2.13.0
 TENSORFLOW ?= tensorflow-cpu
-C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h' 'tests/c/*.cpp')
+C_FILES = $(shell git ls-files 'csrc/*.c' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'tests/c/*.c' 'tests/c/*.h' 'tests/c/*.cpp' 'tests/fuzz/*.c')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-tf test-timm test-zoo test-c test-c-arm test-cuda-emulated lint format bench docs site build wheel test-wheel clean
+.PHONY: demo test test-slow test-tf test-timm test-zoo test-c test-c-arm test-cuda-emulated lint format bench docs site build wheel test-wheel fuzz test-asan clean
 
 demo: build
 	$(PY) examples/digits.py
@@ -96,6 +96,21 @@ wheel: $(VENV)/.ready
 # Into fresh environments of every Python from 3.10 that is here. With another torch: make test-wheel TORCH=torch==2.10.0
 test-wheel: wheel
 	$(PY) tests/wheel/run.py dist/*.whl "$(TORCH)"
+
+# Any bytes through what reads files, for SECONDS each; what is found stays in build/fuzz.
+SECONDS ?= 60
+fuzz: build
+	$(MAKE) -s -C tests/fuzz PYTHON=$(CURDIR)/$(PY) SECONDS=$(SECONDS)
+
+# The Python suite, or ASAN_TESTS of it, with the extension under ASan and UBSan, in a copy of the tree. Takes an hour or two.
+ASAN_TESTS ?= tests
+test-asan: $(VENV)/.ready
+	mkdir -p build/asan
+	git ls-files -z -co --exclude-standard | xargs -0 cp -pu --parents -t build/asan
+	cd build/asan && LINGER_SANITIZE=address,undefined LINGER_CUDA=0 $(CURDIR)/$(PY) setup.py -q build_ext --inplace
+	cd build/asan && PYTHONPATH=. LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		$(CURDIR)/$(PY) -m pytest -p no:cacheprovider $(ASAN_TESTS)
 
 clean:
 	rm -rf build dist linger/*.so dopt/dopt_tf/*.so *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
