@@ -106,10 +106,19 @@ def test_faq_f26_the_channel_of_an_extreme_batch_norm_is_named(tmp_path):
     assert cured.sqnr > report.sqnr + 6
 
 
-def test_faq_f26_batch_norms_behind_layers_are_folded_and_named_there():
+def test_faq_f26_batch_norms_behind_layers_are_folded_and_named_there(tmp_path):
+    (tmp_path / "c.yaml").write_text("clamp_info: {clamp_factor_value: null, clamp_activation_value: null}\n")
     net = float_net(Net)
     with torch.no_grad():
         net.bn1.running_var[5] = 1e-8
-    report = linger.diagnose(ready(net), X)
+    report = linger.diagnose(ready(net, config_file=str(tmp_path / "c.yaml")), X)
     (found,) = [f for f in report.findings if f.kind == "extreme BatchNorm"]
     assert found.layer == "conv1" and 5 in found.channels and "'bn1', which is folded into this layer" in found.text
+
+
+def test_faq_f26_a_weight_limit_that_cuts_an_extreme_channel_is_said(caplog):
+    net = float_net(Net)
+    with torch.no_grad():
+        net.bn1.running_var[5] = 1e-8
+    linger.init(net)
+    assert "conv1" in caplog.text and "clamp_factor_value" in caplog.text
