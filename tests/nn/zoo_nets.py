@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.zoo import vision
+
 
 def conv_bn(inputs, outputs, kernel=3, stride=1, groups=1, relu=True):
     """Convolution, BatchNorm and perhaps ReLU, padded to keep the size."""
@@ -126,24 +128,10 @@ class Kws(nn.Module):
         return self.fc(F.avg_pool1d(x, x.shape[-1]).squeeze(-1))
 
 
-class UNet(nn.Module):
+class UNet(vision.UNet):
     """Down, up by transposed convolution, joined with the skipped features."""
 
     shape = (1, 8, 8)
-
-    def __init__(self):
-        super().__init__()
-        self.one, self.two, self.three = conv_bn(1, 4), conv_bn(4, 6), conv_bn(6, 8)
-        self.up2, self.up1 = nn.ConvTranspose2d(8, 6, 2, 2), nn.ConvTranspose2d(6, 4, 4, 2, 1)
-        self.back2, self.back1 = conv_bn(12, 6), conv_bn(8, 4)
-        self.head = nn.Conv2d(4, 2, 1)
-
-    def forward(self, x):
-        a = self.one(x)
-        b = self.two(F.max_pool2d(a, 2))
-        c = self.up2(self.three(F.max_pool2d(b, 2)))
-        b = self.back2(torch.cat([c, b], 1))
-        return self.head(self.back1(torch.cat((self.up1(b), a), dim=1)))
 
 
 class SqueezeExcite(nn.Module):

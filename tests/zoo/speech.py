@@ -135,7 +135,7 @@ class BcResNet(nn.Module):
             BroadcastBlock(16, 8), BroadcastBlock(8, 8), BroadcastBlock(8, 12, 2, 2, 2), BroadcastBlock(12, 12, 1, 2, 2)
         )
         self.last = nn.Conv2d(12, 12, 5, padding=(0, 2), groups=12)
-        self.wide, self.head = nn.Sequential(nn.Conv2d(12, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()), None
+        self.wide = nn.Sequential(nn.Conv2d(12, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
         self.head = nn.Conv2d(32, 12, 1)
 
     def forward(self, x):
