@@ -45,7 +45,7 @@ def test_train_eval_and_file_agree(platform, method, tmp_path):
     nodes = assert_same_everywhere(Norms(), batches((5, 8)), tmp_path, platform, method)
     assert nodes.count("LayerNormInt") == 5
     assert nodes.count("iqMul") == 1  # eps = 1e-3
-    (gamma,) = [i for i in onnx.load(tmp_path / "m.onnx").graph.initializer if i.name == "n1.1"]
+    (gamma,) = [i for i in onnx.load(tmp_path / "m.onnx").graph.initializer if i.name == "n1.weight"]
     assert onnx.numpy_helper.to_array(gamma).dtype == (np.int16 if platform == "venus" else np.int8)
 
 
