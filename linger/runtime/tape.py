@@ -25,6 +25,8 @@ from .state import state
 from .tag import Format, info, scale_value, tag, tensors, version_of
 from .tape_entries import Array, FloatCall, Moved, Node, Operand, Value
 
+_SET_ITEM = Tensor.__setitem__
+
 
 class FloatWriter(Protocol):
     """Writes one float call as standard ONNX nodes; returns False where it has no form for it."""
@@ -310,7 +312,8 @@ class Tape:
             return result
         overwritten = {id(t): fmt for t, version, fmt in before if t._version != version}
         if overwritten:
-            reason = f"in-place `{_name(func)}` on a float tensor has no form in the file: {self.where()}"
+            cure = " (write masks with torch.where, other places as slices of step 1)" if func is _SET_ITEM else ""
+            reason = f"in-place `{_name(func)}` on a float tensor has no form in the file{cure}: {self.where()}"
             target = result if isinstance(result, Tensor) and id(result) in overwritten else None
             if target is not None and id(target) in copies:  # the file reads what was there before the write
                 old = copies[id(target)]
