@@ -37,7 +37,7 @@ class _Activation(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         gx = None
         if grad is not None:
-            if gradients.again(ctx):
+            if gradients.needs_graph(ctx):
                 (gx,) = ctx.curve.as_graph(grad, ctx.saved_tensors, (*ctx.links, None), (True,))
             else:
                 (gx,) = ctx.curve.gradients(grad, ctx.saved_tensors, (True,))

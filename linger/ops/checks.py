@@ -260,8 +260,8 @@ def no_autocast(t: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-def applied(function: type[torch.autograd.Function]) -> Callable[..., Any]:
-    """How a call applies ``function``: what ``Function.apply`` ends in, where no torch.func transform and no tracer runs.
+def plain_apply(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``function.apply``, or what it ends in where no torch.func transform and no tracer runs.
 
     The wrapper around it takes 2.5 us.
     """
@@ -292,7 +292,10 @@ def refuse_transforms() -> None:
 
 def needs_grad(*tensors: Tensor | None) -> bool:
     """Whether autograd wants to hear of an operator on these tensors."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    for t in tensors:  # any() with a generator takes twice as long
+        if t is not None and t.requires_grad:
+            return torch.is_grad_enabled()
+    return False
 
 
 def layout_of(x: Tensor) -> tuple[int, ...] | None:

@@ -33,7 +33,7 @@ class _Div(torch.autograd.Function):
         x, x_scale, y, y_scale, codes = ctx.saved_tensors
         info = torch.iinfo(torch.int32)
         inside = (codes > info.min) & (codes < info.max) & (y != 0)
-        if gradients.again(ctx):
+        if gradients.needs_graph(ctx):
             at_x, at_y = ctx.links
             parts = gradients.operand(at_x, x, x_scale), gradients.operand(at_y, y, y_scale)
             both = gradients.differentiated(

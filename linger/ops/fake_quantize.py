@@ -78,7 +78,7 @@ def fake_quantize(x: Tensor, state: Tensor, *, observe: bool = False, calibrate:
     else:
         flags = OBSERVE * observe | CALIBRATE * calibrate
         if checks.needs_grad(x):
-            value = checks.applied(_Quantize)(real, state, flags)
+            value = checks.plain_apply(_Quantize)(real, state, flags)
         else:
             value = _fake_quantize(real, state, flags)[0]
     return value if real is x else value.to(x.dtype)
@@ -104,7 +104,7 @@ def fake_quantize_weight(w: Tensor) -> tuple[Tensor, Tensor]:
     if not (w.is_cpu or w.is_meta):
         value, scale = other.fake_quantize_weight(real)
     elif checks.needs_grad(w):
-        value, scale = checks.applied(_QuantizeWeight)(real)
+        value, scale = checks.plain_apply(_QuantizeWeight)(real)
     else:
         value, _, scale = _fake_quantize_weight(real, 0)
     return value if real is w else value.to(w.dtype), scale

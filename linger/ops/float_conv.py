@@ -114,7 +114,7 @@ def conv2d(
         return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
     flat = input.dim() == 3
     x = input.unsqueeze(0) if flat else input
-    y: Tensor = checks.applied(_Conv2d)(x, weight, bias, window[0], _pair(window[1]), window[2], groups)
+    y: Tensor = checks.plain_apply(_Conv2d)(x, weight, bias, window[0], _pair(window[1]), window[2], groups)
     return y.squeeze(0) if flat else y
 
 

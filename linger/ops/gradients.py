@@ -47,7 +47,7 @@ def _link(x: Tensor | None) -> Tensor | None:
     return place
 
 
-def again(ctx: Any) -> bool:
+def needs_graph(ctx: Any) -> bool:
     """Whether a backward must give its results as a graph; ``ctx.links`` are the operator's :func:`links`."""
     return ctx.links is not None and torch.is_grad_enabled()
 
@@ -126,10 +126,10 @@ def refuse_second_derivative(found: tuple[Any, ...], message: str) -> tuple[Any,
 
 
 __all__ = [
-    "again",
     "dequantized",
     "differentiated",
     "links",
+    "needs_graph",
     "of_threshold",
     "operand",
     "refuse_second_derivative",

@@ -166,7 +166,7 @@ class _Quantized(torch.autograd.Function):
         kept, mask, layout = saved[: ctx.count], saved[ctx.count], ctx.layout
         gt = gradients.of_threshold(ctx, op.ordered(grad, layout), *saved[ctx.count + 1 :]) if for_t else None
         found: tuple[Any, ...] = (None,) * len(want)
-        if any(want) and op.keeps_operands and gradients.again(ctx):
+        if any(want) and op.keeps_operands and gradients.needs_graph(ctx):
             found = op.as_graph(op.masked(grad, mask, layout), kept, ctx.links, want)
         elif any(want):
             found = op.gradients_behind(grad, mask, layout, kept, want)
@@ -191,7 +191,7 @@ def quantized(op: Operator, floats: Floats, operands: Operands, out: Output, dty
     if checks.needs_grad(t, *floats):
         apply, links = _apply, None
         if torch.compiler.is_compiling():
-            apply, floats = _Quantized.apply, _apart(floats)
+            apply, floats = _Quantized.apply, _views_of_repeated(floats)
         elif torch._C._are_functorch_transforms_active():
             apply = _Quantized.apply
         if op.keeps_operands:
@@ -211,7 +211,7 @@ def along(op: Operator, x: Coded, out: Output, dim: int = -1) -> Coded:
     return Coded(y.value.movedim(-1, dim), y.codes.movedim(-1, dim), y.scale)
 
 
-def _apart(floats: Floats) -> Floats:
+def _views_of_repeated(floats: Floats) -> Floats:
     """X * x: dynamo refuses one tensor in two places of an autograd.Function."""
     apart: list[Tensor | None] = []
     for x in floats:

@@ -194,13 +194,13 @@ def evaluation_weight(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Arranged codes, scale and packed form of a weight outside training; from ``kept`` while nothing has changed.
 
-    Only parameters are kept, not weights that a forward computes. Compiled and traced code quantizes and packs in every call:
-    what is packed belongs to one processor.
+    Only parameters are kept, not weights that a forward computes. Compiled and traced code has None there, and quantizes and
+    packs in every call: what is packed belongs to one processor.
     """
     if kept is not None and out.observe:
         kept.entry = None
     lasting = isinstance(weight if weight._base is None else weight._base, torch.nn.Parameter)
-    if kept is None or not lasting or out.observe or traced(x.codes):
+    if kept is None or not lasting or out.observe:
         w = quantize_weight(weight, bias, x.scale, out, False)
         return op.arranged(w.codes), w.scale, None
     version = (None if weight.is_inference() else weight._version, out.bits)
@@ -229,7 +229,8 @@ def weighted(
     product.
     """
     moves = weight_out.observe or out.observe or torch.is_grad_enabled()
-    if kept is not None and (op.checks_first(x.codes, weight_out, out) or not (moves or traced(x.codes))):
+    kept = None if kept is None or traced(x.codes) else kept
+    if kept is not None and (not moves or op.checks_first(x.codes, weight_out, out)):
         try:
             return _run(op, x, weight, bias, weight_out, out, kept)
         except (AttributeError, IndexError, RuntimeError):  # what the native operators and torch's own say

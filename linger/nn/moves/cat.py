@@ -131,7 +131,7 @@ def new_axes(name: str, rank: int) -> tuple[tuple[int, ...], int]:
     return _NEW[name][min(rank, len(_NEW[name]) - 1)]
 
 
-def _joined(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+def _join(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
     found = _sequence(args, kwargs)
     if found is None:
         return NotImplemented
@@ -161,32 +161,32 @@ def _write_equal(dim: int, new: tuple[int, ...], tape: Tape, *tensors: Tensor) -
 
 @handles("cat", "torch.cat torch.concat torch.concatenate")
 def _cat(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(func, args, kwargs, "cat")
+    return _join(func, args, kwargs, "cat")
 
 
 @handles("stack", "torch.stack")
 def _stack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(func, args, kwargs, "stack")
+    return _join(func, args, kwargs, "stack")
 
 
 @handles("hstack", "torch.hstack")
 def _hstack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(func, args, kwargs, "hstack")
+    return _join(func, args, kwargs, "hstack")
 
 
 @handles("vstack", "torch.vstack torch.row_stack")
 def _vstack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(func, args, kwargs, "vstack")
+    return _join(func, args, kwargs, "vstack")
 
 
 @handles("dstack", "torch.dstack")
 def _dstack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(func, args, kwargs, "dstack")
+    return _join(func, args, kwargs, "dstack")
 
 
 @handles("column_stack", "torch.column_stack")
 def _column_stack(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    return _joined(func, args, kwargs, "column_stack")
+    return _join(func, args, kwargs, "column_stack")
 
 
 __all__ = ["CatInt", "new_axes"]

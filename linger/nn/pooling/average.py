@@ -81,15 +81,15 @@ def _average(x: ops.Coded, rows: Sequence[Run], cols: Sequence[Run]) -> ops.Code
     """The average of every window: one kernel call per pair of runs, side by side."""
     bands = []
     for row in rows:
-        band, top, bottom = _taken(x, 2, row)
+        band, top, bottom = _take_run(x, 2, row)
         parts = []
         for col in cols:
-            part, left, right = _taken(band, 3, col)
+            part, left, right = _take_run(band, 3, col)
             kernel = (row.length, col.length)
             pads = [top, left, bottom, right]
             parts.append(ops.avg_pool(part, kernel, [row.step, col.step], pads, coarse=_coarse(kernel)))
-        bands.append(_joined(parts, 3))
-    return _joined(bands, 2)
+        bands.append(_join(parts, 3))
+    return _join(bands, 2)
 
 
 def _coarse(kernel: tuple[int, int]) -> bool:
@@ -97,7 +97,7 @@ def _coarse(kernel: tuple[int, int]) -> bool:
     return coarse_average(engine_here(), platform_here(), kernel)
 
 
-def _taken(x: ops.Coded, axis: int, run: Run) -> tuple[ops.Coded, int, int]:
+def _take_run(x: ops.Coded, axis: int, run: Run) -> tuple[ops.Coded, int, int]:
     """The part of an axis that a run needs, and its padding."""
     if run.rows is not None:
         index = torch.tensor(run.rows, device=x.codes.device)
@@ -109,7 +109,7 @@ def _taken(x: ops.Coded, axis: int, run: Run) -> tuple[ops.Coded, int, int]:
     return ops.Coded(x.value.narrow(*part), x.codes.narrow(*part), x.scale), before, after
 
 
-def _joined(parts: Sequence[ops.Coded], axis: int) -> ops.Coded:
+def _join(parts: Sequence[ops.Coded], axis: int) -> ops.Coded:
     if len(parts) == 1:
         return parts[0]
     value, codes = (torch.cat([part[i] for part in parts], axis) for i in (0, 1))
