@@ -1,10 +1,11 @@
 """Quantizers, what they observe, calibration and freezing. Rules: docs/numerics.md, "Training"."""
 
 from .calibration import calibrating, calibration, in_float, register_calibrate_method, switched_off, unobserved
+from .clamp_once import clamp_weight_once
 from .eager import eagerly
 from .freeze import freeze_statistics
 from .processes import sync_statistics
-from .quantizer import Quantizer, clamp_weight_once
+from .quantizer import Quantizer
 from .running import in_ddp_forward, in_recomputation
 from .saturation import TRAIN_LIMIT, highest, layer_of, remedy, saturation
 from .weight_limit import CUT_SAID, WEIGHT_CUT, WeightCut, cut_note, weight_cut

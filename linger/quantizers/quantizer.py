@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,15 @@ from ..errors import UnsupportedError
 from ..settings import QuantMode
 from .calibration import bound, calibrating, finalise, in_float, observe, unobserved
 from .running import in_ddp_forward, in_recomputation
-from .saturation import layer_of
-from .weight_limit import CUT_SAID, WEIGHT_CUT, cut_note, weight_cut
+from .torch_state import SMALLEST_RANGE, TorchState
 
 if TYPE_CHECKING:
-    from ..settings import ClampInfo
+    pass
 
 _log = logging.getLogger("linger")
 METHODS = ("MOM", "TQT")
 ROLES = ("activation", "weight", "bias")
 STRATEGIES = ("RANGE_MEAN", "LEAST_ERROR")
-SMALLEST_RANGE = 1e-6  # a range never gets below this: an all-zero tensor has a scale too
 FLOOR = (-19.94, -19.93)  # around log2 of the smallest range: a TQT threshold that has seen only zeros; observe.h
 FIRST_THRESHOLD = 2.1  # log2; what TQT starts from before any data
 
@@ -39,7 +37,7 @@ class State(NamedTuple):
     n_batches: Tensor
 
 
-class Quantizer(nn.Module):
+class Quantizer(TorchState):
     """Watches one tensor of a layer and turns it into integers with a power-of-two scale.
 
     MOM keeps the moving average ``running_data`` of the largest absolute value; TQT learns ``learning_data``, the log2
@@ -362,133 +360,6 @@ class Quantizer(nn.Module):
     def _limit_tensor(self) -> Tensor:
         return self.learning_data if self.method == "TQT" else self.running_data
 
-    # -- torch's machinery ----------------------------------------------------------------------------------------
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Writes a number or tensor given for ``running_data``, ``learning_data`` or ``scale`` into the tensor there.
-
-        Optimizers and kernels keep seeing it.
-        """
-        if name in ("running_data", "learning_data", "scale") and not isinstance(value, nn.Parameter):
-            mine = self._buffers.get(name) if name != "learning_data" else self._parameters.get(name)
-            if (
-                mine is not None and not mine.is_meta
-            ):  # load_state_dict(assign=True) gives a model on "meta" its tensors
-                with torch.no_grad():
-                    mine.copy_(torch.as_tensor(value).reshape(mine.shape))
-                    if name == "learning_data":
-                        self._look()
-                return
-        super().__setattr__(name, value)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Quantizer:
-        """Moves to another device but never to another dtype: exponents and averages need float32."""
-
-        def keep_dtype(t: Tensor) -> Tensor:
-            out = fn(t)
-            return out if out.dtype == t.dtype else t.to(out.device)
-
-        super()._apply(keep_dtype, recurse)  # type: ignore[no-untyped-call]
-        return self
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: Mapping[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Accepts one-element tensors of any shape, statistics of the other method, and states without some or all keys."""
-        self._translate(state_dict, prefix)
-        for name, mine in (*self._parameters.items(), *self._buffers.items()):
-            given = state_dict.get(prefix + name)
-            if mine is not None and isinstance(given, Tensor) and given.numel() == 1:
-                state_dict[prefix + name] = given.detach().reshape(mine.shape).to(mine.dtype)
-        mine_missing: list[str] = []
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, mine_missing, unexpected_keys, error_msgs
-        )
-        self._ready = self._clamped = False  # keys that are missing keep what is there: a float checkpoint has none
-        for name in self._non_persistent_buffers_set:
-            mine = self._buffers[name]
-            if mine is not None and mine.is_meta:
-                self._buffers[name] = torch.zeros_like(mine, device=self.scale.device)
-        if prefix + "learning_data" in state_dict:
-            self._look()
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        if self._young:
-            self._grow()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _translate(self, state: dict[str, Any], prefix: str) -> None:
-        """Rewrites statistics of the other method: threshold = log2 of the average, flags alike."""
-        theirs, limit = ("is_calibrate", "learning_data") if self.method == "MOM" else ("is_init", "running_data")
-        given = state.pop(prefix + limit, None)
-        if isinstance(given, Tensor):
-            if self.method == "MOM":
-                state[prefix + "running_data"] = torch.exp2(given.detach().float())
-            elif bool(state.get(prefix + theirs, True)):
-                state[prefix + "learning_data"] = torch.log2(given.detach().float().clamp_min(SMALLEST_RANGE))
-        flag = state.pop(prefix + theirs, None)
-        if flag is not None:
-            state[prefix + self._flag] = flag
-        if self.method == "TQT":
-            state.pop(prefix + "is_init_mom_clamp_weight", None)
-
     def extra_repr(self) -> str:
         """Width, method and role."""
         return f"bits={self.bits}, method={self.method}, role={self.role}"
-
-
-def clamp_weight_once(weight: Tensor, quantizer: Quantizer, clamp: ClampInfo) -> None:
-    """Clamps a weight in place before its first training step or calibration, and never again.
-
-    The limit is ``clamp_weight_value`` where it is set, else ``clamp_factor_value * mean|w|``. A weight that does not
-    require a gradient is left alone: frozen parameters stay as they are, bit for bit.
-
-    Args:
-        weight: The layer's weight, changed in place.
-        quantizer: Its quantizer; remembers (and stores in checkpoints) that it was done.
-        clamp: The layer's constraint settings.
-
-    Source: docs/numerics.md, "Training".
-    """
-    if quantizer._clamped or not weight.requires_grad or unobserved():
-        return
-    done = quantizer._buffers.get("is_init_mom_clamp_weight")
-    if torch.compiler.is_compiling():
-        _clamp_unless(weight, quantizer._buffers[quantizer._flag] if done is None else done, clamp)
-        if done is not None:
-            done.fill_(True)
-    elif not quantizer.weight_clamped:
-        with torch.no_grad():
-            if clamp.clamp_weight_value is not None or clamp.clamp_factor_value is not None:
-                _measure(weight, quantizer, clamp)
-                weight.copy_(ops.clamp_weight(weight.detach(), clamp.clamp_weight_value, clamp.clamp_factor_value))
-            if done is not None:
-                done.fill_(True)
-    quantizer._clamped = True
-
-
-def _measure(weight: Tensor, quantizer: Quantizer, clamp: ClampInfo) -> None:
-    """Remembers what the clamp is about to cut, and says it where it is much and the user does not know."""
-    cut = weight_cut(weight, clamp.clamp_weight_value, clamp.clamp_factor_value)
-    quantizer.__dict__[WEIGHT_CUT] = cut
-    note = cut_note([(layer_of(quantizer.name)[0].replace("(root)", ""), cut)]) if quantizer.name else ""
-    if note and CUT_SAID not in quantizer.__dict__:
-        quantizer.__dict__[CUT_SAID] = True
-        _log.warning("linger: %s", note)
-
-
-def _clamp_unless(weight: Tensor, done: Tensor | None, clamp: ClampInfo) -> None:
-    """Clamps ``weight`` where the flag ``done`` is false, without reading it on the host: for compiled code."""
-    assert done is not None
-    if clamp.clamp_weight_value is not None or clamp.clamp_factor_value is not None:
-        with torch.no_grad():
-            now = weight.detach()
-            clamped = ops.clamp_weight(now, clamp.clamp_weight_value, clamp.clamp_factor_value)
-            weight.copy_(torch.where(done.bool(), now, clamped))

@@ -32,6 +32,7 @@ from linger.ops.recurrent import Formulas, Result, States, Walk, Weights, hidden
 from linger.quantizers import Quantizer, clamp_weight_once, in_float, in_recomputation, unobserved
 from linger.runtime import Leaf, current_tape, info
 
+from .inputs import given_states, input_rows, state_parts
 from .packing import Padded, padded
 from .states import InputRows, both_directions, drop_between_layers, formulas_of, tag_state
 from .write import Direction, NodeWriter
@@ -171,8 +172,8 @@ class RecurrentInt(Converted, Leaf):
         with torch._C.DisableTorchFunction():
             if self.training or in_float():
                 self.clamp_now()
-            x, rows = self._rows(input)
-            given = self._given(hx, rows)
+            x, rows = input_rows(self, input)
+            given = given_states(self, hx, rows)
             if rows.batch == 0:
                 return self._nothing(x)
             if in_float():
@@ -180,42 +181,6 @@ class RecurrentInt(Converted, Leaf):
             else:
                 y, states = self._compute(x, rows, given, hx)
             return self._results(y, states, rows)
-
-    def _rows(self, given: Any) -> tuple[Tensor, InputRows]:
-        """The tensor that holds the rows, and its steps; ``(T, D)`` counts as a batch of one."""
-        if isinstance(given, PackedSequence):
-            sizes = given.batch_sizes
-            counts = sizes.to(torch.int32)
-            if not torch.compiler.is_compiling() and int(sizes.sum()) != given.data.shape[0]:
-                raise ValueError(
-                    f"'{self._name}': the lengths ask for {int(sizes.sum())} rows, the packed data has {given.data.shape[0]}: "
-                    "a length was above the number of steps when the sequence was packed"
-                )
-            offsets = torch.cumsum(sizes, 0) - sizes
-            offsets, counts = (t.to(given.data.device, non_blocking=True) for t in (offsets, counts))
-            return given.data, InputRows(offsets, counts, int(sizes[0]), 1, given, False)
-        if not isinstance(given, Tensor) or given.dim() not in (2, 3) or given.shape[-1] != self.input_size:
-            shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
-            raise ValueError(
-                f"'{self._name}': expected (T, B, {self.input_size}), (B, T, {self.input_size}) with batch_first, "
-                f"(T, {self.input_size}) or a PackedSequence, got {shape}"
-            )
-        batched = given.dim() == 3
-        steps, batch = (given.shape[0], 1) if not batched else given.shape[:2]
-        if batched and self.batch_first:
-            steps, batch = batch, steps
-        if steps == 0:
-            raise ValueError(f"'{self._name}': expected at least one step, got {tuple(given.shape)}")
-        stride = steps if batched and self.batch_first else 1
-        device = given.device
-        key = (steps, batch, stride, device)
-        known = self.__dict__.get("_steps")
-        if known is None or known[0] != key or torch.compiler.is_compiling():
-            rows = torch.arange(steps, dtype=torch.int64, device=device) * (1 if stride > 1 or batch == 1 else batch)
-            known = key, rows, torch.full((steps,), batch, dtype=torch.int32, device=device)
-            if not torch.compiler.is_compiling():
-                self.__dict__["_steps"] = known
-        return given, InputRows(known[1], known[2], batch, stride, None, not batched)
 
     def _nothing(self, x: Tensor) -> Any:
         """What a batch without entries gives; nothing is observed."""
@@ -225,32 +190,6 @@ class RecurrentInt(Converted, Leaf):
         states = [x.new_zeros(self.num_layers * n, 0, self.hidden_size) for _ in range(self.gates - 2)]
         return y, states[0] if self.gates == 3 else tuple(states)
 
-    def _parts(self, hx: Any) -> list[Tensor] | None:
-        parts = [] if hx is None else [hx] if self.gates == 3 else hx
-        pair = self.gates == 3 or isinstance(hx, (tuple, list)) and len(hx) == 2
-        if hx is not None and not (pair and all(isinstance(t, Tensor) for t in parts)):
-            wanted, got = "a tensor" if self.gates == 3 else "a pair of tensors (h_0, c_0)", type(hx).__name__
-            raise TypeError(f"'{self._name}': hx must be {wanted}, got {got}")
-        return None if hx is None else list(parts)
-
-    def _given(self, hx: Any, rows: InputRows) -> list[Tensor] | None:
-        """Given states as ``(layers * directions, B, H)``, entries in the order of the rows."""
-        states = self._parts(hx)
-        if states is None:
-            return None
-        n = self.num_layers * (2 if self.bidirectional else 1)
-        names = ("hx",) if self.gates == 3 else ("h_0", "c_0")
-        found = []
-        for name, state in zip(names, states, strict=True):
-            wanted = (n, self.hidden_size) if rows.unbatched else (n, rows.batch, self.hidden_size)
-            if tuple(state.shape) != wanted:
-                raise ValueError(f"'{self._name}': {name} must have shape {wanted}, got {tuple(state.shape)}")
-            state = state.unsqueeze(1) if rows.unbatched else state
-            if rows.packed is not None and rows.packed.sorted_indices is not None:
-                state = state.index_select(1, rows.packed.sorted_indices)
-            found.append(state)
-        return found
-
     def _compute(
         self, x: Tensor, rows: InputRows, given: list[Tensor] | None, hx: Any
     ) -> tuple[Tensor, list[list[States]]]:
@@ -259,7 +198,7 @@ class RecurrentInt(Converted, Leaf):
         operand = self._accept(x, origin)
         recording = None
         if tape is not None:
-            recording = NodeWriter(tape, self, operand.value, rows, origin, self._parts(hx))
+            recording = NodeWriter(tape, self, operand.value, rows, origin, state_parts(self, hx))
         states: list[list[States]] = []
         y = x
         for layer in range(self.num_layers):
@@ -381,7 +320,8 @@ class RecurrentInt(Converted, Leaf):
     # ---- reports
 
     @property
-    def _name(self) -> str:
+    def place(self) -> str:
+        """Where the layer is in the model, else its kind; for messages."""
         return self.__dict__.get("_linger_name", "") or type(self).__name__
 
     @property
@@ -400,7 +340,7 @@ class RecurrentInt(Converted, Leaf):
                 _log.warning(
                     "linger: '%s': %.1f %% of the cells reached +-2 while training, where the chip's product of cell and "
                     "forget gate saturates; gradients do not see it: lower the forget bias, or train longer",
-                    self._name,
+                    self.place,
                     100.0 * share,
                 )
         return self
