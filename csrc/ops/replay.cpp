@@ -9,9 +9,10 @@ using lgr::OptTensor;
 using lgr::Tensor;
 
 // How an argument stands in a program: a tag, then what it says. linger/onnx/native_plan.py writes it.
-enum Tag : int64_t { TENSOR, OPTIONAL_TENSOR, NONE, INT, BOOL, INTS, TENSORS, CONTIGUOUS };
+enum Tag : int64_t { TENSOR, OPTIONAL_TENSOR, NONE, INT, BOOL, INTS, TENSORS, CONTIGUOUS, TYPE };
 constexpr int64_t kView = -1, kPad = -2;
-const char *const kTorch[] = {"aten::relu", "aten::contiguous", "aten::cat", "aten::index_select"};
+const char *const kTorch[] = {"aten::relu", "aten::contiguous", "aten::cat", "aten::index_select",
+                              "aten::_to_copy"};
 constexpr int64_t kFirstTorch = -3; // and downwards: those of torch, in this order
 constexpr int kStack = 32;
 
@@ -67,6 +68,11 @@ StableIValue argument(const Slots &slots, Reader &r) {
     case INT: return from(r.next());
     case BOOL: return from(r.next() != 0);
     case INTS: return from(r.list());
+    case TYPE: {
+        using lgr::ScalarType;
+        const ScalarType all[] = {ScalarType::Char, ScalarType::Short, ScalarType::Int};
+        return from(std::optional<ScalarType>(all[r.below(3)]));
+    }
     case CONTIGUOUS: return from(torch::headeronly::MemoryFormat::Contiguous);
     case TENSORS: {
         std::vector<Tensor> list;

@@ -16,7 +16,7 @@ from .steps import Slot, Step, slots_in, tensors_in
 
 __all__ = ["NativeRun", "writable"]
 
-_TENSOR, _OPTIONAL_TENSOR, _NONE, _INT, _BOOL, _INTS, _TENSORS, _CONTIGUOUS = range(8)
+_TENSOR, _OPTIONAL_TENSOR, _NONE, _INT, _BOOL, _INTS, _TENSORS, _CONTIGUOUS, _TYPE = range(9)
 _VIEW, _PAD = -1, -2
 _aten = torch.ops.aten
 _TORCH = {
@@ -24,8 +24,10 @@ _TORCH = {
     _aten.clone.default: -4,
     _aten.cat.default: -5,
     _aten.index_select.default: -6,
+    _aten._to_copy.default: -7,
     _aten.constant_pad_nd.default: _PAD,
 }
+_TYPES = (torch.int8, torch.int16, torch.int32)
 
 
 @cache
@@ -86,6 +88,9 @@ class NativeRun:
             return [self._place(step.args[0]), len(step.args[1]), *step.args[1]]
         if step.function is _aten.clone.default:
             return [2, _TENSOR, self._place(step.args[0]), _CONTIGUOUS]
+        if step.function is _aten._to_copy.default:
+            kind = _TYPES.index(step.kwargs["dtype"])
+            return [7, _TENSOR, self._place(step.args[0]), _TYPE, kind, _NONE, _NONE, _NONE, _BOOL, 0, _NONE]
         if step.function is _aten.cat.default:
             parts, dim = step.args[0], step.args[1] if len(step.args) > 1 else 0
             return [2, _TENSORS, len(parts), *(self._place(t) for t in parts), _INT, dim]
@@ -119,6 +124,8 @@ def writable(step: Step) -> bool:
         return True
     if step.function is _aten.clone.default:
         return step.kwargs == {"memory_format": torch.contiguous_format}
+    if step.function is _aten._to_copy.default:
+        return step.kwargs.keys() == {"dtype"} and step.kwargs["dtype"] in _TYPES
     if step.function is _aten.constant_pad_nd.default:
         return not step.kwargs and (len(step.args) < 3 or step.args[2] == 0)
     if step.function in _TORCH:

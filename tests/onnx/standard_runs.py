@@ -43,19 +43,25 @@ def inputs_of(data, seed=0, batch=1):
     return found
 
 
-def assert_exact(source, inputs=None, levels=("all",), batch=1, seed=0):
-    """Integers of the translation in onnxruntime and of the runner, ``==``; returns the translated model."""
+def assert_exact(source, inputs=None, levels=("all",), batch=1, seed=0, strict=True):
+    """Integers of the translation in onnxruntime and of the runner, ``==``; returns the translated model.
+
+    ``strict``: it says nothing about float operators; else float outputs may differ by a rounding.
+    """
     data = source.getvalue() if isinstance(source, io.BytesIO) else source
     runner, model = OnnxRunner(data), None
     inputs = inputs_of(data, seed, batch) if inputs is None else inputs
     want = runner.run(inputs, integers=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error" if strict else "ignore")
         model = to_standard(data, outputs="codes")
     for level in levels:
         got = run(model, inputs, level)
         assert set(got) == set(want)
         for name, array in want.items():
             assert got[name].dtype == array.dtype and got[name].shape == array.shape
+            if not strict and array.dtype.kind == "f":
+                assert np.allclose(got[name], array, rtol=1e-4, atol=1e-5)
+                continue
             assert np.array_equal(got[name], array), f"{name}: {np.sum(got[name] != array)} of {array.size} differ"
     return model
