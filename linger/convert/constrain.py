@@ -9,9 +9,10 @@ from torch import nn
 
 from linger.nn.constrained.fused import FusedBN
 from linger.nn.constrained.layers import CONSTRAINED, Constrained
-from linger.runtime import Leaf, is_owner, link
+from linger.runtime import Leaf, link
 from linger.settings import ClampInfo, Settings
 
+from .by_hand import initialised_parts
 from .classic import BLEND
 from .convertible import left_alone, obstacle, target_class, unsynchronised
 from .flow import Adjacency
@@ -99,7 +100,7 @@ def constrain(
         RuntimeError: The model is already initialised.
     """
     check_root(model, "constrain")
-    if is_owner(model) or any(hasattr(m, "output_quantizer") for m in model.modules()):
+    if initialised_parts(model):
         raise RuntimeError("constrain: the model is already initialised; constrain comes before linger.init")
     with former_settings_on_failure():
         settings = with_engine(open_settings(config_file), engine, record_of(model))

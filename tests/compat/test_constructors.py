@@ -116,6 +116,19 @@ def test_layers_made_by_hand_get_their_place_in_a_model(tmp_path):
         linger.init(model)
 
 
+def test_the_first_stage_leaves_layers_made_by_hand_alone():
+    model = linger.constrain(Net())
+    assert isinstance(model.fc, linger.NormalizeLinear) and type(model.conv) is linger.Conv2dInt
+    linger.init(model)
+    assert (
+        type(model.conv) is linger.Conv2dInt
+        and model.conv.quant.weight_bits == 4
+        and type(model.fc) is linger.LinearInt
+    )
+    with pytest.raises(RuntimeError, match="constrain comes before"):
+        linger.constrain(model)
+
+
 def test_quant_modules_leaves_them_quantized_and_disable_quant_makes_them_float():
     model = linger.init(Net(), quant_modules=(nn.Linear,))
     assert type(model.conv) is linger.Conv2dInt
