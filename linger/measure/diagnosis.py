@@ -72,7 +72,7 @@ class Diagnosis:
             parts += ["", "nothing stands out"]
         rows = self.rows
         parts += ["", "dB: own float form, float model, outputs with this layer alone in integers; cut, zero: shares"]
-        parts.append(format_table(_HEAD, [_cells(r) for r in rows[:_SHOWN]]))
+        parts.append(_table(rows[:_SHOWN]))
         if len(rows) > _SHOWN:
             parts.append(f"and {len(rows) - _SHOWN} more (to_dict(), save_html(path))")
         if self.yaml:
@@ -203,9 +203,16 @@ def share(part: int, row: Row) -> str:
     return "0" if part == 0 else f"{percent:.1f}%" if percent >= 0.05 else "<0.1%"
 
 
+def _table(rows: list[Row]) -> str:
+    """The numbers of some layers; names are shortened to what the other columns leave."""
+    cells = [_cells(row) for row in rows]
+    others = sum(max(len(c[i]) for c in (_HEAD, *cells)) + 2 for i in range(1, len(_HEAD)))
+    return format_table(_HEAD, [(shortened(c[0], max(WIDTH - others, 8)), *c[1:]) for c in cells])
+
+
 def _cells(row: Row) -> tuple[str, ...]:
     return (
-        shortened(row.name.replace("_linger_qtensor_", "") or "(root)", 24),
+        row.name.replace("_linger_qtensor_", "") or "(root)",
         shortened(row.kind, 15),
         str(row.bits),
         db(row.own.sqnr),

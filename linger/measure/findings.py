@@ -17,6 +17,7 @@ __all__ = ["Finding", "findings_of", "merged"]
 
 _LOW = 20.0  # dB of a layer alone from which it stands out
 _SHARE = 0.1  # of the noise of all layers: what stands out next to the others
+_HEARD = 45.0  # dB of a layer alone from which saturation and coarse weights do not matter
 _GAP = 3.0  # bits that an operand may lose
 _EXTREME = 16.0  # a channel's weights over those of the median channel
 
@@ -57,7 +58,9 @@ def findings_of(bench: Bench) -> list[Finding]:
     total = sum(n for n in noise.values() if math.isfinite(n))
     for row in bench.found.rows.values():
         share = noise[row.name] / total if total else 0.0
-        mine: list[Finding] = next(filter(None, (list(look(bench, row)) for look in _LOOKS)), [])
+        mine = [f for look in _GRAVE for f in look(bench, row)]
+        if not mine and (row.alone.sqnr is None or row.alone.sqnr < _HEARD):
+            mine = next(filter(None, (list(look(bench, row)) for look in _MILD)), [])
         if not mine and not _dead(row) and row.own.sqnr is not None:
             low = row.own.sqnr < _LOW
             if low and (share > _SHARE or row.alone.sqnr is None) and (cure := cure_of(bench, row)):
@@ -227,16 +230,15 @@ def _look_extreme(bench: Bench, row: Row) -> Iterator[Finding]:
         yield Finding(row.name, "extreme BatchNorm", text, remedy, cure_of(bench, row) or Cure(), channels=channels)
 
 
-# of one layer the first that sees something speaks: what else is seen there mostly follows from it
-_LOOKS: tuple[Callable[[Bench, Row], Iterator[Finding]], ...] = (
+# where a layer has one of the first, the others mostly follow from it
+_GRAVE: tuple[Callable[[Bench, Row], Iterator[Finding]], ...] = (
     _look_dead,
     _look_not_finite,
     _look_limit,
     _look_gap,
     _look_extreme,
-    _look_saturated,
-    _look_weights,
 )
+_MILD = (_look_saturated, _look_weights)
 
 
 def merged(findings: list[Finding]) -> Mapping[str, dict[str, Any]]:
