@@ -100,7 +100,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if (view.shape, view.stride(), view.storage_offset()) == (base.shape, base.stride(), base.storage_offset()):
             self._slots[id(view)] = self._slots[id(base)]
             return
-        layout = (list(view.shape), list(view.stride()), view.storage_offset())
+        layout = (list(view.shape), list(view.stride()), view.storage_offset() - base.storage_offset())
         self.steps.append(Step(Tensor.as_strided, (Slot(self._slots[id(base)]), *layout), {}, (self._count,)))
         self._slots[id(view)] = self._count
         self._count += 1

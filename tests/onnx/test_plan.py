@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import onnx
 import pytest
+import torch
 from golden.cases import CASES
 from onnx import helper
 from small_models import conv, image, model, network, node, weights
@@ -124,6 +125,24 @@ def test_inputs_are_left_alone_and_results_are_the_callers():
     x.flags.writeable = False
     strided = np.asfortranarray(np.repeat(x, 2, 3))[:, :, :, ::2]
     assert np.array_equal(runner.run(strided)["y"], first) and np.array_equal(runner.run(x)["y"], first)
+
+
+def test_inputs_that_are_parts_of_others():
+    """A view of an input starts where the input does, wherever that is in memory."""
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
+        helper.make_node("Slice", ["t", "one", "three", "one"], ["s"]),
+        node("Quant", ["s"], ["q"], data_bits=8, scale_x=8.0, platform="arcs"),
+        node("Dequant", ["q"], ["y"], scale_o=8.0),
+    ]
+    bounds = {"one": np.array([1]), "three": np.array([3])}
+    runner = OnnxRunner(model(nodes, {"x": [1, 2, 4]}, {"y": [1, 2, 2]}, bounds))
+    many = torch.arange(40.0).reshape(5, 2, 4) / 8
+    for i in (3, 0, 4, 2):
+        part = many[i : i + 1]
+        for given in (part, part.numpy()):
+            assert np.array_equal(runner.run(given)["y"], part.numpy().transpose(0, 2, 1)[:, 1:3])
+    assert replayed(runner) == [True]
 
 
 def test_threads_share_a_runner():
