@@ -121,7 +121,7 @@ class OnnxRunner:
     def _known(self, inputs: Any) -> tuple[tuple[Plan, Plan], list[Tensor]] | None:
         """Plan and tensors of float32 arrays in a shape that was accepted before: nothing is left to check."""
         given = inputs if type(inputs) is dict else {self.inputs[0]: inputs} if len(self._graph.inputs) == 1 else {}
-        if given.keys() != self._float_names:
+        if not given or given.keys() != self._float_names:
             return None
         arrays = [given[port.name] for port in self._graph.inputs]
         if any(type(a) is not np.ndarray or a.dtype != np.float32 for a in arrays):
