@@ -41,12 +41,12 @@ def _file(parser: ArgumentParser, *names: str) -> None:
         parser.add_argument(name, metavar=f"{name.upper()}.onnx", help="a file that linger.onnx.export wrote")
 
 
-def _inputs(parser: ArgumentParser, flag: str) -> None:
+def _inputs(parser: ArgumentParser, flag: str, count: str = "+") -> None:
     about = "arrays of the graph's inputs, in order: .npy files, name=x.npy, or one .npz with their names"
     if flag.startswith("-"):
-        parser.add_argument(flag, nargs="+", action="extend", required=True, metavar="X.npy", help=about)
+        parser.add_argument(flag, nargs="+", action="extend", metavar="X.npy", help=f"the same: {about}")
     else:
-        parser.add_argument(flag, nargs="+", metavar="X.npy", help=about)
+        parser.add_argument(flag, nargs=count, metavar="X.npy", help=about)
 
 
 def _read_inputs(given: list[str]) -> Any:
@@ -91,6 +91,7 @@ def _check(options: Namespace) -> Answer:
 
 def _run_arguments(parser: ArgumentParser) -> None:
     _file(parser, "model")
+    _inputs(parser, "inputs", "*")
     _inputs(parser, "--input")
     parser.add_argument("--output", metavar="Y.npz", help="write the results there, by name")
     parser.add_argument("--integers", action="store_true", help="the integers in front of each final Dequant")
@@ -100,7 +101,10 @@ def _run(options: Namespace) -> Answer:
     from linger.files import replaced
     from linger.onnx import OnnxRunner
 
-    results = OnnxRunner(options.model).run(_read_inputs(options.input), integers=options.integers)
+    given = [*options.inputs, *(options.input or ())]
+    if not given:
+        raise ValueError("no input: write the .npy files behind the model, or behind --input")
+    results = OnnxRunner(options.model).run(_read_inputs(given), integers=options.integers)
     if options.output:
         with replaced(options.output) as file:
             np.savez(file, **results)  # type: ignore[arg-type]  # names are free

@@ -48,5 +48,6 @@ def yaml_of(sections: Mapping[str, Mapping[str, Any]], settings: Settings) -> st
     for section, names in groups.values():
         key = next(k for k in (f"diagnosed_{i}" for i in range(1, 10**6)) if k not in taken)
         taken.add(key)
-        text.append(section_text(replace(section, key=key, name=tuple(names))))
+        said = "" if section.open_quant is not False else "# in float: no chip runs what this section names"
+        text.append(f"{said}{section_text(replace(section, key=key, name=tuple(names)))}")
     return "".join(text).lstrip("\n")

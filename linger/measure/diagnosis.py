@@ -15,6 +15,7 @@ from linger.files import replaced
 
 from .advice import in_words, yaml_of
 from .bench import Loss
+from .cures import FLOAT
 from .findings import Finding, findings_of, merged
 from .measure import bench
 from .rows import Measurement, Row
@@ -173,6 +174,8 @@ def helps_of(f: Finding) -> str:
     """What helps, in words."""
     gain = "" if f.cure.after is None else f" ({db(f.cure.before)} -> {db(f.cure.after)} dB)"
     settings = f"{in_words(f.cure.sections)}{gain}" if f.cure.sections else ""
+    if any(FLOAT in keys for keys in f.cure.sections.values()):
+        settings += ", in float then, which no chip runs and linger.check names"
     return "; or ".join(filter(None, (settings, f.remedy)))
 
 

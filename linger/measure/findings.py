@@ -17,6 +17,7 @@ __all__ = ["Finding", "findings_of", "merged"]
 
 _LOW = 20.0  # dB of a layer alone from which it stands out
 _SHARE = 0.1  # of the noise of all layers: what stands out next to the others
+_QUIET = 30.0  # dB of a layer alone from which float, which no chip runs, is no cure for its weights
 _HEARD = 45.0  # dB of a layer alone from which saturation and coarse weights do not matter
 _GAP = 3.0  # bits that an operand may lose
 _EXTREME = 16.0  # a channel's weights over those of the median channel
@@ -201,12 +202,15 @@ def _look_weights(bench: Bench, row: Row) -> Iterator[Finding]:
     for w in row.weights:
         if w.energy.sqnr is None or w.energy.sqnr >= 25.0:
             continue
-        what = "factors" if w.name == FACTOR else f"'{w.name}'"
-        text = f"its {w.bits}-bit {what} keep {w.energy.sqnr:.1f} dB"
+        what = "factor" if w.name == FACTOR else f"'{w.name}'"
+        text = f"in {w.bits} bits its {what} keeps {w.energy.sqnr:.1f} dB"
         if w.saturated and w.scale:
-            text += f": {w.saturated:.1%} are beyond the largest code ({((1 << (w.bits - 1)) - 1) / w.scale:.3g})"
+            text += (
+                f": {w.saturated:.1%} of it lies beyond the largest code ({((1 << (w.bits - 1)) - 1) / w.scale:.3g})"
+            )
         cure = cure_of(bench, row)
-        if cure is not None:
+        quiet = row.alone.sqnr is not None and row.alone.sqnr > _QUIET
+        if cure is not None and not (quiet and any(FLOAT in keys for keys in cure.sections.values())):
             yield Finding(row.name, "coarse weights", text, cure=cure)
 
 

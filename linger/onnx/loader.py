@@ -117,6 +117,8 @@ def _bytes(source: object) -> bytes:
 def _parse(onnx: Any, data: bytes) -> Any:
     if not data:
         raise ModelError("the file is empty")
+    if data.startswith(b"PK\x03\x04"):
+        raise ModelError("a checkpoint of torch.save, not an ONNX model: export the model first (linger.onnx.export)")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)

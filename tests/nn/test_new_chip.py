@@ -88,6 +88,6 @@ def test_it_has_what_its_family_has(chip):
 
 @pytest.mark.parametrize("chip", ROWS, indirect=True)
 def test_it_is_checked_by_its_own_limits(chip, monkeypatch):
-    monkeypatch.setitem(LIMITS, chip, replace(LIMITS[chip], max_kernel=1))
-    (found,) = [v for v in linger.check(nn.Conv2d(8, 8, 3), chip) if v.what == "kernel"]
-    assert (found.value, found.limit) == ("3", "1..1")
+    monkeypatch.setitem(LIMITS, chip, replace(LIMITS[chip], strides=(1,)))
+    (found,) = [v for v in linger.check(nn.Conv2d(8, 8, 3, 2), chip) if v.what == "stride"]
+    assert (found.value, found.limit) == ("2", "one of (1,)")
