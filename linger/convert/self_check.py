@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from linger.nn.base import Converted
 from linger.nn.constrained.layers import Constrained
-from linger.runtime import is_owner
+from linger.runtime import float_tensors, is_owner
 
 from .neighbours_from_forward import bind_inputs, undisturbed
 from .prepare import record_of
@@ -128,29 +128,17 @@ def _run(model: nn.Module, example_inputs: Any, layers: Mapping[str, nn.Module],
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def keep(module: nn.Module, args: Any, output: Any) -> None:
             with torch._C.DisableTorchFunction():
-                seen.setdefault(name, [t.detach().clone() for t in _tensors(output)])
+                seen.setdefault(name, [t.detach().clone() for t in float_tensors(output)])
 
         return keep
 
     handles = [m.register_forward_hook(hook(name)) for name, m in layers.items()]
     args, kwargs = bind_inputs(model, example_inputs)
     try:
-        return [t.detach().clone() for t in _tensors(model(*args, **kwargs))]
+        return [t.detach().clone() for t in float_tensors(model(*args, **kwargs))]
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _difference(a: Tensors, b: Tensors) -> float:

@@ -14,11 +14,11 @@ from linger.convert.quantization import quantization
 from linger.nn.base import Converted
 from linger.nn.functional import FunctionalLayer
 from linger.quantizers import TRAIN_LIMIT, Quantizer
-from linger.runtime import info, remembered, state
+from linger.runtime import float_tensors, info, remembered, state
 
 from .rows import Measurement, OperandRow, Row
 from .sums import Energy
-from .watch import Call, Errors, Sources, arguments_of, first_tensor, injected, run, tensors_of, watched
+from .watch import Call, Errors, Sources, arguments_of, first_tensor, injected, run, watched
 
 __all__ = ["Bench", "Loss"]
 
@@ -58,7 +58,7 @@ class Bench:
         except (TypeError, RuntimeError, ValueError) as error:
             what = f"batch {self.found.batches} of type {type(batch).__name__}"
             raise ValueError(f"{caller}: the model does not run on {what}: {type(error).__name__}: {error}") from error
-        for a, b in zip(tensors_of(wanted), tensors_of(got), strict=False):
+        for a, b in zip(float_tensors(wanted), float_tensors(got), strict=False):
             if a.shape == b.shape:
                 self.found.output.add(a, b)
         if self.first is None:
@@ -91,7 +91,7 @@ class Bench:
             if y is not None:
                 self.floats[call.name, call.visit] = y.detach().clone()
             if first:
-                reads = [self.sources.of(t) for t in tensors_of([call.args, call.kwargs])]
+                reads = [self.sources.of(t) for t in float_tensors([call.args, call.kwargs])]
                 self.inputs[call.name, call.visit] = reads
                 self.sources.made(call.name, call.output)
 
@@ -142,7 +142,7 @@ class Bench:
 
     def see_operands(self, row: Row, call: Call, scale: float, bits: int) -> None:
         """What the operands of a sum or concatenation lose where they are brought to the result's scale."""
-        operands = list(tensors_of([call.args, call.kwargs]))
+        operands = list(float_tensors([call.args, call.kwargs]))
         reads = self.inputs.get((call.name, call.visit), [])
         top = 1 << (bits - 1)
         for i, x in enumerate(operands):
@@ -162,7 +162,7 @@ class Bench:
     def outputs(self) -> list[Tensor]:
         """The network's outputs on the first batch."""
         assert self.first is not None
-        return list(tensors_of(run(self.twin, *self.first)))
+        return list(float_tensors(run(self.twin, *self.first)))
 
     def attribute(self) -> None:
         """Fill ``alone`` of every row, on the first batch."""
@@ -222,10 +222,10 @@ class Bench:
                 continue
             before = p.detach().clone()
             with quantization(self.plain, False):
-                wanted = list(tensors_of(run(self.plain, *self.first)))
+                wanted = list(float_tensors(run(self.plain, *self.first)))
                 p.clamp_(-weight.cut.limit, weight.cut.limit)
                 try:
-                    got = list(tensors_of(run(self.plain, *self.first)))
+                    got = list(float_tensors(run(self.plain, *self.first)))
                 finally:
                     p.copy_(before)
             for a, b in zip(wanted, got, strict=True):

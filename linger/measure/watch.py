@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from linger.convert.neighbours_from_forward import bind_inputs
 from linger.quantizers import switched_off
-from linger.runtime import Leaf, info, sites, tag
+from linger.runtime import Leaf, float_tensors, info, sites, tag
 
 __all__ = [
     "Call",
@@ -25,7 +25,6 @@ __all__ = [
     "first_tensor",
     "injected",
     "run",
-    "tensors_of",
     "watched",
 ]
 
@@ -125,25 +124,9 @@ def run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return model(*args, **kwargs)
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """The float tensors among arguments or results, in order; whatever holds them."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, Mapping):
-        for v in value.values():
-            yield from tensors_of(v)
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from tensors_of(v)
-    elif hasattr(value, "__dataclass_fields__"):
-        for name in value.__dataclass_fields__:
-            yield from tensors_of(getattr(value, name))
-
-
 def first_tensor(value: Any) -> Tensor | None:
     """The result of a layer: of a recurrent one the sequence, without its states."""
-    return next(tensors_of(value), None)
+    return next(float_tensors(value), None)
 
 
 class Sources:
@@ -169,7 +152,7 @@ class Sources:
 
     def made(self, name: str, output: Any) -> None:
         """``output`` is the result of ``name``."""
-        for t in tensors_of(output):
+        for t in float_tensors(output):
             if t.grad_fn is not None:
                 self._makers.setdefault(t.grad_fn, name)
 
@@ -177,7 +160,7 @@ class Sources:
         """Those whose results a value is computed from, without what lies behind them, and ``input`` for the network's."""
         found: dict[str, None] = {}
         seen: set[Any] = set()
-        waiting = [t.grad_fn for t in tensors_of(value) if t.grad_fn is not None]
+        waiting = [t.grad_fn for t in float_tensors(value) if t.grad_fn is not None]
         while waiting:
             node = waiting.pop(0)
             if node in seen:

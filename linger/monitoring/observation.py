@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from linger.quantizers import Quantizer, highest
-from linger.runtime import Leaf, info
+from linger.runtime import Leaf, float_tensors, info
 
 __all__ = ["Layer", "Looked", "exponents", "watch_layers"]
 
@@ -47,7 +47,7 @@ class Looked:
 
     def add(self, name: str, result: Any) -> None:
         """The result of a layer."""
-        tensor = result if isinstance(result, Tensor) else next((t for t in _tensors(result)), None)
+        tensor = next(float_tensors(result), None)
         fmt = info(tensor) if tensor is not None else None
         if tensor is None or fmt is None or not fmt.exact or name in self._counts or not tensor.numel():
             return
@@ -75,17 +75,6 @@ class Looked:
             exponent = math.log2(scale) if finite else math.nan
             found[name] = Layer(extreme / elements, zeros / elements, finite, exponent, bits)
         return found
-
-
-def _tensors(value: Any) -> Iterable[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for v in value.values():
-            yield from _tensors(v)
-    elif isinstance(value, (list, tuple)):
-        for v in value:
-            yield from _tensors(v)
 
 
 def watch_layers(model: nn.Module, looked: Looked) -> Callable[[], None]:

@@ -6,7 +6,7 @@ tensor's version at tagging time is kept, so that an in-place write nobody handl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -209,6 +209,22 @@ def follow(t: Tensor, like: Tensor) -> Tensor:
 def scale_value(fmt: Format) -> float:
     """Host read of the scale; for export and messages only, never in a training step."""
     return float(torch.as_tensor(fmt.scale))
+
+
+def float_tensors(value: Any) -> Iterator[Tensor]:
+    """The float tensors among arguments or results, in order; whatever holds them."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, Mapping):
+        for v in value.values():
+            yield from float_tensors(v)
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from float_tensors(v)
+    elif hasattr(value, "__dataclass_fields__"):
+        for name in value.__dataclass_fields__:
+            yield from float_tensors(getattr(value, name))
 
 
 def tensors(args: Iterable[Any]) -> Iterable[Tensor]:

@@ -16,8 +16,9 @@ from linger.convert import init
 from linger.convert.dry_run import quietly
 from linger.errors import ConfigError, UnsupportedError
 from linger.measure.sums import Energy
-from linger.measure.watch import arguments_of, run, tensors_of
+from linger.measure.watch import arguments_of, run
 from linger.quantizers import calibration
+from linger.runtime import float_tensors
 from linger.settings import ClampInfo, QuantInfo, Section, Settings
 
 __all__ = ["Keys", "Trials", "with_keys"]
@@ -68,7 +69,7 @@ class Trials:
     def _outputs(self, model: nn.Module, batch: Any) -> list[Tensor]:
         with quietly(model), torch.no_grad():
             args, kwargs = arguments_of(model, batch)
-            return [t.detach().clone() for t in tensors_of(run(model, args, kwargs))]
+            return [t.detach().clone() for t in float_tensors(run(model, args, kwargs))]
 
     def same_outputs(self, weights: Mapping[str, Tensor]) -> bool:
         """Whether the float model gives the same bits with other weights."""
